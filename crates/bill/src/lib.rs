@@ -1,0 +1,62 @@
+//! Usage facts and a rate card become charges. No clock, disk or network; the only crate that computes money.
+//!
+//! Read in this order: `money` (integers of 10^-12 and the two ways to round), `card` (prices, checked once),
+//! `rate` (facts to charges), `report` (charges added up by tenant, model, day ...).
+//! Rules R1 to R22 are those of the cost specification. No floating point number occurs in here; a test holds that.
+#![deny(unsafe_code, clippy::float_arithmetic)]
+
+pub mod card;
+pub mod money;
+pub mod rate;
+pub mod report;
+
+#[cfg(test)]
+mod cases;
+
+pub use card::{Card, CardConfig, CardError};
+pub use money::{Money, Overflow, apportion};
+pub use rate::{Charge, Rating, rate};
+pub use report::{Dim, Report, ReportRow, report};
+
+#[cfg(test)]
+use testing::{Random, seed};
+
+#[cfg(test)]
+mod testing {
+    //! Random input for tests: a seed is printed, and taken back from `WEIR_SEED`.
+
+    pub fn seed() -> u64 {
+        let seed = std::env::var("WEIR_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(20_261_123);
+        println!("seed {seed}; WEIR_SEED takes another");
+        seed
+    }
+
+    /// SplitMix64 (Steele, Lea, Flood 2014).
+    pub struct Random(pub u64);
+
+    impl Random {
+        pub fn next(&mut self) -> u64 {
+            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z = self.0;
+            z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+            z ^ z >> 31
+        }
+
+        pub fn below(&mut self, bound: u64) -> u64 {
+            self.next() % bound
+        }
+
+        /// Up to 128 bits, all lengths likely.
+        pub fn wide(&mut self) -> u128 {
+            let value = u128::from(self.next()) << 64 | u128::from(self.next());
+            value >> self.below(128)
+        }
+
+        pub fn shuffle<T>(&mut self, items: &mut [T]) {
+            for i in (1..items.len()).rev() {
+                items.swap(i, self.below(i as u64 + 1) as usize);
+            }
+        }
+    }
+}

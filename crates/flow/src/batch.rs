@@ -1,0 +1,184 @@
+//! Records in one arena of bytes exactly as received, plus columns about them.
+//!
+//! A batch is filled by `decode`, then each later stage reads some columns and writes others; no stage
+//! reorders or removes records. Memory: the arena is bounded by the source (a chunk, the longest line and
+//! what was joined); columns take 60 bytes a record and 12 for each field the plan names.
+
+use crate::condition::Columns;
+use crate::event::{Note, Outcome, Severity, Skip};
+use crate::fields::Span;
+use crate::units::UnixNanos;
+
+#[derive(Default)]
+pub struct Batch {
+    /// Bytes as received; joined records stand behind them.
+    pub arena: Vec<u8>,
+    /// When the chunk was read; stands in for the time of records that have none.
+    pub arrival: UnixNanos,
+    /// Content of record i: `arena[start[i]..end[i]]`, without line end and without the runtime's prefix.
+    pub start: Vec<u32>,
+    pub end: Vec<u32>,
+    /// How many bytes before `start` the runtime's time stands; 0 where there is none.
+    pub prefix: Vec<u32>,
+    /// Offset in the stream at which record i was complete (behind its newline).
+    pub position: Vec<u64>,
+    /// What record i took up in its stream, without line ends.
+    pub origin_bytes: Vec<u32>,
+    /// Bits of [`Note`].
+    pub notes: Vec<u16>,
+    /// `fields` spans for each record, one record after the other.
+    pub spans: Vec<Span>,
+    pub fields: usize,
+    pub time: Vec<UnixNanos>,
+    pub severity: Vec<Severity>,
+    /// Numbers of [`crate::tenancy::Tenants`].
+    pub tenant: Vec<u32>,
+    pub outcome: Vec<Outcome>,
+    /// No meter counts record i, whatever its outcome: it is not ours, or nobody can tell what it says.
+    pub unmetered: Vec<bool>,
+    /// A filter dropped it, but says that meters count it all the same (`metered: anyway`).
+    pub metered_anyway: Vec<bool>,
+    /// How many records this one stands for, itself included.
+    pub weight: Vec<u32>,
+    /// Use of the bytes between the records.
+    pub law: Law,
+}
+
+/// What became of the bytes of a stretch of a stream.
+///
+/// `records + framing + skipped + held` is what was read; `held` is negative where records were completed
+/// that began before.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Law {
+    pub records_bytes: u64,
+    pub framing_bytes: u64,
+    pub skipped: Vec<(Skip, u64)>,
+    pub held_bytes: i64,
+}
+
+impl Law {
+    pub fn skip(&mut self, reason: Skip, bytes: u64) {
+        match self.skipped.iter_mut().find(|s| s.0 == reason) {
+            Some(entry) => entry.1 += bytes,
+            None => self.skipped.push((reason, bytes)),
+        }
+    }
+
+    /// All bytes accounted for.
+    pub fn total(&self) -> i64 {
+        let skipped: u64 = self.skipped.iter().map(|s| s.1).sum();
+        (self.records_bytes + self.framing_bytes + skipped) as i64 + self.held_bytes
+    }
+
+    pub fn add(&mut self, other: &Law) {
+        self.records_bytes += other.records_bytes;
+        self.framing_bytes += other.framing_bytes;
+        self.held_bytes += other.held_bytes;
+        for (reason, bytes) in &other.skipped {
+            self.skip(*reason, *bytes);
+        }
+    }
+}
+
+impl Batch {
+    pub fn len(&self) -> usize {
+        self.start.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.start.is_empty()
+    }
+
+    /// Forgets the records, keeps the arena and all memory.
+    pub fn clear_records(&mut self) {
+        self.start.clear();
+        self.end.clear();
+        self.prefix.clear();
+        self.position.clear();
+        self.origin_bytes.clear();
+        self.notes.clear();
+        self.law = Law::default();
+    }
+
+    /// Adds a record; the other columns are written by the stages.
+    pub fn push(&mut self, start: usize, end: usize, position: u64, origin_bytes: usize, notes: u16) {
+        self.start.push(start as u32);
+        self.end.push(end as u32);
+        self.prefix.push(0);
+        self.position.push(position);
+        self.origin_bytes.push(origin_bytes as u32);
+        self.notes.push(notes);
+        self.law.records_bytes += origin_bytes as u64;
+    }
+
+    /// The record pushed last has the runtime's time this many bytes before its content.
+    pub fn set_prefix(&mut self, bytes: usize) {
+        *self.prefix.last_mut().expect("a record was pushed before") = bytes as u32;
+    }
+
+    /// The runtime's time of record `i`, as text; empty where there is none.
+    pub fn outer_time(&self, i: usize) -> &[u8] {
+        let start = self.start[i] as usize;
+        let text = &self.arena[start - self.prefix[i] as usize..start];
+        text.split(|b| *b == b' ').next().unwrap_or(text)
+    }
+
+    /// Content of record `i`.
+    #[inline(always)]
+    pub fn record(&self, i: usize) -> &[u8] {
+        &self.arena[self.start[i] as usize..self.end[i] as usize]
+    }
+
+    /// The spans of record `i`, one per field of the plan.
+    #[inline(always)]
+    pub fn record_spans(&self, i: usize) -> &[Span] {
+        &self.spans[i * self.fields..(i + 1) * self.fields]
+    }
+
+    /// The first of `candidates` that record `i` has.
+    #[inline(always)]
+    pub fn first_present(&self, i: usize, candidates: &[usize]) -> Option<Span> {
+        let spans = self.record_spans(i);
+        candidates.iter().map(|f| spans[*f]).find(|s| !matches!(s.kind, crate::fields::Kind::Missing | crate::fields::Kind::Null))
+    }
+
+    pub fn note(&mut self, i: usize, note: Note) {
+        self.notes[i] |= note.bit();
+    }
+
+    /// Drops record `i` for `outcome` unless an earlier step dropped it: the first drop wins.
+    pub fn decide(&mut self, i: usize, outcome: Outcome) {
+        if self.outcome[i] == Outcome::Kept {
+            self.outcome[i] = outcome;
+        }
+    }
+
+    /// Every column speaks of every record.
+    pub fn assert_complete(&self) {
+        let n = self.len();
+        assert!(
+            self.end.len() == n
+                && self.position.len() == n
+                && self.spans.len() == n * self.fields
+                && self.time.len() == n
+                && self.tenant.len() == n
+                && self.outcome.len() == n
+                && self.weight.len() == n,
+            "a stage left a column short"
+        );
+    }
+}
+
+impl Columns for Batch {
+    fn len(&self) -> usize {
+        self.start.len()
+    }
+
+    fn line(&self, i: usize) -> &[u8] {
+        self.record(i)
+    }
+
+    fn span(&self, field: usize, i: usize) -> Span {
+        self.spans[i * self.fields + field]
+    }
+}

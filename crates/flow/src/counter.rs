@@ -1,0 +1,356 @@
+//! zap's counter sampler, bit for bit: keep the first of each message in a window, then every n-th.
+//!
+//! In: level, hash of the message, the record's time and the policy. Out: keep or drop, and the weight that a
+//! kept record carries. A window starts at its first record and is not aligned to the clock; a record with
+//! an older time counts into the open window and never reopens one.
+//!
+//! Memory: 7 levels x 4,096 counters x 16 bytes = 448 KiB, fixed. Messages whose hashes meet share a counter,
+//! as in zap. Lanes share the counters without locks. State travels in the journal as 32-byte entries.
+
+use crate::escape::unescape;
+use crate::fields::{Kind, Span};
+use crate::units::UnixNanos;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::SeqCst};
+
+/// zap has 7 levels, debug to fatal; the caller says which number is which.
+pub const LEVELS: usize = 7;
+pub const COUNTERS_PER_LEVEL: usize = 4096;
+/// 8 bytes key, 8 reset_at, 8 n, 8 zero; all little-endian.
+pub const ENTRY_BYTES: usize = 32;
+
+const COUNTERS: usize = LEVELS * COUNTERS_PER_LEVEL;
+
+/// What the sampler said about one record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    pub keep: bool,
+    /// How many records a kept one stands for; 0 if dropped.
+    pub weight: u32,
+    /// Records that the window before this one dropped after its last kept record, so that no weight covers
+    /// them; not 0 only for a record that opens a window. Weights plus these are all records seen.
+    pub residue: u64,
+}
+
+/// Counters of all levels; shared between lanes.
+pub struct Counters {
+    counters: Box<[Counter]>,
+    /// Bit per counter: touched since the last [`Counters::take_changes`].
+    dirty: Box<[AtomicU64]>,
+}
+
+#[derive(Default)]
+struct Counter {
+    /// The open window ends before this time, in ns; never decreases.
+    reset_at: AtomicI64,
+    /// Records in the open window.
+    n: AtomicU64,
+}
+
+impl Default for Counters {
+    fn default() -> Counters {
+        Counters::new()
+    }
+}
+
+impl Counters {
+    pub fn new() -> Counters {
+        Counters {
+            counters: std::iter::repeat_with(Counter::default).take(COUNTERS).collect(),
+            dirty: std::iter::repeat_with(AtomicU64::default).take(COUNTERS / 64).collect(),
+        }
+    }
+
+    /// Counts one record and decides about it.
+    ///
+    /// `level`: below [`LEVELS`]; any other is kept and not counted. `message_hash`: from [`hash_span`] or [`hash_raw`].
+    /// In each window of `tick_ns` the first `first` records are kept, then every `thereafter`-th; 0 keeps none of the rest.
+    pub fn check(&self, level: usize, message_hash: u32, t: UnixNanos, tick_ns: i64, first: u64, thereafter: u64) -> Decision {
+        if level >= LEVELS {
+            return Decision { keep: true, weight: 1, residue: 0 };
+        }
+        let key = level * COUNTERS_PER_LEVEL + message_hash as usize % COUNTERS_PER_LEVEL;
+        let (n, closed_n) = self.counters[key].count(t, tick_ns);
+        self.mark_dirty(key);
+        let weight = weight(n, first, thereafter);
+        Decision { keep: weight > 0, weight, residue: residue(closed_n, first, thereafter) }
+    }
+
+    /// Dropped records of this level's open windows that no weight covers yet.
+    pub fn open_residue(&self, level: usize, first: u64, thereafter: u64) -> u64 {
+        let counters = self.counters.iter().skip(level * COUNTERS_PER_LEVEL).take(COUNTERS_PER_LEVEL);
+        counters.map(|counter| residue(counter.n.load(SeqCst), first, thereafter)).sum()
+    }
+
+    /// Appends an entry for each counter touched since the last call, in key order.
+    pub fn take_changes(&self, out: &mut Vec<u8>) {
+        for (word_at, word) in self.dirty.iter().enumerate() {
+            // The bits are cleared before the counters are read: a count in between marks its bit again.
+            let mut bits = if word.load(SeqCst) == 0 { 0 } else { word.swap(0, SeqCst) };
+            while bits != 0 {
+                let key = word_at * 64 + bits.trailing_zeros() as usize;
+                bits &= bits - 1;
+                let counter = &self.counters[key];
+                out.extend_from_slice(&(key as u64).to_le_bytes());
+                out.extend_from_slice(&counter.reset_at.load(SeqCst).to_le_bytes());
+                out.extend_from_slice(&counter.n.load(SeqCst).to_le_bytes());
+                out.extend_from_slice(&[0; 8]);
+            }
+        }
+    }
+
+    /// Takes over entries that [`Counters::take_changes`] wrote, in any order and any number of times: of two
+    /// entries of a counter the later window wins, and in one window the larger count. Call before lanes run.
+    ///
+    /// The journal's checksum vouches for the bytes. What is no entry of ours (a counter that does not exist, a
+    /// cut last entry) is passed over: the worst that can come of it is one fresh window.
+    pub fn restore(&self, entries: &[u8]) {
+        for entry in entries.chunks_exact(ENTRY_BYTES) {
+            let Some(counter) = usize::try_from(number_at(entry, 0)).ok().and_then(|key| self.counters.get(key)) else {
+                continue;
+            };
+            let stored = (number_at(entry, 8) as i64, number_at(entry, 16));
+            if stored > (counter.reset_at.load(SeqCst), counter.n.load(SeqCst)) {
+                counter.reset_at.store(stored.0, SeqCst);
+                counter.n.store(stored.1, SeqCst);
+            }
+        }
+    }
+
+    fn mark_dirty(&self, key: usize) {
+        let (word, bit) = (&self.dirty[key / 64], 1 << (key % 64));
+        // Most records find their bit set; reading it first leaves the cache line shared between lanes. The
+        // order of all lanes' steps is total (SeqCst): a bit seen set is cleared after our count, so the count is read.
+        if word.load(SeqCst) & bit == 0 {
+            word.fetch_or(bit, SeqCst);
+        }
+    }
+}
+
+impl Counter {
+    /// This record's number in its window, and if it opened one, how many records the window before had.
+    /// zap's `IncCheckReset`: two lanes that reset at once both count into the new window.
+    fn count(&self, t: UnixNanos, tick_ns: i64) -> (u64, u64) {
+        let reset_at = self.reset_at.load(SeqCst);
+        if reset_at > t.0 {
+            return (self.n.fetch_add(1, SeqCst) + 1, 0);
+        }
+        let closed_n = self.n.swap(1, SeqCst);
+        let next_reset_at = t.0.saturating_add(tick_ns.max(0));
+        match self.reset_at.compare_exchange(reset_at, next_reset_at, SeqCst, SeqCst) {
+            Ok(_) => (1, closed_n),
+            Err(_) => (self.n.fetch_add(1, SeqCst) + 1, 0),
+        }
+    }
+}
+
+/// What the n-th record of a window stands for: itself, or also the dropped ones before it; 0 if it is dropped.
+fn weight(n: u64, first: u64, thereafter: u64) -> u32 {
+    match (n.checked_sub(first), thereafter) {
+        (None | Some(0), _) => 1,
+        (Some(_), 0) => 0,
+        (Some(past), _) if past % thereafter == 0 => u32::try_from(thereafter).unwrap_or(u32::MAX),
+        (Some(_), _) => 0,
+    }
+}
+
+/// Of `n` records of a window, those after the last kept one.
+fn residue(n: u64, first: u64, thereafter: u64) -> u64 {
+    match thereafter {
+        0 => n.saturating_sub(first),
+        _ => n.saturating_sub(first) % thereafter,
+    }
+}
+
+/// Hash of a message as it is meant: escapes are decoded. A missing message hashes as an empty one.
+pub fn hash_span(span: Span, line: &[u8]) -> u32 {
+    match span.kind {
+        Kind::Escaped => fnv1a_32(unescape(span.raw(line))),
+        Kind::Missing => hash_raw(&[]),
+        _ => hash_raw(span.raw(line)),
+    }
+}
+
+/// Hash of a message that stands as it is.
+pub fn hash_raw(bytes: &[u8]) -> u32 {
+    fnv1a_32(bytes.iter().copied())
+}
+
+/// Method: Fowler, Noll, Vo 1991, 32 bits, variant 1a.
+fn fnv1a_32(bytes: impl Iterator<Item = u8>) -> u32 {
+    bytes.fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+}
+
+fn number_at(entry: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(entry[at..at + 8].try_into().expect("a range of 8 is 8 bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::NANOS_PER_SECOND;
+
+    const SECOND: i64 = NANOS_PER_SECOND;
+    const T0: i64 = 1_700_000_000 * NANOS_PER_SECOND;
+    const INFO: usize = 1;
+
+    fn hash(message: &str) -> u32 {
+        hash_raw(message.as_bytes())
+    }
+
+    /// Runs info entries of one message at these times (after T0); returns the indices kept, from 1.
+    #[track_caller]
+    fn check(first: u64, thereafter: u64, tick_ns: i64, times: impl IntoIterator<Item = i64>, want: &[usize]) {
+        let sampler = Counters::new();
+        let (mut kept, mut seen, mut accounted) = (Vec::new(), 0, 0);
+        for time in times {
+            let decision = sampler.check(INFO, hash("m"), UnixNanos(T0 + time), tick_ns, first, thereafter);
+            seen += 1;
+            accounted += u64::from(decision.weight) + decision.residue;
+            assert_eq!(decision.keep, decision.weight > 0);
+            if decision.keep {
+                kept.push(seen as usize);
+            }
+        }
+        assert_eq!(kept, want);
+        assert_eq!(accounted + sampler.open_residue(INFO, first, thereafter), seen, "weights and residues are all records seen");
+    }
+
+    #[test]
+    fn the_first_are_kept_and_then_every_nth() {
+        check(2, 3, 60 * NANOS_PER_SECOND, 0..9, &[1, 2, 5, 8]);
+        check(0, 3, SECOND, 0..9, &[3, 6, 9]);
+        check(2, 1, SECOND, 0..5, &[1, 2, 3, 4, 5]);
+        check(0, 0, SECOND, 0..5, &[]);
+    }
+
+    #[test]
+    fn three_windows_decide_alike() {
+        let times = (0..3).flat_map(|window| (0..17).map(move |entry| window * 10_000_000 + entry));
+        let want: Vec<usize> = (0..3).flat_map(|window| [1, 2, 3, 4, 5, 15].map(|entry| window * 17 + entry)).collect();
+        check(5, 10, 10_000_000, times, &want);
+    }
+
+    #[test]
+    fn a_record_at_the_end_of_a_window_opens_the_next() {
+        let times = std::iter::repeat_n(0, 1000).chain(std::iter::repeat_n(NANOS_PER_SECOND, 1000));
+        check(2, 0, SECOND, times, &[1, 2, 1001, 1002]);
+        check(1, 0, SECOND, [0, NANOS_PER_SECOND - 1], &[1]);
+        // The window starts at its first record, not at a whole second.
+        check(1, 0, SECOND, [NANOS_PER_SECOND / 2, NANOS_PER_SECOND, NANOS_PER_SECOND * 3 / 2], &[1, 3]);
+    }
+
+    #[test]
+    fn a_thousand_a_second_of_fifteen_hundred() {
+        check(1000, 0, SECOND, 0..1500, &(1..=1000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn late_and_absurd_times_count_into_the_open_window() {
+        check(2, 0, SECOND, [0, -NANOS_PER_SECOND, -5 * NANOS_PER_SECOND, 1, -T0], &[1, 2]);
+        check(1, 0, SECOND, [0, -NANOS_PER_SECOND, NANOS_PER_SECOND - 1, NANOS_PER_SECOND], &[1, 4]);
+        check(1, 0, i64::MAX, [0, i64::MAX - T0], &[1, 2]);
+        check(1, 0, -5, [0, 0, 0], &[1, 2, 3]);
+        // Before the first window zap's reset_at is 0: a time before 1970 counts as if one were open.
+        check(1, 0, SECOND, [-T0 - 5, -T0 - 4, -T0 - 1_000_000 * NANOS_PER_SECOND], &[1]);
+    }
+
+    #[test]
+    fn levels_do_not_share_counters_and_others_bypass_them() {
+        let sampler = Counters::new();
+        let keep = |level| sampler.check(level, hash("m"), UnixNanos(T0), SECOND, 1, 100).keep;
+        for level in 0..LEVELS {
+            assert!(keep(level));
+            assert!(!keep(level));
+        }
+        for level in [LEVELS, usize::MAX] {
+            for _ in 0..5 {
+                assert_eq!(sampler.check(level, 0, UnixNanos(T0), SECOND, 1, 0), Decision { keep: true, weight: 1, residue: 0 });
+            }
+        }
+        let mut changes = Vec::new();
+        sampler.take_changes(&mut changes);
+        assert_eq!(changes.len(), LEVELS * ENTRY_BYTES);
+    }
+
+    #[test]
+    fn messages_whose_hashes_meet_share_a_budget() {
+        let slot = |i: usize| hash(&format!("m{i}")) as usize % COUNTERS_PER_LEVEL;
+        let other = (1..).find(|&i| slot(i) == slot(0)).expect("slots repeat");
+        let apart = (1..).find(|&i| slot(i) != slot(0)).expect("slots differ");
+        let sampler = Counters::new();
+        let keep = |i: usize| sampler.check(INFO, hash(&format!("m{i}")), UnixNanos(T0), SECOND, 1, 0).keep;
+        assert_eq!([keep(0), keep(other), keep(apart)], [true, false, true]);
+    }
+
+    #[test]
+    fn the_hash_is_fnv1a_of_what_is_meant() {
+        assert_eq!([hash(""), hash("a"), hash("foobar")], [0x811c_9dc5, 0xe40c_292c, 0xbf9c_f968]);
+        let line = br"foo\u0062ar";
+        let span = |end, kind| hash_span(Span { start: 0, end, kind }, line);
+        assert_eq!(span(11, Kind::Escaped), hash("foobar"));
+        assert_eq!(span(11, Kind::Text), hash(r"foo\u0062ar"));
+        assert_eq!(span(3, Kind::Text), hash("foo"));
+        assert_eq!(span(0, Kind::Missing), hash(""));
+    }
+
+    #[test]
+    fn state_comes_back_from_its_changes() {
+        let original = Counters::new();
+        let mut journal: Vec<Vec<u8>> = Vec::new();
+        let ask = |sampler: &Counters, i: i64| {
+            sampler.check((i % 7) as usize, hash(&format!("message {}", i % 97)), UnixNanos(T0 + i * 7_000_000), SECOND, 3, 5)
+        };
+        for frame in 0..10 {
+            (frame * 500..(frame + 1) * 500).for_each(|i| assert!(ask(&original, i).weight <= 5));
+            let mut changes = Vec::new();
+            original.take_changes(&mut changes);
+            let keys: Vec<u64> = changes.chunks_exact(ENTRY_BYTES).map(|entry| number_at(entry, 0)).collect();
+            assert!(keys.is_sorted() && !keys.is_empty());
+            assert!(changes.chunks_exact(ENTRY_BYTES).all(|entry| entry[24..] == [0; 8]));
+            journal.push(changes);
+        }
+        let mut none = Vec::new();
+        original.take_changes(&mut none);
+        assert_eq!(none, b"", "nothing changed since");
+        let (forward, backward) = (Counters::new(), Counters::new());
+        journal.iter().for_each(|entries| forward.restore(entries));
+        journal.iter().rev().chain(&journal).for_each(|entries| backward.restore(entries));
+        for i in 5000..8000 {
+            let want = ask(&original, i);
+            assert_eq!(ask(&forward, i), want);
+            assert_eq!(ask(&backward, i), want);
+        }
+    }
+
+    #[test]
+    fn entries_of_no_counter_are_passed_over() {
+        let sampler = Counters::new();
+        let mut entries = vec![0u8; 3 * ENTRY_BYTES];
+        for (entry, (key, n)) in [(COUNTERS as u64, 5u8), (u64::MAX, 6), (0, 7)].into_iter().enumerate() {
+            entries[entry * ENTRY_BYTES..entry * ENTRY_BYTES + 8].copy_from_slice(&key.to_le_bytes());
+            entries[entry * ENTRY_BYTES + 16] = n;
+        }
+        sampler.restore(&entries[..95]);
+        assert_eq!(sampler.open_residue(0, 0, 0), 0, "a cut entry is none");
+        sampler.restore(&entries);
+        assert_eq!(sampler.open_residue(0, 0, 0), 7);
+    }
+
+    #[test]
+    fn lanes_together_count_every_record_once() {
+        let sampler = Counters::new();
+        let (lanes, each) = (4, 20_000u64);
+        // The window is open before the lanes start, so no reset races: every number is given out once.
+        assert!(sampler.check(INFO, 7, UnixNanos(T0), SECOND, 100, 10).keep);
+        let kept: u64 = std::thread::scope(|scope| {
+            let runs: Vec<_> = (0..lanes)
+                .map(|_| scope.spawn(|| (0..each).filter(|_| sampler.check(INFO, 7, UnixNanos(T0), SECOND, 100, 10).keep).count() as u64))
+                .collect();
+            runs.into_iter().map(|run| run.join().expect("a lane ends")).sum()
+        });
+        assert_eq!(kept + 1, 100 + (lanes * each + 1 - 100) / 10);
+        let mut changes = Vec::new();
+        sampler.take_changes(&mut changes);
+        assert_eq!(number_at(&changes, 16), lanes * each + 1);
+    }
+}

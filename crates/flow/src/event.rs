@@ -1,0 +1,217 @@
+//! The words that cross crate borders: streams, reasons, flags, usage facts.
+
+/// One file identity, partition or connection. Stable over restarts and machines: a hash of the source's
+/// name, the path it was first seen under and the head of its content.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId(pub u64);
+
+/// How far a stream was read. Records are numbered by the offset at which they were complete, so one
+/// number says which are done; parts of a record that is not complete yet lie from `resume` on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// Start of the oldest unfinished part, in bytes: read again from here after a restart.
+    pub resume: u64,
+    /// Every record that was complete at or before this offset is decided.
+    pub done: u64,
+}
+
+/// Why a record was dropped. The first step that drops it decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Reason {
+    /// A `drop` step matched, or a `keep` step did not.
+    Filtered = 1,
+    /// No JSON object, or not a line of the format; only where config says `malformed: drop`.
+    Malformed = 2,
+    /// A copy of a record seen before.
+    Duplicate = 3,
+    /// A sampler left it out: its cost counts, its bytes do not travel.
+    Sampled = 4,
+    /// The tenant's quota is used up.
+    OverQuota = 5,
+}
+
+/// Two kinds of reason: a record that is not ours to bill, and one dropped only to save volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReasonClass {
+    NotOurs,
+    Volume,
+}
+
+impl Reason {
+    pub const ALL: [Reason; 5] = [Reason::Filtered, Reason::Malformed, Reason::Duplicate, Reason::Sampled, Reason::OverQuota];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Reason::Filtered => "filtered",
+            Reason::Malformed => "malformed",
+            Reason::Duplicate => "duplicate",
+            Reason::Sampled => "sampled",
+            Reason::OverQuota => "over_quota",
+        }
+    }
+
+    pub fn class(self) -> ReasonClass {
+        match self {
+            Reason::Filtered | Reason::Malformed | Reason::Duplicate => ReasonClass::NotOurs,
+            Reason::Sampled | Reason::OverQuota => ReasonClass::Volume,
+        }
+    }
+
+    pub fn from_code(code: u8) -> Option<Reason> {
+        Reason::ALL.into_iter().find(|r| *r as u8 == code)
+    }
+}
+
+/// What became of a record: its code is 0 for kept, else the reason's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Outcome {
+    Kept,
+    Dropped(Reason),
+}
+
+impl Outcome {
+    pub fn code(self) -> u8 {
+        match self {
+            Outcome::Kept => 0,
+            Outcome::Dropped(reason) => reason as u8,
+        }
+    }
+
+    pub fn from_code(code: u8) -> Option<Outcome> {
+        if code == 0 { Some(Outcome::Kept) } else { Reason::from_code(code).map(Outcome::Dropped) }
+    }
+}
+
+/// Bytes of a stream that belong to no record, by reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Skip {
+    /// A line of nothing but white space.
+    Blank = 1,
+    /// What a line holds beyond `line_bytes_max`.
+    LineTooLong = 2,
+    /// A byte order mark at the start of a stream.
+    ByteOrderMark = 3,
+}
+
+impl Skip {
+    pub const ALL: [Skip; 3] = [Skip::Blank, Skip::LineTooLong, Skip::ByteOrderMark];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Skip::Blank => "blank",
+            Skip::LineTooLong => "line_too_long",
+            Skip::ByteOrderMark => "byte_order_mark",
+        }
+    }
+
+    pub fn from_code(code: u8) -> Option<Skip> {
+        Skip::ALL.into_iter().find(|r| *r as u8 == code)
+    }
+}
+
+/// What was noticed about a record, kept or not: counted per tenant, never a reason to lose it by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Note {
+    /// The line is no JSON object; it is kept as it is (`malformed: keep`).
+    NotJson = 0,
+    /// Nested deeper than the limit.
+    TooDeep = 1,
+    /// A key that names the tenant occurs twice: nobody can tell who pays, so nobody is guessed.
+    DuplicateTenant = 2,
+    /// A key that a meter reads occurs twice: it is not metered.
+    DuplicateMetered = 3,
+    /// Another key that a rule reads occurs twice: the last one counts.
+    DuplicateKey = 4,
+    /// A string holds bytes that are no UTF-8; they travel as they are, and read as U+FFFD.
+    InvalidUtf8 = 5,
+    /// Cut at `line_bytes_max`.
+    Truncated = 6,
+    /// No usable time in the record: arrival time is used.
+    ArrivalTime = 7,
+    /// A joined record whose last part never came.
+    Partial = 8,
+    /// A metered quantity is negative, no whole number, or too large: not metered.
+    BadQuantity = 9,
+    /// A part of a quantity is larger than the whole (cached tokens above input): not metered.
+    PartAboveWhole = 10,
+    /// The tenant is new and `tenants_max` is reached: counted as unknown.
+    TenantOverLimit = 11,
+    /// The last line of a stream has no newline.
+    Unterminated = 12,
+    /// Not a line of the container runtime's format; kept as it is.
+    NotCri = 13,
+}
+
+impl Note {
+    pub const ALL: [Note; 14] = [
+        Note::NotJson,
+        Note::TooDeep,
+        Note::DuplicateTenant,
+        Note::DuplicateMetered,
+        Note::DuplicateKey,
+        Note::InvalidUtf8,
+        Note::Truncated,
+        Note::ArrivalTime,
+        Note::Partial,
+        Note::BadQuantity,
+        Note::PartAboveWhole,
+        Note::TenantOverLimit,
+        Note::Unterminated,
+        Note::NotCri,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Note::NotJson => "not_json",
+            Note::TooDeep => "too_deep",
+            Note::DuplicateTenant => "duplicate_tenant",
+            Note::DuplicateMetered => "duplicate_metered",
+            Note::DuplicateKey => "duplicate_key",
+            Note::InvalidUtf8 => "invalid_utf8",
+            Note::Truncated => "truncated",
+            Note::ArrivalTime => "arrival_time",
+            Note::Partial => "partial",
+            Note::BadQuantity => "bad_quantity",
+            Note::PartAboveWhole => "part_above_whole",
+            Note::TenantOverLimit => "tenant_over_limit",
+            Note::Unterminated => "unterminated",
+            Note::NotCri => "not_cri",
+        }
+    }
+
+    /// The bit of this note in a record's notes.
+    pub fn bit(self) -> u16 {
+        1 << self as u16
+    }
+}
+
+/// A quantity one tenant consumed in one minute of event time, as one frame saw it.
+///
+/// Facts are added up per (tenant, meter, dimensions, minute) before anything is priced, so the number of
+/// frames cannot show in a bill. Source of the idea: DESIGN D7.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UsageFact {
+    /// Bytes as they were received, never normalised (rule R19).
+    pub tenant: Vec<u8>,
+    pub meter: String,
+    /// Unit of `quantity`, as in `Tokens`.
+    pub unit: String,
+    /// (name, value) in the order of the meter's `by`; a record without the field has an empty value.
+    pub dims: Vec<(String, Vec<u8>)>,
+    /// Minutes since 1970-01-01T00:00Z, event time.
+    pub minute: i64,
+    pub quantity: i128,
+    /// Records behind the quantity.
+    pub events: u64,
+    pub stream: StreamId,
+    /// The records lie in this range of the stream, by the offset at which they were complete: (from, to].
+    pub from: u64,
+    pub to: u64,
+    pub received: crate::units::UnixNanos,
+}
+
+/// Severity number of OpenTelemetry: 0 unknown, 1-4 trace, 5-8 debug, 9-12 info, 13-16 warn, 17-20 error, 21-24 fatal.
+pub type Severity = u8;

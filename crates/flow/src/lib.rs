@@ -1,0 +1,27 @@
+//! The pure heart: bytes in, decisions out. No clock, disk, network or task in here.
+//!
+//! Read in this order: `pipeline` (one batch through every stage: the hot path), `batch` (records in one
+//! arena and what is known of them), `decode` (chunk to records), `fields` (the one structural pass over a
+//! record), `tenancy` (who pays), `condition` and `step` (keep or drop, and why), `meter` (what was used).
+//! `units` and `event` are the words that everybody shares.
+#![deny(unsafe_code)]
+
+pub mod pipeline;
+
+pub mod batch;
+pub mod decode;
+pub mod fields;
+
+pub mod severity;
+pub mod tenancy;
+pub mod time;
+
+pub mod condition;
+pub mod counter;
+pub mod meter;
+pub mod step;
+
+pub mod decimal;
+pub mod escape;
+pub mod event;
+pub mod units;

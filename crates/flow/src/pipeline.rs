@@ -1,0 +1,151 @@
+//! One batch through every stage. This is the hot path; read it first.
+//!
+//! In: a batch whose records `decode` has split. Out: the same records with time, severity, tenant, verdict
+//! and weight, and the sums of the meters. Nothing here allocates per record once its buffers have grown.
+
+use crate::batch::Batch;
+use crate::event::{Note, Outcome, Reason};
+use crate::fields::{FieldSet, Malformed, Scanner};
+use crate::meter::{Meters, Sums};
+use crate::step::Step;
+use crate::tenancy::{Tenancy, Tenants};
+use crate::time::TimeParser;
+use crate::units::UnixNanos;
+use std::sync::Arc;
+
+/// What all lanes of a pipeline share.
+pub struct Rules {
+    pub fields: Arc<FieldSet>,
+    /// Candidates in order of preference, by index into `fields`.
+    pub time: Vec<usize>,
+    pub level: Vec<usize>,
+    pub tenant: Vec<usize>,
+    pub tenants: Arc<Tenants>,
+    pub steps: Vec<Step>,
+    pub meters: Meters,
+}
+
+/// How the records of one source are read.
+#[derive(Clone, Copy, Debug)]
+pub struct Reading {
+    /// Records are JSON objects; else they are text and no field is ever present.
+    pub json: bool,
+    /// A line that is no JSON object is dropped instead of kept raw.
+    pub drop_malformed: bool,
+}
+
+/// One lane's working state.
+pub struct Worker {
+    rules: Arc<Rules>,
+    scanner: Scanner,
+    times: TimeParser,
+    tenancy: Tenancy,
+    mask: Vec<bool>,
+}
+
+impl Worker {
+    pub fn new(rules: Arc<Rules>) -> Worker {
+        Worker {
+            scanner: Scanner::new(Arc::clone(&rules.fields)),
+            times: TimeParser::default(),
+            tenancy: Tenancy::new(rules.tenant.clone(), Arc::clone(&rules.tenants)),
+            mask: Vec::new(),
+            rules,
+        }
+    }
+
+    pub fn rules(&self) -> &Arc<Rules> {
+        &self.rules
+    }
+
+    /// Decides about every record of the batch and adds what it used to `sums`.
+    pub fn process(&mut self, batch: &mut Batch, reading: Reading, now: UnixNanos, sums: &mut Sums) {
+        self.scan(batch, reading); // where the fields are, when it was, how severe
+        self.tenancy.apply(batch); // who pays
+        let rules = Arc::clone(&self.rules);
+        for step in &rules.steps {
+            step.apply(batch, now, &mut self.mask); // keep or drop, and why
+        }
+        rules.meters.apply(batch, sums); // what it used
+        batch.assert_complete();
+    }
+
+    /// The one structural pass: spans, shape, time and severity of every record.
+    fn scan(&mut self, batch: &mut Batch, reading: Reading) {
+        let rules = Arc::clone(&self.rules);
+        let n = batch.len();
+        batch.fields = rules.fields.len();
+        batch.spans.resize(n * batch.fields, Default::default());
+        batch.outcome.clear();
+        batch.outcome.resize(n, Outcome::Kept);
+        batch.unmetered.clear();
+        batch.unmetered.resize(n, false);
+        batch.metered_anyway.clear();
+        batch.metered_anyway.resize(n, false);
+        batch.weight.clear();
+        batch.weight.resize(n, 1);
+        batch.time.clear();
+        batch.severity.clear();
+        if !reading.json {
+            batch.spans.fill(Default::default());
+            batch.time.resize(n, batch.arrival);
+            batch.severity.resize(n, 0);
+            return;
+        }
+        let tenant_fields = rules.tenant.iter().fold(0u64, |mask, f| mask | 1 << f);
+        let mut spans = std::mem::take(&mut batch.spans);
+        for i in 0..n {
+            let record = &batch.arena[batch.start[i] as usize..batch.end[i] as usize];
+            let shape = self.scanner.scan(record, &mut spans[i * batch.fields..(i + 1) * batch.fields]);
+            let mut notes = 0;
+            if shape.invalid_utf8 {
+                notes |= Note::InvalidUtf8.bit();
+            }
+            if let Some(malformed) = shape.malformed {
+                notes |= match malformed {
+                    Malformed::NotJson => Note::NotJson.bit(),
+                    Malformed::TooDeep => Note::TooDeep.bit(),
+                };
+                if reading.drop_malformed {
+                    batch.outcome[i] = Outcome::Dropped(Reason::Malformed);
+                    batch.unmetered[i] = true;
+                }
+            }
+            if shape.duplicates != 0 {
+                notes |= duplicate_notes(shape.duplicates, tenant_fields, rules.meters.fields);
+                // Nobody can tell what such a record says, so nobody is billed by a guess.
+                batch.unmetered[i] |= notes & (Note::DuplicateTenant.bit() | Note::DuplicateMetered.bit()) != 0;
+            }
+            batch.notes[i] |= notes;
+        }
+        batch.spans = spans;
+        self.read_times(batch);
+    }
+
+    fn read_times(&mut self, batch: &mut Batch) {
+        let rules = Arc::clone(&self.rules);
+        for i in 0..batch.len() {
+            let own = batch.first_present(i, &rules.time).and_then(|span| self.times.parse(span.raw(batch.record(i)), span.kind));
+            let time = own.or_else(|| self.times.parse(batch.outer_time(i), crate::fields::Kind::Text));
+            if time.is_none() {
+                batch.note(i, Note::ArrivalTime);
+            }
+            batch.time.push(time.unwrap_or(batch.arrival));
+            let severity =
+                batch.first_present(i, &rules.level).map_or(0, |span| crate::severity::parse(span.raw(batch.record(i)), span.kind));
+            batch.severity.push(severity);
+        }
+    }
+}
+
+fn duplicate_notes(duplicates: u64, tenant: u64, metered: u64) -> u16 {
+    let mut notes = 0;
+    for (fields, note) in
+        [(tenant, Note::DuplicateTenant), (metered & !tenant, Note::DuplicateMetered), (!(tenant | metered), Note::DuplicateKey)]
+    {
+        if duplicates & fields != 0 {
+            notes |= note.bit();
+        }
+    }
+    notes
+}

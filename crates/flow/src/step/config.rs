@@ -1,0 +1,371 @@
+//! What a pipeline file says about tenancy, fields and steps.
+//!
+//! The doc comments are the manual: they become the JSON Schema and the reference page. Types are as written
+//! in the file; what only makes sense together (a filter after a meter, two meters of one name) is checked by
+//! the binary's `config`, which knows line and column. Nothing here is bounded but the sampling policy's keys.
+
+use crate::units::{Ratio, Span};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
+use serde::{Serialize, Serializer};
+use std::borrow::Cow;
+use std::fmt;
+
+/// Who pays for a record.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TenancyConfig {
+    /// Fields that may name the tenant, by path; the first one a record has decides. The bytes count as received:
+    /// `Acme` and `acme` are two tenants.
+    #[serde(default = "tenancy_from")]
+    pub from: Vec<String>,
+    /// Tenant of records that name none.
+    #[serde(default = "tenancy_unknown")]
+    pub unknown: String,
+    /// Most tenants told apart; when reached, records of further ones count as `unknown` and are noted as `tenant_over_limit`.
+    #[serde(default = "tenants_max")]
+    pub tenants_max: u32,
+}
+
+impl Default for TenancyConfig {
+    fn default() -> Self {
+        TenancyConfig { from: tenancy_from(), unknown: tenancy_unknown(), tenants_max: tenants_max() }
+    }
+}
+
+fn tenancy_from() -> Vec<String> {
+    vec!["tenant".into(), "kubernetes.labels.tenant".into()]
+}
+
+fn tenancy_unknown() -> String {
+    "unassigned".into()
+}
+
+fn tenants_max() -> u32 {
+    10_000
+}
+
+/// Which fields hold a record's time, level and message; in each list the first one a record has counts.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FieldsConfig {
+    /// Event time: RFC 3339 text, or a number of seconds, milliseconds, microseconds or nanoseconds since 1970. A record
+    /// without a usable one takes its arrival time and is noted as `arrival_time`.
+    #[serde(default = "fields_time")]
+    pub time: Vec<String>,
+    /// Severity, as a word (`info`) or a number.
+    #[serde(default = "fields_level")]
+    pub level: Vec<String>,
+    /// Text for people.
+    #[serde(default = "fields_message")]
+    pub message: Vec<String>,
+}
+
+impl Default for FieldsConfig {
+    fn default() -> Self {
+        FieldsConfig { time: fields_time(), level: fields_level(), message: fields_message() }
+    }
+}
+
+fn fields_time() -> Vec<String> {
+    ["ts", "time", "@timestamp", "timestamp"].map(String::from).to_vec()
+}
+
+fn fields_level() -> Vec<String> {
+    ["level", "severity", "log.level"].map(String::from).to_vec()
+}
+
+fn fields_message() -> Vec<String> {
+    ["msg", "message"].map(String::from).to_vec()
+}
+
+/// One step. Steps run as written; each record gets one verdict and the first drop wins.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StepConfig {
+    /// Drops the records that match a condition, for the reason `filtered`.
+    Drop(FilterConfig),
+    /// Keeps the records that match a condition and drops all others, for the reason `filtered`.
+    Keep(FilterConfig),
+    /// Adds up what tenants used. Counts kept records and those dropped only to save volume (`sampled`, `over_quota`),
+    /// wherever it stands; never filtered, malformed or duplicate ones.
+    Meter(MeterConfig),
+    /// Thins out records by level, for the reason `sampled`: their cost still counts, their bytes do not travel.
+    Sample(SampleConfig),
+}
+
+/// A filter by condition.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FilterConfig {
+    /// The condition, as in `path == "/healthz" && status < 400`.
+    pub when: String,
+    /// Needed where the filter stands after a meter that has already counted the records it drops.
+    #[serde(default)]
+    pub metered: Metered,
+}
+
+/// Whether a filter may drop records that a meter has counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Metered {
+    /// The filter stands before every meter: what it drops is not billed.
+    #[default]
+    No,
+    /// The filter may stand after a meter: what it drops has been counted and stays billed.
+    Anyway,
+}
+
+/// One meter.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MeterConfig {
+    /// Name of the meter, as rate cards and bills show it. One of a kind.
+    pub name: String,
+    /// The field that holds the quantity, a whole number. Absent: each record counts as 1.
+    pub quantity: Option<String>,
+    /// What the quantity counts, as in `Tokens`. Needed with `quantity`; without it the unit is `Records`.
+    pub unit: Option<String>,
+    /// Fields the quantity is told apart by, besides the tenant.
+    #[serde(default)]
+    pub by: Vec<String>,
+    /// Only records that match this condition are counted. Absent: all.
+    pub when: Option<String>,
+    /// A field whose quantity includes this one, as input tokens include cached ones. A record in which the part is above
+    /// the whole is not metered and is noted as `part_above_whole`.
+    pub part_of: Option<String>,
+}
+
+/// Sampling by level.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SampleConfig {
+    /// What to keep of each level.
+    pub levels: SampleLevels,
+    /// What to keep of levels that are not listed and of records without a level.
+    #[serde(default)]
+    pub other: Policy,
+    /// The clock that `tick` runs on.
+    #[serde(default)]
+    pub clock: Clock,
+}
+
+/// A policy for each level; one that is absent follows `other`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SampleLevels {
+    /// Policy for severities 1 to 4.
+    pub trace: Option<Policy>,
+    /// Policy for severities 5 to 8.
+    pub debug: Option<Policy>,
+    /// Policy for severities 9 to 12.
+    pub info: Option<Policy>,
+    /// Policy for severities 13 to 16.
+    pub warn: Option<Policy>,
+    /// Policy for severities 17 to 20.
+    pub error: Option<Policy>,
+    /// Policy for severities 21 to 24.
+    pub fatal: Option<Policy>,
+}
+
+impl SampleLevels {
+    /// Level names and their policies, least severe first.
+    pub fn entries(&self) -> [(&'static str, Option<&Policy>); 6] {
+        [
+            ("trace", self.trace.as_ref()),
+            ("debug", self.debug.as_ref()),
+            ("info", self.info.as_ref()),
+            ("warn", self.warn.as_ref()),
+            ("error", self.error.as_ref()),
+            ("fatal", self.fatal.as_ref()),
+        ]
+    }
+}
+
+/// Which clock windows run on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Clock {
+    /// The time in the record: two runs over the same input keep the same records.
+    #[default]
+    Event,
+    /// The time at which weir read the record.
+    Arrival,
+}
+
+/// What a sampler keeps. Written as `all`, `none`, `{ ratio: 0.1, key: request_id }`,
+/// `{ first: 1000, thereafter: 0, tick: 1s }` or `{ when: 'request_id.endsWith("0")', weight: 10 }`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Policy {
+    /// Every record.
+    #[default]
+    All,
+    /// No record.
+    None,
+    /// The share `ratio`, chosen by a hash of the field `key`: records with the same key are kept or dropped as a whole.
+    /// Without `key`, and for records without that field, by a hash of the whole record.
+    Ratio { ratio: Ratio, key: Option<String> },
+    /// Per message and `tick`: the `first` records, then every `thereafter`-th; 0 keeps none after the first.
+    First { first: u64, thereafter: u64, tick: Span },
+    /// The records that match, each standing for `weight` of them.
+    When { when: String, weight: u32 },
+}
+
+const POLICY_FORMS: &str =
+    "a policy is `all`, `none`, { ratio, key }, { first, thereafter, tick } or { when, weight }; as in { ratio: 0.1, key: request_id }";
+
+fn tick_default() -> Span {
+    Span(crate::units::NANOS_PER_SECOND)
+}
+
+/// Every key a policy can have; which of them may stand together is decided after reading.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PolicyKeys {
+    ratio: Option<Ratio>,
+    key: Option<String>,
+    first: Option<u64>,
+    thereafter: Option<u64>,
+    tick: Option<Span>,
+    when: Option<String>,
+    weight: Option<u32>,
+}
+
+impl PolicyKeys {
+    /// Which of the three forms this is; an error says what is too much or lacks.
+    fn policy(self) -> Result<Policy, String> {
+        let given: Vec<&str> = [
+            ("ratio", self.ratio.is_some()),
+            ("key", self.key.is_some()),
+            ("first", self.first.is_some()),
+            ("thereafter", self.thereafter.is_some()),
+            ("tick", self.tick.is_some()),
+            ("when", self.when.is_some()),
+            ("weight", self.weight.is_some()),
+        ]
+        .into_iter()
+        .filter_map(|(name, given)| given.then_some(name))
+        .collect();
+        let only = |form: &str, allowed: &[&str]| match given.iter().find(|name| !allowed.contains(name)) {
+            Some(stray) => Err(format!("`{stray}` does not go with `{form}`; {POLICY_FORMS}")),
+            None => Ok(()),
+        };
+        match (self.ratio, self.first, self.when) {
+            (Some(ratio), _, _) => {
+                only("ratio", &["ratio", "key"])?;
+                Ok(Policy::Ratio { ratio, key: self.key })
+            }
+            (None, Some(first), _) => {
+                only("first", &["first", "thereafter", "tick"])?;
+                Ok(Policy::First { first, thereafter: self.thereafter.unwrap_or(0), tick: self.tick.unwrap_or(tick_default()) })
+            }
+            (None, None, Some(when)) => {
+                only("when", &["when", "weight"])?;
+                Ok(Policy::When { when, weight: self.weight.unwrap_or(1) })
+            }
+            (None, None, None) => Err(format!("a policy lacks `ratio`, `first` or `when`; {POLICY_FORMS}")),
+        }
+    }
+}
+
+struct PolicyVisitor;
+
+impl<'de> Visitor<'de> for PolicyVisitor {
+    type Value = Policy;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a policy such as all, none or { ratio: 0.1, key: request_id }")
+    }
+
+    fn visit_str<E: de::Error>(self, word: &str) -> Result<Policy, E> {
+        match word {
+            "all" => Ok(Policy::All),
+            "none" => Ok(Policy::None),
+            _ => Err(E::custom(format!("`{word}` is no policy; {POLICY_FORMS}"))),
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Policy, A::Error> {
+        let keys: PolicyKeys = serde::Deserialize::deserialize(de::value::MapAccessDeserializer::new(map))?;
+        keys.policy().map_err(de::Error::custom)
+    }
+}
+
+impl<'de> Deserialize<'de> for Policy {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        d.deserialize_any(PolicyVisitor)
+    }
+}
+
+impl Serialize for Policy {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeMap;
+        match self {
+            Policy::All => s.serialize_str("all"),
+            Policy::None => s.serialize_str("none"),
+            Policy::Ratio { ratio, key } => {
+                let mut map = s.serialize_map(None)?;
+                map.serialize_entry("ratio", ratio)?;
+                if let Some(key) = key {
+                    map.serialize_entry("key", key)?;
+                }
+                map.end()
+            }
+            Policy::First { first, thereafter, tick } => {
+                let mut map = s.serialize_map(Some(3))?;
+                map.serialize_entry("first", first)?;
+                map.serialize_entry("thereafter", thereafter)?;
+                map.serialize_entry("tick", tick)?;
+                map.end()
+            }
+            Policy::When { when, weight } => {
+                let mut map = s.serialize_map(Some(2))?;
+                map.serialize_entry("when", when)?;
+                map.serialize_entry("weight", weight)?;
+                map.end()
+            }
+        }
+    }
+}
+
+impl JsonSchema for Policy {
+    fn schema_name() -> Cow<'static, str> {
+        "Policy".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let ratio = generator.subschema_for::<Ratio>();
+        json_schema!({
+            "description": "What a sampler keeps.",
+            "oneOf": [
+                { "description": "Every record.", "type": "string", "const": "all" },
+                { "description": "No record.", "type": "string", "const": "none" },
+                {
+                    "description": "The share `ratio`, chosen by a hash of the field `key`: records with the same key are kept or dropped as a whole.",
+                    "type": "object", "additionalProperties": false, "required": ["ratio"],
+                    "properties": {
+                        "ratio": ratio,
+                        "key": { "description": "Field to choose by. Absent: the whole record.", "type": "string" }
+                    }
+                },
+                {
+                    "description": "Per message and `tick`: the `first` records, then every `thereafter`-th.",
+                    "type": "object", "additionalProperties": false, "required": ["first"],
+                    "properties": {
+                        "first": { "description": "Records kept at the start of each tick.", "type": "integer", "minimum": 0 },
+                        "thereafter": { "description": "After them, one record in so many is kept; 0 keeps none.", "type": "integer", "minimum": 0, "default": 0 },
+                        "tick": { "description": "How long a tick is, as in 1s.", "type": "string", "pattern": "^[0-9]+ *(ns|us|ms|s|m|h|d)$", "default": "1s" }
+                    }
+                },
+                {
+                    "description": "The records that match a condition, each standing for `weight` of them.",
+                    "type": "object", "additionalProperties": false, "required": ["when"],
+                    "properties": {
+                        "when": { "description": "The condition.", "type": "string" },
+                        "weight": { "description": "How many records each kept one stands for.", "type": "integer", "minimum": 1, "default": 1 }
+                    }
+                }
+            ]
+        })
+    }
+}

@@ -1,0 +1,47 @@
+//! Steps: what is kept, what is dropped, and why. They run as written; the first drop wins.
+//!
+//! A step marks records and never removes them. Steps that save volume (`sample`) drop with a reason of
+//! class `volume`, which meters still count; filters drop with `not_ours`, which no meter counts, also where
+//! the record was dropped for volume before: so moving a line of config does not change an invoice.
+
+mod config;
+mod filter;
+pub mod sample;
+
+pub use config::*;
+pub use filter::Filter;
+pub use sample::Sample;
+
+use crate::batch::Batch;
+use crate::units::UnixNanos;
+
+pub enum Step {
+    Filter(Filter),
+    Sample(Sample),
+}
+
+impl Step {
+    /// Marks the records of a batch. `mask` is scratch space.
+    pub fn apply(&self, batch: &mut Batch, now: UnixNanos, mask: &mut Vec<bool>) {
+        match self {
+            Step::Filter(filter) => filter.apply(batch, mask),
+            Step::Sample(sample) => sample.apply(batch, now, mask),
+        }
+    }
+
+    /// What changed in the step's state since the last call, as entries of 32 bytes: 8 of key, 24 of value.
+    pub fn take_changes(&self, out: &mut Vec<u8>) {
+        match self {
+            Step::Filter(_) => {}
+            Step::Sample(sample) => sample.take_changes(out),
+        }
+    }
+
+    /// Applies entries that [`Step::take_changes`] wrote.
+    pub fn restore(&self, entries: &[u8]) {
+        match self {
+            Step::Filter(_) => {}
+            Step::Sample(sample) => sample.restore(entries),
+        }
+    }
+}

@@ -1,0 +1,566 @@
+//! A frame: a header that says what was decided about a batch of records, and the rows that were kept.
+//!
+//! A frame is decided once, by a lane, and never changed. Everything that a sink, the bill or the ledger
+//! needs is in it, by *part*: one stretch of one stream. A store that has a part (its position for the
+//! stream is at or behind `to`) skips the whole part; parts never straddle a store's position.
+//!
+//! Encoded: version byte, then fixed-width little-endian numbers; columns are whole arrays, so that writing a frame
+//! costs about a copy. `decode` takes any bytes: it checks each length before it allocates, and each index and span,
+//! and returns `Corrupt`; it never panics. Bound: a frame encodes to at most [`FRAME_BYTES_MAX`]; a larger one is refused.
+//!
+//! State of steps: `StateChange::bytes` is a list of entries of 32 bytes, an 8-byte key and a 24-byte value. The hub
+//! does not know what they mean; it keeps the last value of each (step, key) and gives that map back at recovery. So
+//! the journal's memory of it is bounded by the slots a step uses, not by time.
+
+use crate::codec::{Reader, put_bytes, put_i64, put_i64s, put_len, put_u16s, put_u32, put_u32s, put_u64, put_u64s};
+use flow::event::{Note, Outcome, Severity, Skip, StreamId};
+use flow::units::UnixNanos;
+use std::ops::Range;
+
+pub use crate::codec::Corrupt;
+
+/// 256 MiB: a frame closes at 1 MiB of kept rows, one record of 10 MiB and its header still fit many times.
+pub const FRAME_BYTES_MAX: usize = 256 << 20;
+/// Length of one entry of a [`StateChange`]: 8 bytes of key, 24 of value.
+pub const STATE_ENTRY_BYTES: usize = 32;
+/// More records or bytes than one part can hold; sums of 65,536 such parts still fit u64.
+const COUNT_MAX: u64 = 1 << 48;
+const VERSION: u8 = 1;
+/// A missing value in `Rows::columns`.
+pub const MISSING: u32 = u32::MAX;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Frame {
+    /// Given by the hub at acceptance, from 1, without gaps.
+    pub seq: u64,
+    /// When the frame was closed. With `--once`: `newest`, so that two runs give the same bytes.
+    pub received: UnixNanos,
+    /// Newest event time among the records decided here.
+    pub newest: UnixNanos,
+    /// Dictionary of this frame: `Rows::tenant`, `Count::tenant` and `Fact::tenant` index it.
+    pub tenants: Vec<Box<[u8]>>,
+    /// Dictionary of this frame: `Fact::meter` indexes it.
+    pub meters: Vec<Meter>,
+    /// Dictionary of this frame: `Fact::dims` index it.
+    pub values: Vec<Box<[u8]>>,
+    pub parts: Vec<Part>,
+    /// What the frame changed in the state of steps, in order: applied again at recovery.
+    pub state: Vec<StateChange>,
+    pub rows: Rows,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Meter {
+    pub name: String,
+    pub unit: String,
+    pub dims: Vec<String>,
+    /// Not an item of a bill but a sighting of a service for lineage (name `lineage`, dims service, model).
+    pub lineage: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Part {
+    pub stream: StreamId,
+    /// Records complete in (from, to] of the stream are decided in this part.
+    pub from: u64,
+    pub to: u64,
+    /// Where to read again after a restart: at most `to`, less where parts of a record are held.
+    pub resume: u64,
+    /// Older streams of the same log whose held bytes this part completed: their new positions.
+    pub also: Vec<Resumed>,
+    /// Bytes of (from, to] by use: `records + framing + skipped + held == to - from`, where `held` is what
+    /// the part added to (positive) or took out of (negative) unfinished records.
+    pub records_bytes: u64,
+    pub framing_bytes: u64,
+    pub skipped: Vec<(Skip, u64)>,
+    pub held_bytes: i64,
+    /// This part's rows in `Frame::rows`.
+    pub rows: Range<u32>,
+    pub counts: Vec<Count>,
+    pub notes: Vec<(u32, Note, u64)>,
+    pub facts: Vec<Fact>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Resumed {
+    pub stream: StreamId,
+    pub resume: u64,
+    pub done: u64,
+}
+
+/// Records of one tenant with one outcome. `bytes` are origin bytes: a joined record owns all its parts'.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Count {
+    pub tenant: u32,
+    pub outcome: Outcome,
+    pub records: u64,
+    pub bytes: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fact {
+    pub tenant: u32,
+    pub meter: u32,
+    /// Event time, minutes since the epoch.
+    pub minute: i64,
+    /// One per dimension of the meter: index into `Frame::values`.
+    pub dims: Vec<u32>,
+    pub quantity: i128,
+    pub events: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StateChange {
+    /// Index of the step in the plan.
+    pub step: u32,
+    /// Entries of [`STATE_ENTRY_BYTES`]: key and value; the last value of a key counts.
+    pub bytes: Vec<u8>,
+}
+
+/// The kept rows, column by column; row i's bytes are `bytes[ends[i-1]..ends[i]]`, as they were received.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rows {
+    pub bytes: Vec<u8>,
+    pub ends: Vec<u32>,
+    pub tenant: Vec<u32>,
+    pub time: Vec<i64>,
+    pub severity: Vec<Severity>,
+    /// How many records this one stands for, itself included.
+    pub weight: Vec<u32>,
+    /// Offset in the stream at which the record was complete: with the stream, the record's name for ever.
+    pub position: Vec<u64>,
+    /// Origin bytes: what the record took up in its stream, without line ends.
+    pub origin_bytes: Vec<u32>,
+    /// Bits of [`Note`].
+    pub notes: Vec<u16>,
+    /// Values of the fields that sinks route by (`Frame` does not say which: the plan does), as (start, len)
+    /// in the row, strings still escaped; u32::MAX where missing. One vector per field, one entry per row.
+    pub columns: Vec<Vec<(u32, u32)>>,
+}
+
+impl Rows {
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The bytes of row `i`.
+    pub fn row(&self, i: usize) -> &[u8] {
+        let start = if i == 0 { 0 } else { self.ends[i - 1] as usize };
+        &self.bytes[start..self.ends[i] as usize]
+    }
+}
+
+impl Frame {
+    /// Appends the encoding of this frame to `out`. Only a frame that passes [`Frame::validate`] can be decoded again.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.reserve(self.bytes());
+        out.push(VERSION);
+        put_u64(out, self.seq);
+        put_i64(out, self.received.0);
+        put_i64(out, self.newest.0);
+        put_list(out, &self.tenants);
+        put_len(out, self.meters.len());
+        for meter in &self.meters {
+            put_bytes(out, meter.name.as_bytes());
+            put_bytes(out, meter.unit.as_bytes());
+            put_len(out, meter.dims.len());
+            for dim in &meter.dims {
+                put_bytes(out, dim.as_bytes());
+            }
+            out.push(u8::from(meter.lineage));
+        }
+        put_list(out, &self.values);
+        put_len(out, self.parts.len());
+        for part in &self.parts {
+            part.encode(out);
+        }
+        put_len(out, self.state.len());
+        for change in &self.state {
+            put_u32(out, change.step);
+            put_bytes(out, &change.bytes);
+        }
+        self.rows.encode(out);
+    }
+
+    /// Reads what [`Frame::encode`] wrote.
+    pub fn decode(bytes: &[u8]) -> Result<Frame, Corrupt> {
+        if bytes.len() > FRAME_BYTES_MAX {
+            return Err(Corrupt { what: "frame is larger than any", at: 0 });
+        }
+        let r = &mut Reader::new(bytes);
+        if r.u8()? != VERSION {
+            return Err(r.corrupt("unknown version of a frame"));
+        }
+        let frame = Frame {
+            seq: r.u64()?,
+            received: UnixNanos(r.i64()?),
+            newest: UnixNanos(r.i64()?),
+            tenants: list(r)?,
+            meters: meters(r)?,
+            values: list(r)?,
+            parts: parts(r)?,
+            state: state(r)?,
+            rows: Rows::decode(r)?,
+        };
+        r.end()?;
+        frame.validate().map_err(|what| r.corrupt(what))?;
+        Ok(frame)
+    }
+
+    /// Memory this frame holds, in bytes, near enough to bound a queue by it.
+    pub fn bytes(&self) -> usize {
+        let blobs = |list: &[Box<[u8]>]| list.iter().map(|b| b.len() + 24).sum::<usize>();
+        let parts = |p: &Part| {
+            size_of::<Part>()
+                + p.counts.len() * 32
+                + p.notes.len() * 16
+                + p.also.len() * 24
+                + p.facts.iter().map(|f| 112 + f.dims.len() * 4).sum::<usize>()
+        };
+        let rows = self.rows.bytes.capacity() + self.rows.len() * (40 + 8 * self.rows.columns.len());
+        size_of::<Frame>()
+            + blobs(&self.tenants)
+            + blobs(&self.values)
+            + self.meters.len() * 128
+            + self.parts.iter().map(parts).sum::<usize>()
+            + self.state.iter().map(|s| s.bytes.len() + 32).sum::<usize>()
+            + rows
+    }
+
+    /// Checks every index, range and length inside the frame; the error names what is wrong.
+    pub fn validate(&self) -> Result<(), &'static str> {
+        let rows = &self.rows;
+        rows.validate(self.tenants.len())?;
+        for part in &self.parts {
+            self.validate_part(part, rows.len())?;
+        }
+        match self.state.iter().all(|change| change.bytes.len() % STATE_ENTRY_BYTES == 0) {
+            true => Ok(()),
+            false => Err("a change of state is no list of 32-byte entries"),
+        }
+    }
+
+    fn validate_part(&self, part: &Part, rows: usize) -> Result<(), &'static str> {
+        let tenant = |t: u32| (t as usize) < self.tenants.len();
+        if part.from > part.to || part.resume > part.to {
+            return Err("a part ends before it starts");
+        }
+        if part.rows.start > part.rows.end || part.rows.end as usize > rows {
+            return Err("a part's rows lie outside of the frame");
+        }
+        if part.counts.iter().any(|c| !tenant(c.tenant) || c.records > COUNT_MAX || c.bytes > COUNT_MAX) {
+            return Err("a count is of no tenant or out of bounds");
+        }
+        if part.notes.iter().any(|n| !tenant(n.0) || n.2 > COUNT_MAX) {
+            return Err("a note is of no tenant or out of bounds");
+        }
+        let bytes = [part.records_bytes, part.framing_bytes, part.held_bytes.unsigned_abs(), part.to - part.from];
+        if bytes.into_iter().chain(part.skipped.iter().map(|s| s.1)).any(|n| n > COUNT_MAX) {
+            return Err("a part is larger than any");
+        }
+        for fact in &part.facts {
+            let meter = self.meters.get(fact.meter as usize).ok_or("a fact is of no meter")?;
+            if !tenant(fact.tenant) || fact.dims.len() != meter.dims.len() || fact.dims.iter().any(|v| *v as usize >= self.values.len()) {
+                return Err("a fact is of no tenant or names a value that is not there");
+            }
+        }
+        Ok(())
+    }
+}
+
+fn put_list(out: &mut Vec<u8>, list: &[Box<[u8]>]) {
+    put_len(out, list.len());
+    for bytes in list {
+        put_bytes(out, bytes);
+    }
+}
+
+fn list(r: &mut Reader) -> Result<Vec<Box<[u8]>>, Corrupt> {
+    let n = r.count(4)?;
+    (0..n).map(|_| Ok(r.bytes()?.into())).collect()
+}
+
+fn meters(r: &mut Reader) -> Result<Vec<Meter>, Corrupt> {
+    let n = r.count(13)?;
+    let mut meters = Vec::with_capacity(n);
+    for _ in 0..n {
+        let (name, unit) = (r.text()?, r.text()?);
+        let dims = r.count(4)?;
+        let dims = (0..dims).map(|_| r.text()).collect::<Result<_, _>>()?;
+        let lineage = match r.u8()? {
+            0 => false,
+            1 => true,
+            _ => return Err(r.corrupt("a meter is neither of lineage nor not")),
+        };
+        meters.push(Meter { name, unit, dims, lineage });
+    }
+    Ok(meters)
+}
+
+fn state(r: &mut Reader) -> Result<Vec<StateChange>, Corrupt> {
+    let n = r.count(8)?;
+    (0..n).map(|_| Ok(StateChange { step: r.u32()?, bytes: r.bytes()?.to_vec() })).collect()
+}
+
+fn parts(r: &mut Reader) -> Result<Vec<Part>, Corrupt> {
+    let n = r.count(PART_BYTES_LEAST)?;
+    (0..n).map(|_| Part::decode(r)).collect()
+}
+
+/// Seven numbers of 8 bytes, two of 4, five lengths of 4.
+const PART_BYTES_LEAST: usize = 7 * 8 + 2 * 4 + 5 * 4;
+const FACT_BYTES_LEAST: usize = 4 + 4 + 8 + 16 + 8 + 4;
+
+impl Part {
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_u64s(out, &[self.stream.0, self.from, self.to, self.resume, self.records_bytes, self.framing_bytes]);
+        put_i64(out, self.held_bytes);
+        put_u32s(out, &[self.rows.start, self.rows.end]);
+        put_len(out, self.also.len());
+        for also in &self.also {
+            put_u64s(out, &[also.stream.0, also.resume, also.done]);
+        }
+        put_len(out, self.skipped.len());
+        for (skip, bytes) in &self.skipped {
+            out.push(*skip as u8);
+            put_u64(out, *bytes);
+        }
+        put_len(out, self.counts.len());
+        for count in &self.counts {
+            put_u32(out, count.tenant);
+            out.push(count.outcome.code());
+            put_u64s(out, &[count.records, count.bytes]);
+        }
+        put_len(out, self.notes.len());
+        for (tenant, note, records) in &self.notes {
+            put_u32(out, *tenant);
+            out.push(*note as u8);
+            put_u64(out, *records);
+        }
+        put_len(out, self.facts.len());
+        for fact in &self.facts {
+            put_u32s(out, &[fact.tenant, fact.meter]);
+            put_i64(out, fact.minute);
+            out.extend_from_slice(&fact.quantity.to_le_bytes());
+            put_u64(out, fact.events);
+            put_len(out, fact.dims.len());
+            put_u32s(out, &fact.dims);
+        }
+    }
+
+    fn decode(r: &mut Reader) -> Result<Part, Corrupt> {
+        let mut part = Part {
+            stream: StreamId(r.u64()?),
+            from: r.u64()?,
+            to: r.u64()?,
+            resume: r.u64()?,
+            records_bytes: r.u64()?,
+            framing_bytes: r.u64()?,
+            held_bytes: r.i64()?,
+            rows: r.u32()?..r.u32()?,
+            ..Part::default()
+        };
+        let n = r.count(24)?;
+        part.also =
+            (0..n).map(|_| Ok(Resumed { stream: StreamId(r.u64()?), resume: r.u64()?, done: r.u64()? })).collect::<Result<_, _>>()?;
+        let n = r.count(9)?;
+        part.skipped =
+            (0..n).map(|_| Ok((Skip::from_code(r.u8()?).ok_or_else(|| r.corrupt("unknown skip"))?, r.u64()?))).collect::<Result<_, _>>()?;
+        let n = r.count(21)?;
+        part.counts = (0..n).map(|_| count(r)).collect::<Result<_, _>>()?;
+        let n = r.count(13)?;
+        part.notes = (0..n).map(|_| Ok((r.u32()?, note(r)?, r.u64()?))).collect::<Result<_, _>>()?;
+        let n = r.count(FACT_BYTES_LEAST)?;
+        part.facts = (0..n).map(|_| fact(r)).collect::<Result<_, _>>()?;
+        Ok(part)
+    }
+}
+
+fn count(r: &mut Reader) -> Result<Count, Corrupt> {
+    let tenant = r.u32()?;
+    let outcome = Outcome::from_code(r.u8()?).ok_or_else(|| r.corrupt("unknown outcome"))?;
+    Ok(Count { tenant, outcome, records: r.u64()?, bytes: r.u64()? })
+}
+
+fn note(r: &mut Reader) -> Result<Note, Corrupt> {
+    let code = r.u8()?;
+    Note::ALL.into_iter().find(|n| *n as u8 == code).ok_or_else(|| r.corrupt("unknown note"))
+}
+
+fn fact(r: &mut Reader) -> Result<Fact, Corrupt> {
+    let (tenant, meter, minute, quantity, events) = (r.u32()?, r.u32()?, r.i64()?, r.i128()?, r.u64()?);
+    let n = r.count(4)?;
+    Ok(Fact { tenant, meter, minute, quantity, events, dims: r.u32s(n)? })
+}
+
+impl Rows {
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_len(out, self.len());
+        put_len(out, self.columns.len());
+        put_u32s(out, &self.ends);
+        put_u32s(out, &self.tenant);
+        put_i64s(out, &self.time);
+        out.extend_from_slice(&self.severity);
+        put_u32s(out, &self.weight);
+        put_u64s(out, &self.position);
+        put_u32s(out, &self.origin_bytes);
+        put_u16s(out, &self.notes);
+        for column in &self.columns {
+            let start = out.len();
+            out.resize(start + column.len() * 8, 0);
+            for (bytes, (offset, len)) in out[start..].chunks_exact_mut(8).zip(column) {
+                bytes[..4].copy_from_slice(&offset.to_le_bytes());
+                bytes[4..].copy_from_slice(&len.to_le_bytes());
+            }
+        }
+        put_bytes(out, &self.bytes);
+    }
+
+    fn decode(r: &mut Reader) -> Result<Rows, Corrupt> {
+        let n = r.count(35)?; // 35 bytes of a row are in the fixed columns
+        let columns = r.u32()? as usize;
+        if n == 0 && columns > 0xffff {
+            return Err(r.corrupt("more columns than any plan has"));
+        }
+        let mut rows = Rows {
+            ends: r.u32s(n)?,
+            tenant: r.u32s(n)?,
+            time: r.i64s(n)?,
+            severity: r.take(n)?.to_vec(),
+            weight: r.u32s(n)?,
+            position: r.u64s(n)?,
+            origin_bytes: r.u32s(n)?,
+            notes: r.u16s(n)?,
+            ..Rows::default()
+        };
+        for _ in 0..columns {
+            let bytes = r.take(n * 8)?;
+            let number = |b: &[u8]| u32::from_le_bytes(b.try_into().expect("four bytes"));
+            rows.columns.push(bytes.chunks_exact(8).map(|b| (number(&b[..4]), number(&b[4..]))).collect());
+        }
+        rows.bytes = r.bytes()?.to_vec();
+        Ok(rows)
+    }
+
+    fn validate(&self, tenants: usize) -> Result<(), &'static str> {
+        let n = self.len();
+        let lengths = [
+            self.tenant.len(),
+            self.time.len(),
+            self.severity.len(),
+            self.weight.len(),
+            self.position.len(),
+            self.origin_bytes.len(),
+            self.notes.len(),
+        ];
+        if lengths.iter().any(|l| *l != n) || self.columns.iter().any(|c| c.len() != n) {
+            return Err("columns of the rows differ in length");
+        }
+        if !self.ends.is_sorted() || self.ends.last().copied().unwrap_or(0) as usize != self.bytes.len() {
+            return Err("rows do not fill their bytes in order");
+        }
+        if self.tenant.iter().any(|t| *t as usize >= tenants) {
+            return Err("a row is of no tenant");
+        }
+        for column in &self.columns {
+            let mut start = 0;
+            for ((offset, len), end) in column.iter().zip(&self.ends) {
+                if *offset != MISSING && offset.checked_add(*len).is_none_or(|stop| stop > end - start) {
+                    return Err("a value lies outside of its row");
+                }
+                start = *end;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::{self, Random};
+
+    #[test]
+    fn a_frame_reads_back_as_it_was_written() {
+        for seed in 1..200 {
+            let frame = sample::frame(&mut Random(seed));
+            let mut bytes = Vec::new();
+            frame.encode(&mut bytes);
+            assert_eq!(Frame::decode(&bytes).as_ref(), Ok(&frame), "seed {seed}");
+            assert!(frame.bytes() >= frame.rows.bytes.len());
+        }
+        let mut bytes = Vec::new();
+        Frame::default().encode(&mut bytes);
+        assert_eq!(Frame::decode(&bytes), Ok(Frame::default()));
+    }
+
+    #[test]
+    fn damaged_bytes_give_an_error_or_a_valid_frame_and_never_a_panic() {
+        let (mut refused, mut passed) = (0, 0);
+        for seed in 1..4000u64 {
+            let random = &mut Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            let mut bytes = Vec::new();
+            sample::frame(random).encode(&mut bytes);
+            for _ in 0..1 + random.below(4) {
+                damage(&mut bytes, random);
+            }
+            match Frame::decode(&bytes) {
+                Err(_) => refused += 1,
+                Ok(frame) => {
+                    passed += 1;
+                    assert_eq!(frame.validate(), Ok(()), "seed {seed}");
+                    let mut again = Vec::new();
+                    frame.encode(&mut again);
+                    assert_eq!(again, bytes, "seed {seed}: one meaning, one encoding");
+                }
+            }
+        }
+        assert!(refused > 500 && passed > 50, "the damage is neither always fatal nor never: {refused} {passed}");
+    }
+
+    fn damage(bytes: &mut Vec<u8>, random: &mut Random) {
+        let at = random.below(bytes.len() as u64 + 1) as usize;
+        match random.below(6) {
+            0 => bytes.truncate(at),
+            1 => bytes.insert(at, random.below(256) as u8),
+            2 if at + 4 <= bytes.len() => bytes[at..at + 4].copy_from_slice(&[0xff; 4]),
+            3 if at + 8 <= bytes.len() => bytes[at..at + 8].copy_from_slice(&random.next().to_le_bytes()),
+            4 => bytes.extend_from_slice(&[0; 40]),
+            _ => {
+                if let Some(byte) = bytes.get_mut(at) {
+                    *byte ^= 1 << random.below(8);
+                }
+            }
+        }
+    }
+
+    #[track_caller]
+    fn refuse(change: impl Fn(&mut Frame), want: &str) {
+        let mut frame = sample::plain(&[(1, 0, 10)], b"acme", 1);
+        assert_eq!(frame.validate(), Ok(()));
+        change(&mut frame);
+        assert_eq!(frame.validate(), Err(want));
+        let mut bytes = Vec::new();
+        frame.encode(&mut bytes);
+        assert!(Frame::decode(&bytes).is_err(), "{want}");
+    }
+
+    #[test]
+    fn an_index_or_span_that_points_nowhere_is_refused() {
+        refuse(|f| f.rows.tenant[0] = 1, "a row is of no tenant");
+        refuse(|f| f.rows.ends[0] += 1, "rows do not fill their bytes in order");
+        refuse(|f| f.rows.columns = vec![vec![(1, u32::MAX - 1)]], "a value lies outside of its row");
+        refuse(|f| f.parts[0].rows.end = 2, "a part's rows lie outside of the frame");
+        refuse(|f| f.parts[0].rows.start = 2, "a part's rows lie outside of the frame");
+        refuse(|f| f.parts[0].from = 11, "a part ends before it starts");
+        refuse(|f| f.parts[0].resume = 11, "a part ends before it starts");
+        refuse(|f| f.parts[0].counts[0].tenant = 1, "a count is of no tenant or out of bounds");
+        refuse(|f| f.parts[0].notes.push((1, Note::NotJson, 1)), "a note is of no tenant or out of bounds");
+        refuse(|f| f.parts[0].facts.push(Fact::default()), "a fact is of no meter");
+        refuse(|f| f.state.push(StateChange { step: 0, bytes: vec![0; 33] }), "a change of state is no list of 32-byte entries");
+    }
+}

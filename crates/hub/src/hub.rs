@@ -1,0 +1,362 @@
+//! The hub: lanes put frames in, every sink takes them out at its own pace.
+//!
+//! In: frames that a lane has decided. Out: the same frames, numbered, to each sink in order. With a journal they are
+//! durable before any sink sees them; the memory hub keeps them only until every sink has them.
+//! Bound: `Limits`. When it is reached, `accept` waits: the lane stops reading its source, and sinks that gather are told
+//! (`Next::Pressure`). A frame larger than the limit passes when nothing else is there.
+
+use crate::cursor::Cursor;
+use crate::disk::Disk;
+use crate::frame::{Frame, StateChange};
+use crate::journal::Journal;
+use crate::ledger::{Ledger, RowCount};
+use crate::memory::Memory;
+use crate::queue::{Queue, Slot};
+use crate::segment::{self, Place};
+use flow::event::{Position, StreamId};
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Duration;
+
+/// What happens when the hub is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenFull {
+    /// Lanes wait, and with them the sources.
+    #[default]
+    Wait,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Journal: segments on disk. Memory hub: frames in memory.
+    pub bytes_max: u64,
+    /// Journal: frames held in memory for sinks; older ones are read from disk.
+    pub window_bytes_max: u64,
+    /// A segment of the journal ends here; at most a quarter of `bytes_max` is used.
+    pub segment_bytes: u64,
+    /// Frames are made durable after this time,
+    pub sync_interval: Duration,
+    /// or after so many bytes.
+    pub sync_bytes: u64,
+}
+
+/// What the last run left. Lanes start from it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    pub positions: HashMap<StreamId, Position>,
+    /// To be applied to empty steps, in order. Always empty for the memory hub.
+    pub state: Vec<StateChange>,
+    pub last_seq: u64,
+    /// Torn bytes that were cut.
+    pub truncated_bytes: u64,
+    /// What an operator should know about the recovery, one sentence each.
+    pub notices: Vec<String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("cannot open the hub at {}: {source}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{}: damaged at byte {at}: {what}\n  help: {help}", path.display())]
+    Damaged { path: PathBuf, at: u64, what: String, help: String },
+}
+
+impl OpenError {
+    pub(crate) fn io(path: &Path, source: io::Error) -> OpenError {
+        OpenError::Io { path: path.to_owned(), source }
+    }
+
+    pub(crate) fn damaged(path: &Path, at: u64, what: &str, help: &str) -> OpenError {
+        OpenError::Damaged { path: path.to_owned(), at, what: what.to_owned(), help: help.to_owned() }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum AcceptError {
+    #[error("the hub is closed")]
+    Closed,
+    #[error("the frame contradicts itself: {0}")]
+    Invalid(&'static str),
+    #[error("cannot write to the journal: {0}")]
+    Disk(#[from] io::Error),
+}
+
+pub struct Hub {
+    limits: Limits,
+    pub(crate) store: Store,
+    queue: Mutex<Queue>,
+    /// Cursors wait here.
+    pub(crate) news: Condvar,
+    /// Lanes wait here.
+    pub(crate) room: Condvar,
+    /// The syncer waits here.
+    work: Condvar,
+}
+
+pub(crate) enum Store {
+    Journal(Journal),
+    Memory(Memory),
+}
+
+impl Hub {
+    pub fn open_journal(disk: Disk, dir: &Path, limits: Limits, tenants_max: usize) -> Result<(Hub, Recovered), OpenError> {
+        // Four segments: while one is written, the others can be deleted one by one.
+        let segment_bytes = limits.segment_bytes.min(limits.bytes_max / 4);
+        let opened = Journal::open(disk, dir, segment_bytes, limits.window_bytes_max, tenants_max)?;
+        let mut recovered = Recovered::of(&opened.queue, opened.notices);
+        recovered.truncated_bytes = opened.truncated_bytes;
+        Ok((Hub::new(limits, Store::Journal(opened.journal), opened.queue), recovered))
+    }
+
+    pub fn open_memory(disk: Disk, dir: &Path, limits: Limits, tenants_max: usize) -> Result<(Hub, Recovered), OpenError> {
+        let opened = Memory::open(disk, dir, tenants_max)?;
+        let recovered = Recovered::of(&opened.queue, opened.notices);
+        Ok((Hub::new(limits, Store::Memory(opened.memory), opened.queue), recovered))
+    }
+
+    fn new(limits: Limits, store: Store, queue: Queue) -> Hub {
+        Hub { limits, store, queue: Mutex::new(queue), news: Condvar::new(), room: Condvar::new(), work: Condvar::new() }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().expect("no holder of this lock panics")
+    }
+
+    /// Registers a sink; all of them before the first frame. `has`: how far the sink's own store is in each stream
+    /// (may be empty); it decides where delivery starts. An error in reading old frames is told by the first `next`.
+    pub fn cursor(self: &Arc<Self>, sink: &str, has: HashMap<StreamId, u64>) -> Cursor {
+        Cursor::new(self, sink, &has)
+    }
+
+    /// Gives the frame a number and appends it; waits while the hub is full. With a journal it is durable, and seen by
+    /// sinks, after the next `commit`.
+    pub fn accept(&self, frame: Frame) -> Result<u64, AcceptError> {
+        match &self.store {
+            Store::Journal(journal) => self.accept_on_disk(journal, frame),
+            Store::Memory(_) => self.accept_in_memory(frame),
+        }
+    }
+
+    fn accept_on_disk(&self, journal: &Journal, frame: Frame) -> Result<u64, AcceptError> {
+        let encoded = journal.encode(&frame).map_err(AcceptError::Invalid)?;
+        let new_segment = self.wait_on_disk(journal, encoded.len())?;
+        let appended = journal.append(self, frame, encoded, new_segment)?;
+        if appended.unsynced_before == 0 || appended.unsynced_bytes >= self.limits.sync_bytes {
+            self.work.notify_one();
+        }
+        // The syncer is behind: what is not published cannot leave memory, so this lane does its work.
+        if appended.unsynced_bytes > self.limits.window_bytes_max.max(self.limits.sync_bytes) {
+            journal.commit(self)?;
+        }
+        if new_segment {
+            // The frame is in; what could not be deleted now is tried again by the next commit of a sink.
+            journal.retain(self).ok();
+        }
+        Ok(appended.seq)
+    }
+
+    /// Waits until `len` bytes more may be on disk. True where nothing is owed to any sink, but the segment being
+    /// written has to end before its bytes can be deleted.
+    fn wait_on_disk(&self, journal: &Journal, len: u64) -> Result<bool, AcceptError> {
+        let mut retained = false;
+        loop {
+            let mut queue = self.lock();
+            if queue.closed {
+                return Err(AcceptError::Closed);
+            }
+            queue.check()?;
+            if queue.disk_bytes() + len <= self.limits.bytes_max {
+                return Ok(false);
+            }
+            if queue.published < queue.accepted {
+                drop(queue);
+                journal.commit(self)?; // sinks cannot make room by what they have not seen
+                continue;
+            }
+            if !retained {
+                drop(queue);
+                journal.retain(self)?;
+                retained = true;
+                continue;
+            }
+            if queue.committed_by_all() >= queue.accepted {
+                return Ok(true);
+            }
+            queue.waiting += 1;
+            self.news.notify_all();
+            queue = self.room.wait(queue).expect("no holder of this lock panics");
+            queue.waiting -= 1;
+            retained = false;
+        }
+    }
+
+    fn accept_in_memory(&self, mut frame: Frame) -> Result<u64, AcceptError> {
+        frame.validate().map_err(AcceptError::Invalid)?;
+        let rows = RowCount::of(&frame);
+        let bytes = frame.bytes() as u64;
+        let mut queue = self.lock();
+        loop {
+            if queue.closed {
+                return Err(AcceptError::Closed);
+            }
+            if queue.window_bytes() == 0 || queue.window_bytes() + bytes <= self.limits.bytes_max {
+                break;
+            }
+            queue.waiting += 1;
+            self.news.notify_all();
+            queue = self.room.wait(queue).expect("no holder of this lock panics");
+            queue.waiting -= 1;
+        }
+        let seq = queue.accepted + 1;
+        frame.seq = seq;
+        queue.push(Slot { rows, bytes, record_bytes: 0, end: Place::default(), delta: Box::default(), frame: Arc::new(frame) });
+        queue.publish(seq);
+        drop(queue);
+        self.news.notify_all();
+        Ok(seq)
+    }
+
+    /// Makes durable what was appended and shows it to the sinks. Memory hub: nothing to do.
+    pub fn commit(&self) -> io::Result<()> {
+        match &self.store {
+            Store::Journal(journal) => journal.commit(self),
+            Store::Memory(_) => Ok(()),
+        }
+    }
+
+    /// For a thread of its own: commits every `sync_interval` or `sync_bytes`, sleeps while there is nothing to do, and
+    /// returns after `close` or when the disk has failed; lanes and sinks then get the error.
+    pub fn run_syncer(&self) {
+        let Store::Journal(journal) = &self.store else { return };
+        loop {
+            let mut queue = self.lock();
+            while queue.unsynced_bytes == 0 && !queue.closed && queue.failed.is_none() {
+                queue = self.work.wait(queue).expect("no holder of this lock panics");
+            }
+            let more = |q: &mut Queue| q.unsynced_bytes < self.limits.sync_bytes && !q.closed && q.failed.is_none();
+            queue = self.work.wait_timeout_while(queue, self.limits.sync_interval, more).expect("no holder of this lock panics").0;
+            let (closed, failed) = (queue.closed, queue.failed.is_some());
+            drop(queue);
+            if failed {
+                return;
+            }
+            if let Err(error) = journal.commit(self) {
+                self.fail(error);
+                return;
+            }
+            if closed && self.lock().unsynced_bytes == 0 {
+                return;
+            }
+        }
+    }
+
+    /// No more frames; cursors end after the last one.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.work.notify_all();
+        self.news.notify_all();
+        self.room.notify_all();
+    }
+
+    /// A lane is waiting: sinks that gather should commit early.
+    pub fn is_full(&self) -> bool {
+        self.lock().waiting > 0
+    }
+
+    /// Published frames that the sink has not committed, oldest first. They are in memory all at once: use
+    /// [`Hub::tail_each`] where a sink may lag far behind.
+    pub fn tail(&self, sink: &str) -> io::Result<Vec<Arc<Frame>>> {
+        let mut frames = Vec::new();
+        self.tail_each(sink, |frame| {
+            frames.push(Arc::clone(frame));
+            true
+        })?;
+        Ok(frames)
+    }
+
+    /// Shows each published frame that the sink has not committed, oldest first, until `show` returns false. Frames that
+    /// the sink commits meanwhile may be left out from then on.
+    pub fn tail_each(&self, sink: &str, mut show: impl FnMut(&Arc<Frame>) -> bool) -> io::Result<()> {
+        let (mut seq, mut place, last) = {
+            let queue = self.lock();
+            let reader = queue.readers.iter().find(|r| r.name == sink);
+            let reader = reader.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no sink is called {sink}")))?;
+            (reader.rest.0, reader.rest.1, queue.published)
+        };
+        while seq <= last {
+            let (in_memory, committed, at) = {
+                let queue = self.lock();
+                let reader = queue.readers.iter().find(|r| r.name == sink).expect("sinks are never removed");
+                if seq < reader.rest.0 {
+                    (seq, place) = reader.rest; // committed meanwhile; its segment may be gone
+                    continue;
+                }
+                (queue.slot(seq).map(|slot| (Arc::clone(&slot.frame), slot.end)), reader.committed, queue.place_of(seq, place))
+            };
+            let (frame, end) = match (in_memory, &self.store) {
+                (Some(found), _) => found,
+                (None, Store::Memory(_)) => {
+                    seq += 1; // every sink has it by now
+                    continue;
+                }
+                (None, Store::Journal(journal)) => match segment::read_frame(&journal.disk, &journal.dir, at, seq) {
+                    Ok((frame, offset)) => (Arc::new(frame), Place { segment: at.segment, offset }),
+                    Err(e) if e.kind() == io::ErrorKind::NotFound && self.moved_past(sink, seq) => continue,
+                    Err(e) => return Err(e),
+                },
+            };
+            (seq, place) = (seq + 1, end);
+            if frame.seq > committed && !show(&frame) {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn moved_past(&self, sink: &str, seq: u64) -> bool {
+        self.lock().readers.iter().any(|r| r.name == sink && r.rest.0 > seq)
+    }
+
+    /// Totals at the newest published frame, and per sink at its committed frame.
+    pub fn ledger(&self) -> Ledger {
+        self.lock().ledger()
+    }
+
+    /// Memory hub: writes what every sink has to disk, atomically. Journal: nothing, the frames are there.
+    pub fn checkpoint(&self) -> io::Result<()> {
+        match &self.store {
+            Store::Journal(_) => Ok(()),
+            Store::Memory(memory) => memory.checkpoint(self),
+        }
+    }
+
+    pub(crate) fn publish(&self, seq: u64) {
+        self.lock().publish(seq);
+        self.news.notify_all();
+    }
+
+    /// Notes that nothing can be made durable any more, and wakes everybody to hear it.
+    pub(crate) fn fail(&self, error: io::Error) -> io::Error {
+        let mut queue = self.lock();
+        queue.failed.get_or_insert_with(|| error.to_string());
+        drop(queue);
+        self.work.notify_all();
+        self.news.notify_all();
+        self.room.notify_all();
+        error
+    }
+
+    pub(crate) fn forget_oldest_segment(&self) {
+        self.lock().segments.pop_front();
+        self.room.notify_all();
+    }
+}
+
+impl Recovered {
+    fn of(queue: &Queue, notices: Vec<String>) -> Recovered {
+        let account = &queue.account;
+        Recovered { positions: account.positions.clone(), state: account.state(), last_seq: account.seq, truncated_bytes: 0, notices }
+    }
+}

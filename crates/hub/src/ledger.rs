@@ -1,0 +1,356 @@
+//! The law: what came in is accounted for, per tenant, to the record and the byte.
+//!
+//! In: the headers of published frames, and how far each sink has committed. Out: totals and the residual, which is 0
+//! when nothing leaks. Nothing is counted while records flow: *delivered* follows from committed positions. To make
+//! the law able to fail, rows are counted a second time from the rows themselves.
+//! Bound: `tenants_max` tenants; records of further ones are booked under [`OVER_LIMIT`] and counted as such.
+
+use crate::codec::{Corrupt, Reader, put_bytes, put_i64, put_len, put_u64, put_u64s};
+use crate::frame::{Frame, Part};
+use flow::event::{Note, Outcome, Reason, Skip};
+use std::collections::BTreeMap;
+
+/// Who is booked for when there are too many tenants.
+pub const OVER_LIMIT: &[u8] = b"_over_limit";
+
+/// flow: `received + created = kept + dropped`; each sink: `kept = delivered + rejected + not selected + buffered`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ledger {
+    /// At the newest published frame.
+    pub totals: Totals,
+    /// At the committed frame of each sink.
+    pub sinks: BTreeMap<String, SinkTotals>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    pub tenants: BTreeMap<Vec<u8>, TenantTotals>,
+    pub streams: StreamTotals,
+    /// Records booked under [`OVER_LIMIT`].
+    pub over_limit_records: u64,
+    /// Rows that belong to no part, or to two.
+    pub stray_rows: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub records: u64,
+    pub bytes: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TenantTotals {
+    pub received: Tally,
+    pub created: Tally,
+    pub kept: Tally,
+    pub dropped: BTreeMap<Reason, Tally>,
+    pub notes: BTreeMap<Note, u64>,
+    /// Kept records again, counted from the rows and not from the header.
+    pub rows: u64,
+}
+
+/// `read = records + framing + skipped + held`, in bytes over all streams.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StreamTotals {
+    pub read_bytes: u64,
+    pub records_bytes: u64,
+    pub framing_bytes: u64,
+    pub skipped: BTreeMap<Skip, u64>,
+    pub held_bytes: i64,
+}
+
+/// By tenant; a tenant that is absent has none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SinkTotals {
+    pub delivered: BTreeMap<Vec<u8>, Tally>,
+    pub buffered: BTreeMap<Vec<u8>, Tally>,
+    pub not_selected: BTreeMap<Vec<u8>, Tally>,
+    pub rejected: BTreeMap<Vec<u8>, Tally>,
+}
+
+impl Tally {
+    pub fn add(&mut self, other: Tally) {
+        self.records = plus(self.records, other.records);
+        self.bytes = plus(self.bytes, other.bytes);
+    }
+
+    fn gap(&self, other: Tally) -> i128 {
+        let apart = |a: u64, b: u64| i128::from(a.abs_diff(b));
+        apart(self.records, other.records) + apart(self.bytes, other.bytes)
+    }
+}
+
+/// A frame's counts are below 2^48, so a sum that overflows is a wrong program and not wrong input.
+fn plus(a: u64, b: u64) -> u64 {
+    a.checked_add(b).expect("fewer than 2^64 records and bytes pass in the life of a journal")
+}
+
+impl Ledger {
+    /// Sum of the absolute violations of every equation; 0 when the law holds.
+    pub fn residual(&self) -> i128 {
+        let mut residual = i128::from(self.totals.stray_rows) + self.totals.streams.residual();
+        for (tenant, totals) in &self.totals.tenants {
+            residual += totals.residual();
+            residual += self.sinks.values().map(|sink| sink.residual(tenant, totals.kept)).sum::<i128>();
+        }
+        residual
+    }
+}
+
+impl TenantTotals {
+    fn residual(&self) -> i128 {
+        let mut came = self.received;
+        came.add(self.created);
+        let mut went = self.kept;
+        self.dropped.values().for_each(|tally| went.add(*tally));
+        came.gap(went) + i128::from(self.kept.records.abs_diff(self.rows))
+    }
+}
+
+impl StreamTotals {
+    fn residual(&self) -> i128 {
+        let skipped: i128 = self.skipped.values().map(|b| i128::from(*b)).sum();
+        (i128::from(self.read_bytes)
+            - i128::from(self.records_bytes)
+            - i128::from(self.framing_bytes)
+            - skipped
+            - i128::from(self.held_bytes))
+        .abs()
+    }
+}
+
+impl SinkTotals {
+    fn residual(&self, tenant: &[u8], kept: Tally) -> i128 {
+        let mut sum = Tally::default();
+        for side in [&self.delivered, &self.buffered, &self.not_selected, &self.rejected] {
+            sum.add(side.get(tenant).copied().unwrap_or_default());
+        }
+        kept.gap(sum)
+    }
+}
+
+/// What one frame kept, by number of the tenant in the books.
+pub(crate) type Delta = Box<[(u32, Tally)]>;
+
+/// What the rows of a frame say, counted apart from its header.
+#[derive(Debug, Default)]
+pub(crate) struct RowCount {
+    by_tenant: Vec<u64>,
+    stray: u64,
+}
+
+impl RowCount {
+    pub fn of(frame: &Frame) -> RowCount {
+        let mut by_tenant = vec![0; frame.tenants.len()];
+        let mut in_parts = 0;
+        for part in &frame.parts {
+            for tenant in &frame.rows.tenant[part.rows.start as usize..part.rows.end as usize] {
+                by_tenant[*tenant as usize] += 1;
+            }
+            in_parts += u64::from(part.rows.end - part.rows.start);
+        }
+        RowCount { by_tenant, stray: in_parts.abs_diff(frame.rows.len() as u64) }
+    }
+}
+
+/// The totals while they grow. Tenants are numbered in the order they were first seen.
+#[derive(Clone, Debug)]
+pub(crate) struct Books {
+    tenants_max: usize,
+    numbers: BTreeMap<Vec<u8>, u32>,
+    names: Vec<Vec<u8>>,
+    tenants: Vec<TenantTotals>,
+    streams: StreamTotals,
+    over_limit_records: u64,
+    stray_rows: u64,
+}
+
+impl Books {
+    pub fn new(tenants_max: usize) -> Books {
+        Books {
+            tenants_max,
+            numbers: BTreeMap::new(),
+            names: Vec::new(),
+            tenants: Vec::new(),
+            streams: StreamTotals::default(),
+            over_limit_records: 0,
+            stray_rows: 0,
+        }
+    }
+
+    /// The number of a tenant, and whether it is over the limit.
+    pub fn number(&mut self, tenant: &[u8]) -> (u32, bool) {
+        if let Some(number) = self.numbers.get(tenant) {
+            return (*number, false);
+        }
+        if self.names.len() >= self.tenants_max && tenant != OVER_LIMIT {
+            return (self.number(OVER_LIMIT).0, true);
+        }
+        let number = self.names.len() as u32;
+        self.numbers.insert(tenant.to_vec(), number);
+        self.names.push(tenant.to_vec());
+        self.tenants.push(TenantTotals::default());
+        (number, false)
+    }
+
+    /// Books one frame; returns what it kept.
+    pub fn book(&mut self, frame: &Frame, rows: &RowCount) -> Delta {
+        let numbers: Vec<(u32, bool)> = frame.tenants.iter().map(|t| self.number(t)).collect();
+        for part in &frame.parts {
+            self.book_part(part, &numbers);
+        }
+        for ((number, _), rows) in numbers.iter().zip(&rows.by_tenant) {
+            let tenant = &mut self.tenants[*number as usize];
+            tenant.rows = plus(tenant.rows, *rows);
+        }
+        self.stray_rows = plus(self.stray_rows, rows.stray);
+        kept_by(frame, &numbers)
+    }
+
+    /// What a frame kept; books nothing.
+    pub fn kept(&mut self, frame: &Frame) -> Delta {
+        let numbers: Vec<(u32, bool)> = frame.tenants.iter().map(|t| self.number(t)).collect();
+        kept_by(frame, &numbers)
+    }
+
+    fn book_part(&mut self, part: &Part, numbers: &[(u32, bool)]) {
+        for count in &part.counts {
+            let (number, over) = numbers[count.tenant as usize];
+            let tenant = &mut self.tenants[number as usize];
+            let tally = Tally { records: count.records, bytes: count.bytes };
+            tenant.received.add(tally);
+            match count.outcome {
+                Outcome::Kept => tenant.kept.add(tally),
+                Outcome::Dropped(reason) => tenant.dropped.entry(reason).or_default().add(tally),
+            }
+            if over {
+                self.over_limit_records = plus(self.over_limit_records, count.records);
+            }
+        }
+        for (tenant, note, records) in &part.notes {
+            let notes = self.tenants[numbers[*tenant as usize].0 as usize].notes.entry(*note).or_default();
+            *notes = plus(*notes, *records);
+        }
+        let streams = &mut self.streams;
+        streams.read_bytes = plus(streams.read_bytes, part.to - part.from);
+        streams.records_bytes = plus(streams.records_bytes, part.records_bytes);
+        streams.framing_bytes = plus(streams.framing_bytes, part.framing_bytes);
+        for (skip, bytes) in &part.skipped {
+            let skipped = streams.skipped.entry(*skip).or_default();
+            *skipped = plus(*skipped, *bytes);
+        }
+        streams.held_bytes = streams.held_bytes.checked_add(part.held_bytes).expect("held bytes are below 2^48 a part");
+    }
+
+    /// What was kept in all, by number of the tenant.
+    pub fn kept_totals(&self) -> impl Iterator<Item = (&[u8], Tally)> {
+        self.names.iter().zip(&self.tenants).map(|(name, totals)| (name.as_slice(), totals.kept))
+    }
+
+    pub fn totals(&self) -> Totals {
+        Totals {
+            tenants: self.names.iter().cloned().zip(self.tenants.iter().cloned()).collect(),
+            streams: self.streams.clone(),
+            over_limit_records: self.over_limit_records,
+            stray_rows: self.stray_rows,
+        }
+    }
+
+    /// Names for tallies that are kept by number.
+    pub fn by_name(&self, tallies: &[Tally]) -> BTreeMap<Vec<u8>, Tally> {
+        self.names.iter().cloned().zip(tallies.iter().copied()).filter(|(_, t)| *t != Tally::default()).collect()
+    }
+
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        put_len(out, self.names.len());
+        for (name, totals) in self.names.iter().zip(&self.tenants) {
+            put_bytes(out, name);
+            for tally in [totals.received, totals.created, totals.kept] {
+                put_u64s(out, &[tally.records, tally.bytes]);
+            }
+            put_u64(out, totals.rows);
+            put_len(out, totals.dropped.len());
+            for (reason, tally) in &totals.dropped {
+                out.push(*reason as u8);
+                put_u64s(out, &[tally.records, tally.bytes]);
+            }
+            put_len(out, totals.notes.len());
+            for (note, records) in &totals.notes {
+                out.push(*note as u8);
+                put_u64(out, *records);
+            }
+        }
+        let streams = &self.streams;
+        put_u64s(out, &[streams.read_bytes, streams.records_bytes, streams.framing_bytes]);
+        put_i64(out, streams.held_bytes);
+        put_len(out, streams.skipped.len());
+        for (skip, bytes) in &streams.skipped {
+            out.push(*skip as u8);
+            put_u64(out, *bytes);
+        }
+        put_u64s(out, &[self.over_limit_records, self.stray_rows]);
+    }
+
+    pub fn decode(r: &mut Reader, tenants_max: usize) -> Result<Books, Corrupt> {
+        let mut books = Books::new(tenants_max);
+        for number in 0..r.count(68)? {
+            let name = r.bytes()?.to_vec();
+            if books.numbers.insert(name.clone(), number as u32).is_some() {
+                return Err(r.corrupt("a tenant occurs twice"));
+            }
+            books.names.push(name);
+            let mut totals =
+                TenantTotals { received: tally(r)?, created: tally(r)?, kept: tally(r)?, rows: r.u64()?, ..TenantTotals::default() };
+            for _ in 0..r.count(17)? {
+                let reason = Reason::from_code(r.u8()?).ok_or_else(|| r.corrupt("unknown reason"))?;
+                totals.dropped.insert(reason, tally(r)?);
+            }
+            for _ in 0..r.count(9)? {
+                let code = r.u8()?;
+                let note = Note::ALL.into_iter().find(|n| *n as u8 == code).ok_or_else(|| r.corrupt("unknown note"))?;
+                totals.notes.insert(note, r.u64()?);
+            }
+            books.tenants.push(totals);
+        }
+        let streams = &mut books.streams;
+        (streams.read_bytes, streams.records_bytes, streams.framing_bytes, streams.held_bytes) = (r.u64()?, r.u64()?, r.u64()?, r.i64()?);
+        for _ in 0..r.count(9)? {
+            let skip = Skip::from_code(r.u8()?).ok_or_else(|| r.corrupt("unknown skip"))?;
+            streams.skipped.insert(skip, r.u64()?);
+        }
+        (books.over_limit_records, books.stray_rows) = (r.u64()?, r.u64()?);
+        Ok(books)
+    }
+}
+
+fn tally(r: &mut Reader) -> Result<Tally, Corrupt> {
+    Ok(Tally { records: r.u64()?, bytes: r.u64()? })
+}
+
+fn kept_by(frame: &Frame, numbers: &[(u32, bool)]) -> Delta {
+    let mut kept: BTreeMap<u32, Tally> = BTreeMap::new();
+    for count in frame.parts.iter().flat_map(|p| &p.counts).filter(|c| c.outcome == Outcome::Kept) {
+        kept.entry(numbers[count.tenant as usize].0).or_default().add(Tally { records: count.records, bytes: count.bytes });
+    }
+    kept.into_iter().collect()
+}
+
+/// Adds what a frame kept to tallies by number.
+pub(crate) fn add_delta(tallies: &mut Vec<Tally>, delta: &[(u32, Tally)]) {
+    for (number, tally) in delta {
+        let i = *number as usize;
+        if tallies.len() <= i {
+            tallies.resize(i + 1, Tally::default());
+        }
+        tallies[i].add(*tally);
+    }
+}
+
+/// Takes away what [`add_delta`] added before.
+pub(crate) fn take_delta(tallies: &mut [Tally], delta: &[(u32, Tally)]) {
+    for (number, tally) in delta {
+        let t = &mut tallies[*number as usize];
+        t.records = t.records.checked_sub(tally.records).expect("what is committed was buffered before");
+        t.bytes = t.bytes.checked_sub(tally.bytes).expect("what is committed was buffered before");
+    }
+}

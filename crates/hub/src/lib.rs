@@ -1,0 +1,30 @@
+//! Durable bytes. A frame is decided once, kept here, and read by every sink at its own pace.
+//!
+//! Knows no JSON and no tokio. Read in this order: `frame` (what was decided, and the rows), `disk` (the only way to
+//! touch files; the same calls on the real and on the simulated disk), `hub` (in and out), `journal` with `segment`
+//! (files) and `recover` (after a crash), `memory` (the hub without a journal), `queue` (what the threads share),
+//! `cursor` (how far a sink is), `ledger` (the law, fed by headers), `account` (what all frames add up to).
+#![deny(unsafe_code)]
+
+mod account;
+mod codec;
+pub mod cursor;
+pub mod disk;
+pub mod frame;
+pub mod hub;
+mod journal;
+pub mod ledger;
+mod memory;
+mod queue;
+mod recover;
+#[cfg(test)]
+mod sample;
+mod segment;
+#[cfg(test)]
+mod tests;
+
+pub use cursor::{Cursor, Next};
+pub use disk::{Disk, File, Site};
+pub use frame::Frame;
+pub use hub::{AcceptError, Hub, Limits, OpenError, Recovered, WhenFull};
+pub use ledger::{Ledger, SinkTotals, StreamTotals, Tally, TenantTotals, Totals};

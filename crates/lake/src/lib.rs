@@ -1,0 +1,71 @@
+//! The open store: Parquet in folders by tenant, day and hour, one commit log, a search index beside the logs.
+//!
+//! Read in this order: `store` (frames in, one commit out), `commit` (the log), `layout` (where things lie),
+//! the tables `logs`, `facts` (usage), `runs` (lineage) with `table` below them and `lineage` (what an event says), `index`; then
+//! the way back: `snapshot`, `query` (the line), `matcher` (the one judge), `search`, `loose`. The only crate
+//! that names tantivy and parquet.
+#![deny(unsafe_code)]
+
+mod store;
+
+mod commit;
+mod layout;
+
+mod facts;
+pub mod lineage;
+mod logs;
+mod runs;
+mod table;
+
+mod index;
+mod words;
+
+mod snapshot;
+
+mod loose;
+mod matcher;
+mod query;
+mod search;
+
+#[cfg(test)]
+mod tests;
+
+pub use loose::{LINE_BYTES_MAX, search_file, search_lines};
+pub use query::{DEPTH_MAX, QUERY_BYTES_MAX, Query, QueryError};
+pub use search::{Hit, SearchOptions, Stats, WINDOW_BYTES, search};
+pub use snapshot::{Snapshot, lineage_events, usage};
+pub use store::{Lake, Sealed};
+
+use serde::{Deserialize, Serialize};
+
+/// How a lake is written.
+#[derive(Clone)]
+pub struct Options {
+    /// Fields that become columns and can be looked up whole; rows are sorted by the first.
+    pub index: Vec<String>,
+    /// Fields whose words can be looked up.
+    pub text: Vec<String>,
+    /// Fields that hold ids: columns with bloom filters, found by a bare word.
+    pub ids: Vec<String>,
+    /// Files with fewer raw bytes get no index: a scan is cheaper.
+    pub index_bytes_min: u64,
+    /// A tenant's day with fewer raw bytes in one seal is one file, else one per hour.
+    pub hour_bytes_min: u64,
+    /// What is known about data sets, models and reports; without it no lineage is written.
+    pub lineage: Option<lineage::Block>,
+}
+
+/// Which fields a lake knows by name: recorded in each commit, so that a search needs no config.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fields {
+    pub index: Vec<String>,
+    pub text: Vec<String>,
+    pub ids: Vec<String>,
+}
+
+impl Default for Fields {
+    fn default() -> Fields {
+        let names = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect();
+        Fields { index: Vec::new(), text: names(&["msg", "message"]), ids: names(&["trace_id", "span_id", "request_id"]) }
+    }
+}

@@ -1,0 +1,115 @@
+//! What a reader sees of a lake: the commits that were there when it looked. Later ones do not show.
+//!
+//! In: the lake's folder; out: its files, positions and fields. Take the hub's tail *before* reading a
+//! snapshot: then a row that is sealed in between is in both, and the tail's copy is left out by position; the
+//! other way round it would be in neither. Memory: about 300 bytes per file of the lake.
+
+use crate::commit::{FileEntry, Log};
+use crate::layout::{LINEAGE, LOGS, USAGE};
+use crate::store::{Taken, new_events, take_parts};
+use crate::{Fields, facts, lineage, runs, table};
+use anyhow::Context;
+use arrow_array::UInt32Array;
+use flow::event::{StreamId, UsageFact};
+use hub::disk::Disk;
+use hub::frame::Frame;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub struct Snapshot {
+    pub(crate) disk: Disk,
+    pub(crate) root: PathBuf,
+    pub(crate) log: Log,
+}
+
+impl Snapshot {
+    /// Reads the commit log. A folder without one is an empty lake.
+    pub fn read(disk: &Disk, root: &Path) -> anyhow::Result<Snapshot> {
+        Ok(Snapshot { disk: disk.clone(), root: root.into(), log: Log::read(disk, root)? })
+    }
+
+    /// Number of the newest commit; 0 where there is none.
+    pub fn number(&self) -> u64 {
+        self.log.number
+    }
+
+    /// Stream by stream, how far the lake has it.
+    pub fn positions(&self) -> &HashMap<StreamId, u64> {
+        &self.log.positions
+    }
+
+    /// Which fields are text and ids, as the newest commit says; the usual ones for an empty lake.
+    pub fn fields(&self) -> Fields {
+        self.log.fields.clone().unwrap_or_default()
+    }
+
+    /// Rows of `logs` as the commits count them.
+    pub fn rows(&self) -> u64 {
+        self.log.log_rows()
+    }
+
+    /// Rows and origin bytes by tenant, counted anew from the Parquet files: the commits' numbers are not used.
+    pub fn rows_by_tenant(&self) -> anyhow::Result<BTreeMap<Vec<u8>, (u64, u64)>> {
+        let mut counts: BTreeMap<Vec<u8>, (u64, u64)> = BTreeMap::new();
+        for file in self.logs() {
+            let path = self.root.join(&file.path);
+            for batch in table::read(&self.disk, &path, &["tenant", "origin_bytes"], None)? {
+                let batch = batch.with_context(|| format!("cannot read {}", path.display()))?;
+                let bytes: &UInt32Array = table::column(&batch, "origin_bytes")?;
+                for row in 0..batch.num_rows() {
+                    let tenant = table::tenant(&batch, row)?;
+                    if !counts.contains_key(tenant) {
+                        counts.insert(tenant.to_vec(), (0, 0));
+                    }
+                    if let Some(count) = counts.get_mut(tenant) {
+                        *count = (count.0 + 1, count.1 + u64::from(bytes.value(row)));
+                    }
+                }
+            }
+        }
+        Ok(counts)
+    }
+
+    pub(crate) fn logs(&self) -> &[FileEntry] {
+        self.log.table(LOGS)
+    }
+
+    /// The parts of the tail that the lake does not have.
+    pub(crate) fn unsealed(&self, tail: &[Arc<Frame>]) -> anyhow::Result<Taken> {
+        take_parts(tail, |stream| self.log.position(stream))
+    }
+}
+
+/// Every usage fact, those of the tail included, none twice.
+pub fn usage(disk: &Disk, snapshot: &Snapshot, tail: &[Arc<Frame>]) -> anyhow::Result<Vec<UsageFact>> {
+    let mut all = Vec::new();
+    for file in snapshot.log.table(USAGE) {
+        facts::read(disk, &snapshot.root.join(&file.path), &mut all)?;
+    }
+    for (f, p) in snapshot.unsealed(tail)?.parts {
+        for fact in facts::facts_of(&tail[f], &tail[f].parts[p]) {
+            all.push(fact?);
+        }
+    }
+    Ok(all)
+}
+
+/// Every lineage event, those of the tail included, none twice. `block`: as the lake's writer has it; without
+/// it the tail tells nothing.
+pub fn lineage_events(
+    disk: &Disk,
+    snapshot: &Snapshot,
+    tail: &[Arc<Frame>],
+    block: Option<&lineage::Block>,
+) -> anyhow::Result<Vec<lineage::Event>> {
+    let mut events = Vec::new();
+    for file in snapshot.log.table(LINEAGE) {
+        runs::read(disk, &snapshot.root.join(&file.path), &mut events)?;
+    }
+    if let Some(block) = block {
+        let known: HashSet<String> = events.iter().map(|event| event.key.clone()).collect();
+        events.extend(new_events(tail, &snapshot.unsealed(tail)?, block, &known)?);
+    }
+    Ok(events)
+}

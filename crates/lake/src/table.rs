@@ -1,0 +1,179 @@
+//! Parquet in and out: how every table of the lake is written, and read from either disk.
+//!
+//! In: record batches; out: the bytes of one file, the same for the same rows. Rows come in groups of at most
+//! [`GROUP_ROWS_MAX`], so a reader's memory is bounded by a group and not by the file.
+
+use anyhow::{Context, bail};
+use arrow_array::builder::{BinaryBuilder, StringBuilder};
+use arrow_array::{Array, ArrayRef, BinaryArray, RecordBatch, StringArray};
+use arrow_schema::{DataType, Field, SchemaRef};
+use bytes::Bytes;
+use hub::disk::Disk;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection};
+use parquet::arrow::arrow_writer::{ArrowWriter, ArrowWriterOptions};
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::metadata::PageIndexPolicy;
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
+use parquet::file::reader::{ChunkReader, Length};
+use std::io::{self, Read};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub(crate) const GROUP_ROWS_MAX: usize = 128 << 10;
+/// Rows that go through the columns at once, in both directions.
+pub(crate) const BATCH_ROWS: usize = 4 << 10;
+const PAGE_BYTES: usize = 96 << 10;
+
+/// What all tables share; a table adds what is special about its columns.
+pub(crate) fn properties() -> anyhow::Result<WriterPropertiesBuilder> {
+    Ok(WriterProperties::builder()
+        .set_created_by("weir".into())
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
+        .set_data_page_size_limit(PAGE_BYTES)
+        .set_dictionary_page_size_limit(PAGE_BYTES)
+        .set_max_row_group_row_count(Some(GROUP_ROWS_MAX))
+        .set_statistics_enabled(EnabledStatistics::Page))
+}
+
+pub(crate) fn writer(schema: SchemaRef, properties: WriterProperties) -> anyhow::Result<ArrowWriter<Vec<u8>>> {
+    // The arrow schema would be a second, larger copy of the Parquet schema.
+    let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
+    Ok(ArrowWriter::try_new_with_options(Vec::new(), schema, options)?)
+}
+
+/// A file of the lake, read piece by piece.
+pub(crate) struct StoredFile {
+    disk: Disk,
+    path: PathBuf,
+    len: u64,
+}
+
+impl StoredFile {
+    pub(crate) fn open(disk: &Disk, path: &Path) -> anyhow::Result<StoredFile> {
+        let len = disk.len(path).with_context(|| format!("cannot open {}", path.display()))?;
+        Ok(StoredFile { disk: disk.clone(), path: path.into(), len })
+    }
+}
+
+impl Length for StoredFile {
+    fn len(&self) -> u64 {
+        self.len
+    }
+}
+
+impl ChunkReader for StoredFile {
+    type T = StoredPart;
+
+    fn get_read(&self, start: u64) -> parquet::errors::Result<StoredPart> {
+        Ok(StoredPart { disk: self.disk.clone(), path: self.path.clone(), at: start, buffer: Vec::new(), used: 0 })
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> parquet::errors::Result<Bytes> {
+        if start.saturating_add(length as u64) > self.len {
+            return Err(parquet::errors::ParquetError::EOF(format!("{} is cut off", self.path.display())));
+        }
+        let bytes = self.disk.read_at(&self.path, start, length)?;
+        if bytes.len() != length {
+            return Err(parquet::errors::ParquetError::EOF(format!("{} is cut off", self.path.display())));
+        }
+        Ok(bytes.into())
+    }
+}
+
+/// A reader from some offset on, in pieces of 64 KiB.
+pub(crate) struct StoredPart {
+    disk: Disk,
+    path: PathBuf,
+    at: u64,
+    buffer: Vec<u8>,
+    used: usize,
+}
+
+impl Read for StoredPart {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.used == self.buffer.len() {
+            self.buffer = self.disk.read_at(&self.path, self.at, 64 << 10)?;
+            self.at += self.buffer.len() as u64;
+            self.used = 0;
+        }
+        let n = out.len().min(self.buffer.len() - self.used);
+        out[..n].copy_from_slice(&self.buffer[self.used..self.used + n]);
+        self.used += n;
+        Ok(n)
+    }
+}
+
+/// Batches of the named columns; `rows`: only these rows, in order (ascending ranges), else all.
+pub(crate) fn read(
+    disk: &Disk,
+    path: &Path,
+    columns: &[&str],
+    rows: Option<Vec<Range<usize>>>,
+) -> anyhow::Result<ParquetRecordBatchReader> {
+    let options =
+        ArrowReaderOptions::new().with_page_index_policy(if rows.is_some() { PageIndexPolicy::Optional } else { PageIndexPolicy::Skip });
+    let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(StoredFile::open(disk, path)?, options)
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
+    let mut builder = builder.with_projection(mask).with_batch_size(BATCH_ROWS);
+    if let Some(ranges) = rows {
+        let total = usize::try_from(builder.metadata().file_metadata().num_rows())?;
+        builder = builder.with_row_selection(RowSelection::from_consecutive_ranges(ranges.into_iter(), total));
+    }
+    builder.build().with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// A column of a batch as its type.
+pub(crate) fn column<'a, T: 'static>(batch: &'a RecordBatch, name: &str) -> anyhow::Result<&'a T> {
+    let array = batch.column_by_name(name).with_context(|| format!("the file has no column {name:?}"))?;
+    array.as_any().downcast_ref::<T>().with_context(|| format!("column {name:?} is of type {}", array.data_type()))
+}
+
+/// The column `tenant`: text where the tenant is UTF-8 (a file has one tenant), else bytes.
+pub(crate) enum Tenants {
+    Text(StringBuilder),
+    Bytes(BinaryBuilder),
+}
+
+pub(crate) fn tenant_field(tenant: &[u8]) -> Field {
+    let kind = if std::str::from_utf8(tenant).is_ok() { DataType::Utf8 } else { DataType::Binary };
+    Field::new("tenant", kind, false)
+}
+
+impl Default for Tenants {
+    fn default() -> Tenants {
+        Tenants::Text(StringBuilder::new())
+    }
+}
+
+impl Tenants {
+    pub(crate) fn new(tenant: &[u8]) -> Tenants {
+        if std::str::from_utf8(tenant).is_ok() { Tenants::default() } else { Tenants::Bytes(BinaryBuilder::new()) }
+    }
+
+    pub(crate) fn push(&mut self, tenant: &[u8]) {
+        match self {
+            Tenants::Text(builder) => builder.append_value(String::from_utf8_lossy(tenant)),
+            Tenants::Bytes(builder) => builder.append_value(tenant),
+        }
+    }
+
+    pub(crate) fn finish(&mut self) -> ArrayRef {
+        match self {
+            Tenants::Text(builder) => Arc::new(builder.finish()),
+            Tenants::Bytes(builder) => Arc::new(builder.finish()),
+        }
+    }
+}
+
+/// The tenant of a row.
+pub(crate) fn tenant(batch: &RecordBatch, row: usize) -> anyhow::Result<&[u8]> {
+    let array = batch.column_by_name("tenant").context("the file has no column \"tenant\"")?.as_any();
+    match (array.downcast_ref::<StringArray>(), array.downcast_ref::<BinaryArray>()) {
+        (Some(text), _) => Ok(text.value(row).as_bytes()),
+        (None, Some(bytes)) => Ok(bytes.value(row)),
+        (None, None) => bail!("column \"tenant\" is neither text nor bytes"),
+    }
+}

@@ -1,0 +1,357 @@
+//! `weir check FILE...`: every mistake at once, else the plan.
+//!
+//! In: pipeline files and the environment. Out: the report on standard error (exit 2), or the plan on standard output: what
+//! each step does, which records each meter counts, memory and disk, what a memory hub weakens. Opens no port and no data folder.
+
+use crate::config::memory::{self, Need};
+use crate::config::{self, Config, HubConfig, Loaded, Report};
+use crate::sinks::config::SinkConfig;
+use crate::sources::config::{Ack, Format, Malformed, SourceConfig, Start};
+use flow::event::{Reason, ReasonClass};
+use flow::step::{Metered, Policy, SampleConfig, StepConfig};
+use flow::units::ByteSize;
+use serde::Serialize;
+use std::fmt::{self, Write as _};
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Checks the files and prints what came of it.
+pub fn run(files: &[PathBuf], json: bool) -> ExitCode {
+    match config::load(files, &|name| std::env::var(name).ok()) {
+        Ok(loaded) => {
+            let plan = plan(&loaded);
+            let text = if json {
+                format!("{}\n", serde_json::to_string_pretty(&plan).expect("a plan is strings and numbers"))
+            } else {
+                plan.to_string()
+            };
+            match std::io::stdout().lock().write_all(text.as_bytes()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(_) => ExitCode::from(1),
+            }
+        }
+        Err(report) => refuse(&report, json),
+    }
+}
+
+/// Tells the mistakes; every verb that reads a config ends with this. Exit 2: the user's input is wrong.
+pub fn refuse(report: &Report, json: bool) -> ExitCode {
+    // Nobody is left to tell if standard error is gone; the exit code still says it.
+    let _ = if json {
+        writeln!(std::io::stdout().lock(), "{}", report.json())
+    } else {
+        let count = report.mistakes.len();
+        let mistakes = if count == 1 { "mistake" } else { "mistakes" };
+        writeln!(std::io::stderr().lock(), "{report}\n{count} {mistakes}; nothing was read or written")
+    };
+    ExitCode::from(2)
+}
+
+/// What a run would do, in words.
+#[derive(Debug, Serialize)]
+pub struct Plan {
+    pub data: String,
+    pub lanes: u32,
+    pub admin: Option<String>,
+    pub pipelines: Vec<PipelinePlan>,
+    pub memory: MemoryPlan,
+}
+
+#[derive(Debug, Serialize)]
+pub struct MemoryPlan {
+    pub budget_bytes: u64,
+    pub floor_bytes: u64,
+    pub ceiling_bytes: u64,
+    pub components: Vec<Need>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct PipelinePlan {
+    pub name: String,
+    pub file: String,
+    pub sources: Vec<Line>,
+    pub tenancy: String,
+    pub steps: Vec<Line>,
+    pub meters: Vec<MeterPlan>,
+    pub hub: String,
+    pub sinks: Vec<Line>,
+    pub rates: Option<String>,
+    pub disk: Vec<String>,
+    /// What is weaker than it could be, or looks like a slip.
+    pub notes: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Line {
+    pub name: String,
+    pub does: String,
+}
+
+#[derive(Debug, Serialize)]
+pub struct MeterPlan {
+    pub name: String,
+    pub counts: Vec<String>,
+    pub never: Vec<String>,
+}
+
+/// Describes loaded pipelines.
+pub fn plan(loaded: &[Loaded]) -> Plan {
+    let process = config::process(loaded);
+    let lanes = config::lanes(&process);
+    let configs: Vec<(&str, &Config)> = loaded.iter().map(|l| (l.name.as_str(), &l.config)).collect();
+    let components = memory::needs(&configs, u64::from(lanes));
+    Plan {
+        data: process.data.display().to_string(),
+        lanes,
+        admin: process.admin.map(|admin| admin.listen),
+        pipelines: loaded.iter().map(pipeline).collect(),
+        memory: MemoryPlan {
+            budget_bytes: process.memory.0,
+            floor_bytes: components.iter().map(|need| need.floor_bytes).sum(),
+            ceiling_bytes: components.iter().fold(0, |sum, need| sum.saturating_add(need.ceiling_bytes)),
+            components,
+        },
+    }
+}
+
+fn pipeline(loaded: &Loaded) -> PipelinePlan {
+    let config = &loaded.config;
+    let line = |name: &str, does: String| Line { name: name.to_string(), does };
+    let tenancy = &config.tenancy;
+    PipelinePlan {
+        name: loaded.name.clone(),
+        file: loaded.path.display().to_string(),
+        sources: config.sources.iter().map(|(name, source)| line(name, describe_source(source))).collect(),
+        tenancy: format!("{}; else {}; at most {} tenants", list(&tenancy.from), tenancy.unknown, tenancy.tenants_max),
+        steps: config.steps.iter().map(describe_step).collect(),
+        meters: meters(config),
+        hub: describe_hub(&config.hub),
+        sinks: config.sinks.iter().map(|(name, sink)| line(name, describe_sink(sink))).collect(),
+        rates: loaded
+            .rates
+            .as_ref()
+            .map(|rates| format!("{}: in {}, price lists: {}", rates.path.display(), rates.card.currency, rates.card.versions.len())),
+        disk: memory::disk(config),
+        notes: notes(loaded),
+    }
+}
+
+fn list(names: &[String]) -> String {
+    if names.is_empty() { "nothing".into() } else { names.join(", ") }
+}
+
+fn format_name(format: Format) -> &'static str {
+    match format {
+        Format::Json => "json",
+        Format::Cri => "cri",
+        Format::Text => "text",
+    }
+}
+
+fn describe_source(source: &SourceConfig) -> String {
+    let (mut text, malformed) = match source {
+        SourceConfig::File(file) => {
+            let start = match file.start {
+                Start::Beginning => "from the beginning",
+                Start::End => "from the end",
+            };
+            let without = if file.exclude.is_empty() { String::new() } else { format!(" without {}", list(&file.exclude)) };
+            (
+                format!("file {}{without}, {} {start}, lines up to {}", list(&file.include), format_name(file.format), file.line_bytes_max),
+                file.malformed,
+            )
+        }
+        SourceConfig::Stdin(stdin) => {
+            (format!("stdin, {}, lines up to {}", format_name(stdin.format), stdin.line_bytes_max), stdin.malformed)
+        }
+    };
+    if malformed == Malformed::Drop {
+        text.push_str(", malformed lines dropped");
+    }
+    text
+}
+
+fn describe_step(step: &StepConfig) -> Line {
+    let (name, does) = match step {
+        StepConfig::Drop(filter) => ("drop", filter_text(&filter.when, filter.metered)),
+        StepConfig::Keep(filter) => ("keep", filter_text(&filter.when, filter.metered)),
+        StepConfig::Meter(meter) => {
+            let what = match &meter.quantity {
+                Some(quantity) => format!("adds up {quantity} in {}", meter.unit.as_deref().unwrap_or("Records")),
+                None => "counts records".to_string(),
+            };
+            let by = if meter.by.is_empty() { String::new() } else { format!(" by {}", list(&meter.by)) };
+            let part = meter.part_of.as_ref().map_or(String::new(), |whole| format!(", part of {whole}"));
+            let when = meter.when.as_ref().map_or(String::new(), |when| format!(", when {when}"));
+            ("meter", format!("{}: {what}{by}{part}{when}", meter.name))
+        }
+        StepConfig::Sample(sample) => ("sample", describe_sample(sample)),
+    };
+    Line { name: name.into(), does }
+}
+
+fn filter_text(when: &str, metered: Metered) -> String {
+    match metered {
+        Metered::No => when.to_string(),
+        Metered::Anyway => format!("{when} (metered: anyway)"),
+    }
+}
+
+fn describe_sample(sample: &SampleConfig) -> String {
+    let levels = sample.levels.entries().into_iter().filter_map(|(level, policy)| Some(format!("{level} {}", describe_policy(policy?))));
+    levels.chain([format!("other {}", describe_policy(&sample.other))]).collect::<Vec<_>>().join(", ")
+}
+
+fn describe_policy(policy: &Policy) -> String {
+    match policy {
+        Policy::All => "all".into(),
+        Policy::None => "none".into(),
+        Policy::Ratio { ratio, key: Some(key) } => format!("{} of them by {key}", ratio.get()),
+        Policy::Ratio { ratio, key: None } => format!("{} of them", ratio.get()),
+        Policy::First { first, thereafter: 0, tick } => format!("the first {first} of a message in {tick}"),
+        Policy::First { first, thereafter, tick } => format!("the first {first} of a message in {tick}, then every {thereafter}th"),
+        Policy::When { when, weight } => format!("if {when} (each stands for {weight})"),
+    }
+}
+
+/// Which records each meter counts: decided by reasons, not by where it stands (DESIGN D4).
+fn meters(config: &Config) -> Vec<MeterPlan> {
+    let of_class = |class| Reason::ALL.into_iter().filter(move |reason| reason.class() == class).map(|reason| reason.name().to_string());
+    let anyway = config.steps.iter().enumerate().filter(|(_, step)| match step {
+        StepConfig::Drop(filter) | StepConfig::Keep(filter) => filter.metered == Metered::Anyway,
+        StepConfig::Meter(_) | StepConfig::Sample(_) => false,
+    });
+    let counts: Vec<String> = ["kept".to_string()]
+        .into_iter()
+        .chain(of_class(ReasonClass::Volume))
+        .chain(anyway.map(|(i, _)| format!("filtered by steps[{i}]")))
+        .collect();
+    let never: Vec<String> = of_class(ReasonClass::NotOurs).collect();
+    config::meter_names(config).map(|name| MeterPlan { name: name.into(), counts: counts.clone(), never: never.clone() }).collect()
+}
+
+fn describe_hub(hub: &HubConfig) -> String {
+    match hub {
+        HubConfig::Journal(journal) => format!("journal on disk, at most {}, durable within {}", journal.bytes_max, journal.sync_interval),
+        HubConfig::Memory(memory) => format!("memory, at most {}", memory.bytes_max),
+    }
+}
+
+fn describe_sink(sink: &SinkConfig) -> String {
+    let mut text = match sink {
+        SinkConfig::Stdout(_) => "stdout, at least once".to_string(),
+        SinkConfig::Archive(archive) => {
+            format!("archive of files {}, exactly once, durable every {}", archive.path, archive.commit.interval)
+        }
+        SinkConfig::Lake(lake) => format!(
+            "lake at {}, exactly once, sealed at {} or {}, indexed {}, by word {}, identifiers {}",
+            lake.url,
+            lake.seal.bytes,
+            lake.seal.age,
+            list(&lake.index),
+            list(&lake.text),
+            list(&lake.ids)
+        ),
+    };
+    if let Some(when) = sink.when() {
+        let _ = write!(text, ", only if {when}");
+    }
+    text
+}
+
+fn notes(loaded: &Loaded) -> Vec<String> {
+    let config = &loaded.config;
+    let mut notes = Vec::new();
+    if matches!(config.hub, HubConfig::Memory(_)) {
+        notes.push("memory hub: after a crash, records that no sink had committed are read again and decided anew; the state of steps starts empty".into());
+        if config.sinks.values().any(|sink| matches!(sink, SinkConfig::Stdout(_))) {
+            notes.push("memory hub: after a crash, stdout sees records again that it had seen".into());
+        }
+        for (name, source) in &config.sources {
+            if matches!(source, SourceConfig::Stdin(stdin) if stdin.ack == Ack::OnReceipt) {
+                notes.push(format!("source {name}: `ack: on_receipt`: what a crash finds in memory is lost"));
+            }
+        }
+    }
+    if let Some(rates) = &loaded.rates {
+        let priced = |meter: &str| rates.card.versions.iter().any(|version| version.prices.contains_key(meter));
+        notes.extend(
+            config::meter_names(config)
+                .filter(|meter| !priced(meter))
+                .map(|meter| format!("meter {meter}: the rate card has no price for it")),
+        );
+        let mut strangers: Vec<&str> = rates.card.versions.iter().flat_map(|version| version.prices.keys()).map(String::as_str).collect();
+        strangers.sort_unstable();
+        strangers.dedup();
+        strangers.retain(|meter| !config::meter_names(config).any(|known| known == *meter));
+        notes.extend(strangers.into_iter().map(|meter| format!("rate card: it prices {meter}, which no step of this pipeline counts")));
+    } else if config::meter_names(config).next().is_some() {
+        notes.push("no rate card (`rates`): usage is counted, not priced".into());
+    }
+    notes
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for pipeline in &self.pipelines {
+            writeln!(f, "{pipeline}")?;
+        }
+        let memory = &self.memory;
+        writeln!(f, "data     {}", self.data)?;
+        writeln!(f, "lanes    {} (1 with --once)", self.lanes)?;
+        writeln!(f, "admin    {}", self.admin.as_deref().unwrap_or("no port"))?;
+        writeln!(
+            f,
+            "memory   {} of {} at least; at most {}",
+            mib(memory.floor_bytes),
+            ByteSize(memory.budget_bytes),
+            mib(memory.ceiling_bytes.min(memory.budget_bytes))
+        )?;
+        writeln!(f, "  {:<24} {:>10} {:>10}", "component", "floor", "ceiling")?;
+        for need in &memory.components {
+            writeln!(f, "  {:<24} {:>10} {:>10}", need.component, mib(need.floor_bytes), mib(need.ceiling_bytes))?;
+        }
+        writeln!(f, "  {:<24} {:>10} {:>10}", "sum", mib(memory.floor_bytes), mib(memory.ceiling_bytes))?;
+        if memory.ceiling_bytes > memory.budget_bytes {
+            writeln!(f, "  the ceilings exceed `memory`: not every component can have its own at once")?;
+        }
+        Ok(())
+    }
+}
+
+/// Mebibytes with one digit, rounded up: a floor must not look smaller than it is.
+fn mib(bytes: u64) -> String {
+    let tenths = (u128::from(bytes) * 10).div_ceil(1 << 20);
+    format!("{}.{} MiB", tenths / 10, tenths % 10)
+}
+
+impl fmt::Display for PipelinePlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "pipeline {} ({})", self.name, self.file)?;
+        for source in &self.sources {
+            writeln!(f, "  source   {}: {}", source.name, source.does)?;
+        }
+        writeln!(f, "  tenant   {}", self.tenancy)?;
+        for (i, step) in self.steps.iter().enumerate() {
+            writeln!(f, "  steps[{i}] {} {}", step.name, step.does)?;
+        }
+        for meter in &self.meters {
+            writeln!(f, "  meter    {} counts {}; never {}", meter.name, meter.counts.join(", "), meter.never.join(", "))?;
+        }
+        writeln!(f, "  hub      {}", self.hub)?;
+        for sink in &self.sinks {
+            writeln!(f, "  sink     {}: {}", sink.name, sink.does)?;
+        }
+        if let Some(rates) = &self.rates {
+            writeln!(f, "  rates    {rates}")?;
+        }
+        for disk in &self.disk {
+            writeln!(f, "  disk     {disk}")?;
+        }
+        for note in &self.notes {
+            writeln!(f, "  note     {note}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,132 @@
+//! `weir ledger`: the law, per tenant, by reason.
+//!
+//! In: a data folder. Out: what was received, kept and dropped, and what each sink has of it; the residual is 0
+//! when every record and byte is accounted for. Exit 1 if it is not.
+
+use crate::cli::table;
+use crate::desk::{self, Question};
+use anyhow::Context;
+use flow::event::Note;
+use hub::{Ledger, SinkTotals, Tally};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::ExitCode;
+
+fn tally(tally: &Tally) -> Value {
+    json!({ "records": tally.records, "bytes": tally.bytes })
+}
+
+fn by_tenant(tallies: &BTreeMap<Vec<u8>, Tally>) -> Value {
+    tallies.iter().map(|(tenant, t)| (String::from_utf8_lossy(tenant).into_owned(), tally(t))).collect::<Map<_, _>>().into()
+}
+
+fn sink_view(sink: &SinkTotals) -> Value {
+    let total = |tallies: &BTreeMap<Vec<u8>, Tally>| {
+        let mut sum = Tally::default();
+        tallies.values().for_each(|t| sum.add(*t));
+        tally(&sum)
+    };
+    json!({
+        "delivered": total(&sink.delivered),
+        "buffered": total(&sink.buffered),
+        "rejected": total(&sink.rejected),
+        "not_selected": total(&sink.not_selected),
+        "tenants": { "delivered": by_tenant(&sink.delivered), "buffered": by_tenant(&sink.buffered) },
+    })
+}
+
+/// A ledger as JSON.
+pub fn view(ledger: &Ledger) -> Value {
+    let mut tenants = Map::new();
+    let (mut received, mut kept) = (Tally::default(), Tally::default());
+    let mut dropped_total: BTreeMap<&str, Tally> = BTreeMap::new();
+    let mut notes_total: BTreeMap<&str, u64> = BTreeMap::new();
+    for (tenant, totals) in &ledger.totals.tenants {
+        received.add(totals.received);
+        kept.add(totals.kept);
+        let mut dropped = Map::new();
+        for (reason, t) in &totals.dropped {
+            dropped_total.entry(reason.name()).or_default().add(*t);
+            dropped.insert(reason.name().into(), tally(t));
+        }
+        let notes: Map<String, Value> = totals.notes.iter().map(|(note, n): (&Note, &u64)| (note.name().into(), json!(n))).collect();
+        for (note, n) in &totals.notes {
+            *notes_total.entry(note.name()).or_default() += n;
+        }
+        tenants.insert(
+            String::from_utf8_lossy(tenant).into_owned(),
+            json!({
+                "received": tally(&totals.received), "created": tally(&totals.created), "kept": tally(&totals.kept),
+                "dropped": dropped, "notes": notes,
+            }),
+        );
+    }
+    let streams = &ledger.totals.streams;
+    let skipped: Map<String, Value> = streams.skipped.iter().map(|(reason, n)| (reason.name().into(), json!(n))).collect();
+    let dropped: Map<String, Value> = dropped_total.iter().map(|(reason, t)| ((*reason).into(), tally(t))).collect();
+    json!({
+        "received": tally(&received),
+        "kept": tally(&kept),
+        "dropped": dropped,
+        "notes": notes_total,
+        "tenants": tenants,
+        "sinks": ledger.sinks.iter().map(|(name, sink)| (name.clone(), sink_view(sink))).collect::<Map<_, _>>(),
+        "streams": {
+            "read_bytes": streams.read_bytes, "records_bytes": streams.records_bytes, "framing_bytes": streams.framing_bytes,
+            "skipped": skipped, "held_bytes": streams.held_bytes,
+        },
+        "residual": i64::try_from(ledger.residual()).unwrap_or(i64::MAX),
+    })
+}
+
+pub fn run(data: &Path, recount: bool, json: bool) -> anyhow::Result<ExitCode> {
+    let mut answer = desk::ask(data, &Question::Ledger { recount })?;
+    let text = answer.line()?.context("the answer is empty")?;
+    let ledger: Value = serde_json::from_str(&text)?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&ledger)?);
+    } else {
+        print(&ledger);
+    }
+    let recounted = ledger["pipelines"].as_object().into_iter().flatten().flat_map(|(_, p)| p["recount"].as_object().into_iter().flatten());
+    let lost = recounted.filter(|(_, sink)| sink["retention"] != json!(true)).any(|(_, sink)| sink["difference"].as_u64() != Some(0));
+    Ok(ExitCode::from(u8::from(ledger["residual"].as_i64() != Some(0) || lost)))
+}
+
+fn print(ledger: &Value) {
+    let several = ledger["pipelines"].as_object().is_some_and(|p| p.len() > 1);
+    for (name, pipeline) in ledger["pipelines"].as_object().into_iter().flatten() {
+        if several {
+            println!("pipeline {name}");
+        }
+        print!("{}", table(&rows(pipeline), 1));
+        for (sink, totals) in pipeline["sinks"].as_object().into_iter().flatten() {
+            println!("sink {sink}: {} delivered, {} buffered", totals["delivered"]["records"], totals["buffered"]["records"]);
+        }
+        for (sink, count) in pipeline["recount"].as_object().into_iter().flatten() {
+            println!("recount of {sink}: difference {}", count["difference"]);
+        }
+        for (note, count) in pipeline["notes"].as_object().into_iter().flatten() {
+            println!("noted: {note} {count}");
+        }
+    }
+    println!("residual {}", ledger["residual"]);
+}
+
+/// Tenant, received, kept, then a column for each reason that occurred.
+pub fn rows(pipeline: &Value) -> Vec<Vec<String>> {
+    let reasons: Vec<String> = pipeline["dropped"].as_object().into_iter().flatten().map(|(reason, _)| reason.clone()).collect();
+    let mut rows = vec![["tenant", "received", "kept"].iter().map(ToString::to_string).chain(reasons.iter().cloned()).collect()];
+    let line = |name: &str, totals: &Value| -> Vec<String> {
+        let count = |v: &Value| v["records"].as_u64().unwrap_or(0).to_string();
+        let mut row = vec![name.to_string(), count(&totals["received"]), count(&totals["kept"])];
+        row.extend(reasons.iter().map(|reason| count(&totals["dropped"][reason])));
+        row
+    };
+    for (tenant, totals) in pipeline["tenants"].as_object().into_iter().flatten() {
+        rows.push(line(tenant, totals));
+    }
+    rows.push(line("total", pipeline));
+    rows
+}

@@ -1,0 +1,206 @@
+//! The face: verbs, their arguments, and how what they say looks.
+//!
+//! Exit 0 good, 1 the world failed, 2 the user's input is wrong.
+
+pub mod check;
+pub mod cost;
+pub mod ledger;
+pub mod lineage;
+pub mod run;
+pub mod schema;
+pub mod search;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Ships logs and metrics, tells what happened to every record, who pays for it and where it came from.
+#[derive(Parser)]
+#[command(name = "weir", version, arg_required_else_help = true)]
+struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Run pipelines.
+    Run {
+        /// Pipeline files; several run in one process.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Read sources to their end, drain, print a summary and exit.
+        #[arg(long)]
+        once: bool,
+        /// Data folder, instead of the one the files name.
+        #[arg(long)]
+        data: Option<PathBuf>,
+        /// Print the summary as one JSON object.
+        #[arg(long)]
+        json: bool,
+        /// Print no summary.
+        #[arg(long, conflicts_with = "json")]
+        quiet: bool,
+    },
+    /// Tell every mistake in pipeline files, or the plan: limits, memory, disk, meters. Opens nothing.
+    Check {
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Find records: `level:error AND tenant:acme-search`, a trace id, `latency_ms:>500 "conn reset"`.
+    Search {
+        /// The query; a bare word is searched in messages and ids.
+        query: String,
+        /// Search these loose files (.jsonl, .gz, .zst, .parquet) instead of a data folder.
+        files: Vec<PathBuf>,
+        #[arg(long, default_value = "weir-data")]
+        data: PathBuf,
+        /// Only records of this tenant.
+        #[arg(long)]
+        tenant: Option<String>,
+        /// From this time on: RFC 3339, or a duration before now such as 15m.
+        #[arg(long)]
+        since: Option<String>,
+        /// Before this time.
+        #[arg(long)]
+        until: Option<String>,
+        /// At most this many records, the newest first.
+        #[arg(long)]
+        limit: Option<usize>,
+        /// Print each record as the bytes that were received.
+        #[arg(long)]
+        json: bool,
+    },
+    /// What tenants used and what it costs.
+    #[command(subcommand)]
+    Cost(CostVerb),
+    /// Where data came from and what came of it.
+    #[command(subcommand)]
+    Lineage(LineageVerb),
+    /// The law: received = kept + dropped, per tenant, by reason.
+    Ledger {
+        #[arg(long, default_value = "weir-data")]
+        data: PathBuf,
+        /// Count stored rows again, from the files.
+        #[arg(long)]
+        recount: bool,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a JSON Schema or the reference of the config.
+    Schema {
+        #[arg(value_enum, default_value_t)]
+        which: schema::Which,
+    },
+    /// Print a completion script for a shell.
+    Completion { shell: clap_complete::Shell },
+}
+
+#[derive(Subcommand)]
+enum CostVerb {
+    /// Usage and cost, grouped.
+    Report {
+        #[arg(long, default_value = "weir-data")]
+        data: PathBuf,
+        /// Rate card; default: the one the pipeline ran with.
+        #[arg(long)]
+        card: Option<PathBuf>,
+        /// What to group by: tenant, service, model, meter, sku, hour, day or any dimension of the meters.
+        #[arg(long, value_delimiter = ',', default_value = "tenant,service,model,meter")]
+        by: Vec<String>,
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Subcommand)]
+enum LineageVerb {
+    /// What a thing was made from.
+    Up(LineageArgs),
+    /// What was made from a thing.
+    Down(LineageArgs),
+}
+
+#[derive(clap::Args)]
+struct LineageArgs {
+    /// A dataset, model, service or report, by name.
+    node: String,
+    #[arg(long, default_value = "weir-data")]
+    data: PathBuf,
+    /// As it was at this time (RFC 3339).
+    #[arg(long)]
+    as_of: Option<String>,
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and version go to standard output with 0, mistakes to standard error with 2.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    let result = match args.verb {
+        Verb::Run { files, once, data, json, quiet } => run::run(&files, run::Options { once, data, json, quiet }),
+        Verb::Check { files, json } => return check::run(&files, json),
+        Verb::Search { query, files, data, tenant, since, until, limit, json } => {
+            search::run(&search::Options { query, files, data, tenant, since, until, limit, json })
+        }
+        Verb::Cost(CostVerb::Report { data, card, by, json }) => cost::run(&data, card.as_deref(), &by, json),
+        Verb::Lineage(LineageVerb::Up(args)) => {
+            lineage::run(&args.data, lineage::Direction::Up, &args.node, args.as_of.as_deref(), args.json)
+        }
+        Verb::Lineage(LineageVerb::Down(args)) => {
+            lineage::run(&args.data, lineage::Direction::Down, &args.node, args.as_of.as_deref(), args.json)
+        }
+        Verb::Ledger { data, recount, json } => ledger::run(&data, recount, json),
+        Verb::Schema { which } => return schema::run(which),
+        Verb::Completion { shell } => {
+            clap_complete::generate(shell, &mut Args::command(), "weir", &mut std::io::stdout());
+            return ExitCode::SUCCESS;
+        }
+    };
+    result.unwrap_or_else(|error| {
+        if error.chain().any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)) {
+            return ExitCode::SUCCESS; // whoever read us has enough
+        }
+        eprintln!("error: {error:#}");
+        ExitCode::from(if error.is::<Mistake>() { 2 } else { 1 })
+    })
+}
+
+/// The user's input is wrong: exit 2 instead of 1.
+#[derive(Debug)]
+pub struct Mistake(pub String);
+
+impl std::fmt::Display for Mistake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Mistake {}
+
+/// Lays rows out in columns: the first `left` columns to the left, numbers to the right.
+pub fn table(rows: &[Vec<String>], left: usize) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().filter_map(|r| r.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut out = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (n, cell) in row.iter().enumerate() {
+            let pad = " ".repeat(widths[n] - cell.chars().count());
+            line.push_str("  ");
+            line.push_str(&if n < left { format!("{cell}{pad}") } else { format!("{pad}{cell}") });
+        }
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    out
+}

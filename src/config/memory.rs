@@ -1,0 +1,110 @@
+//! Memory and disk that a config may take: a floor and a ceiling for each component.
+//!
+//! In: configs and the number of lanes; out: one row for each component. The floor is what it cannot work without, the
+//! ceiling what it never exceeds. A plan whose floors add up to more than `memory` is refused.
+
+use super::model::{Config, HubConfig};
+use crate::sinks::config::SinkConfig;
+use crate::sources::config::{JoinConfig, SourceConfig};
+use serde::Serialize;
+
+const MIB: u64 = 1 << 20;
+
+/// One component's bounds, in bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Need {
+    pub component: String,
+    pub floor_bytes: u64,
+    pub ceiling_bytes: u64,
+}
+
+impl Need {
+    fn new(component: impl Into<String>, floor_bytes: u64, ceiling_bytes: u64) -> Need {
+        Need { component: component.into(), floor_bytes, ceiling_bytes: ceiling_bytes.max(floor_bytes) }
+    }
+}
+
+/// Allocator, threads' stacks in use, metrics, file list.
+pub const PROCESS_BYTES: (u64, u64) = (6 * MIB, 16 * MIB);
+/// A lane's batch (1 MiB of bytes, spans and columns about as much again) and the frame it fills; the ceiling adds the
+/// sums of a frame's meters: 64 Ki of 150 bytes.
+pub const LANE_BYTES: (u64, u64) = (4 * MIB, 16 * MIB);
+/// Frames the hub holds in memory so that sinks need not read them back.
+pub const JOURNAL_WINDOW_BYTES: (u64, u64) = (4 * MIB, 16 * MIB);
+/// Per open archive file: its buffer and name.
+const ARCHIVE_FILE_BYTES: u64 = 16 << 10;
+/// zstd at its default level, or zlib, while a rotated file is compressed.
+const COMPRESS_BYTES: u64 = 8 * MIB;
+/// One tantivy writer of one thread: the least it takes.
+const INDEX_BYTES: u64 = 15 * MIB;
+
+/// Everything that the pipelines of one process need.
+pub fn needs(configs: &[(&str, &Config)], lanes: u64) -> Vec<Need> {
+    let mut needs = vec![
+        Need::new("process", PROCESS_BYTES.0, PROCESS_BYTES.1),
+        Need::new(format!("lanes ({lanes})"), lanes * LANE_BYTES.0, lanes * LANE_BYTES.1),
+    ];
+    for (pipeline, config) in configs {
+        let name = |kind: &str, name: &str| match configs.len() {
+            1 => format!("{kind} {name}"),
+            _ => format!("{pipeline}: {kind} {name}"),
+        };
+        for (source, config) in &config.sources {
+            needs.push(source_need(name("source", source), config));
+        }
+        let hub = if configs.len() == 1 { "hub".into() } else { format!("{pipeline}: hub") };
+        needs.push(match &config.hub {
+            HubConfig::Journal(_) => Need::new(hub, JOURNAL_WINDOW_BYTES.0, JOURNAL_WINDOW_BYTES.1),
+            HubConfig::Memory(memory) => Need::new(hub, 4 * MIB, memory.bytes_max.0),
+        });
+        for (sink, config) in &config.sinks {
+            needs.push(sink_need(name("sink", sink), config));
+        }
+    }
+    needs
+}
+
+fn source_need(component: String, config: &SourceConfig) -> Need {
+    let joined = |join: &JoinConfig| join.bytes_max.0;
+    match config {
+        // One line at a time is gathered, and one record joined; what is held back of other files is read again.
+        SourceConfig::File(file) => Need::new(component, MIB / 4, 2 * MIB + file.line_bytes_max.0.saturating_add(joined(&file.join))),
+        SourceConfig::Stdin(stdin) => Need::new(component, MIB / 4, MIB + stdin.line_bytes_max.0.saturating_add(joined(&stdin.join))),
+    }
+}
+
+fn sink_need(component: String, config: &SinkConfig) -> Need {
+    match config {
+        SinkConfig::Stdout(_) => Need::new(component, MIB / 4, MIB),
+        SinkConfig::Archive(archive) => {
+            Need::new(component, MIB, 2 * MIB + u64::from(archive.open_files_max) * ARCHIVE_FILE_BYTES + COMPRESS_BYTES)
+        }
+        // Gathered rows, the columns made of them, and the index writer; when memory is short a seal comes early.
+        SinkConfig::Lake(lake) => {
+            Need::new(component, INDEX_BYTES + 4 * MIB, lake.seal.bytes.0.saturating_mul(2).saturating_add(2 * INDEX_BYTES))
+        }
+    }
+}
+
+/// What a pipeline may take on disk, as sentences.
+pub fn disk(config: &Config) -> Vec<String> {
+    let mut lines = Vec::new();
+    match &config.hub {
+        HubConfig::Journal(journal) => lines.push(format!("hub: at most {}, then sources wait", journal.bytes_max)),
+        HubConfig::Memory(_) => lines.push("hub: nothing but positions".into()),
+    }
+    for (name, sink) in &config.sinks {
+        match sink {
+            SinkConfig::Stdout(_) => {}
+            SinkConfig::Archive(archive) => lines.push(match &archive.rotate {
+                Some(rotate) => match rotate.backups {
+                    Some(backups) => format!("sink {name}: each file at most {} and {backups} rotated ones", rotate.size),
+                    None => format!("sink {name}: each file at most {}, rotated ones without bound (`rotate.backups`)", rotate.size),
+                },
+                None => format!("sink {name}: without bound (`rotate`)"),
+            }),
+            SinkConfig::Lake(_) => lines.push(format!("sink {name}: without bound; retention is not built yet")),
+        }
+    }
+    lines
+}

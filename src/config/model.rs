@@ -1,0 +1,144 @@
+//! What a pipeline file says: the root of the config.
+//!
+//! The doc comments are the manual: they become the JSON Schema and the reference page. Components' own configs lie with
+//! the components. What only makes sense together is checked in `rules`.
+
+use crate::sinks::config::SinkConfig;
+use crate::sources::config::SourceConfig;
+use flow::step::{FieldsConfig, StepConfig, TenancyConfig};
+use flow::units::{ByteSize, Span};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// A pipeline file: one straight line from sources through steps to sinks.
+///
+/// Values may hold `${NAME}`, a variable of the environment that must be set; `$$` is a dollar sign.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Name of the pipeline: letters, digits, `-` and `_`. Absent: the file's name without its ending.
+    pub name: Option<String>,
+    /// Folder for everything weir keeps, relative to the working directory; `--data` overrides it. One process owns it.
+    #[serde(default = "data")]
+    pub data: PathBuf,
+    /// Most anonymous memory the process may hold. `weir check` prints what each component needs of it.
+    #[serde(default = "memory")]
+    pub memory: ByteSize,
+    /// Lanes, each a thread that takes records from source to hub, 1 to 256. Absent: one for each available core. `--once` uses one.
+    pub lanes: Option<u32>,
+    /// Labels of everything this process ships, by name.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Where records come from, by name: letters, digits, `-` and `_`.
+    pub sources: BTreeMap<String, SourceConfig>,
+    /// Who pays for a record.
+    #[serde(default)]
+    pub tenancy: TenancyConfig,
+    /// Which fields hold a record's time, level and message.
+    #[serde(default)]
+    pub fields: FieldsConfig,
+    /// What happens to records, in this order.
+    #[serde(default)]
+    pub steps: Vec<StepConfig>,
+    /// Where decided records wait for the sinks.
+    #[serde(default)]
+    pub hub: HubConfig,
+    /// Where kept records go, by name: letters, digits, `-` and `_`.
+    pub sinks: BTreeMap<String, SinkConfig>,
+    /// The rate card that prices meters, relative to the folder of this file. Absent: usage is counted, not priced.
+    pub rates: Option<PathBuf>,
+    /// What lineage cannot know from records: datasets, model cards, reports.
+    pub lineage: Option<lake::lineage::Block>,
+    /// The port for health, metrics and questions. Absent: none is opened.
+    pub admin: Option<AdminConfig>,
+}
+
+/// The hub.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HubConfig {
+    /// Records wait on disk: a crash loses nothing that was taken, a slow sink stalls nobody.
+    Journal(JournalConfig),
+    /// Records wait in memory, for sources that can be read again: positions advance after delivery, the state of steps starts empty.
+    Memory(MemoryConfig),
+}
+
+impl Default for HubConfig {
+    fn default() -> Self {
+        HubConfig::Journal(JournalConfig::default())
+    }
+}
+
+/// The journal on disk.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JournalConfig {
+    /// Most bytes on disk, at least 64MiB.
+    #[serde(default = "journal_bytes_max")]
+    pub bytes_max: ByteSize,
+    /// What happens when they are used up.
+    #[serde(default)]
+    pub when_full: WhenFull,
+    /// Longest time until what was taken is durable and sinks may see it, 1ms to 10s.
+    #[serde(default = "sync_interval")]
+    pub sync_interval: Span,
+}
+
+impl Default for JournalConfig {
+    fn default() -> Self {
+        JournalConfig { bytes_max: journal_bytes_max(), when_full: WhenFull::default(), sync_interval: sync_interval() }
+    }
+}
+
+/// What a full journal does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenFull {
+    /// Sources wait until the slowest sink has caught up.
+    #[default]
+    Wait,
+}
+
+/// The hub in memory.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MemoryConfig {
+    /// Most bytes of records that wait, at least 4MiB; when reached, sources wait.
+    #[serde(default = "memory_bytes_max")]
+    pub bytes_max: ByteSize,
+}
+
+/// The admin port.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AdminConfig {
+    /// Address and port, as in `127.0.0.1:9140`. Loopback only: the port has neither TLS nor a token yet.
+    #[serde(default = "admin_listen")]
+    pub listen: String,
+}
+
+fn data() -> PathBuf {
+    "weir-data".into()
+}
+
+fn memory() -> ByteSize {
+    ByteSize(256 << 20)
+}
+
+fn journal_bytes_max() -> ByteSize {
+    ByteSize(4 << 30)
+}
+
+fn sync_interval() -> Span {
+    Span(20_000_000)
+}
+
+fn memory_bytes_max() -> ByteSize {
+    ByteSize(32 << 20)
+}
+
+fn admin_listen() -> String {
+    "127.0.0.1:9140".into()
+}

@@ -1,0 +1,569 @@
+//! What only makes sense together: conditions, order of steps, names, limits, paths.
+//!
+//! In: a config as far as it could be read, and its tree; out: mistakes, each at its line and column. What was taken out of
+//! the tree because of an earlier mistake is not complained about again.
+
+use super::locate::{Found, NodeId, Path, Tree};
+use super::model::{Config, HubConfig};
+use super::read::without_secrets;
+use super::report::{Mistake, Spot};
+use crate::sinks::config::{ArchiveConfig, LakeConfig, SinkConfig};
+use crate::sources::config::{Ack, FileConfig, JoinConfig, SourceConfig};
+use flow::condition::Condition;
+use flow::fields::FIELDS_MAX;
+use flow::step::{FilterConfig, MeterConfig, Metered, Policy, SampleConfig, StepConfig};
+use flow::units::{ByteSize, NANOS_PER_SECOND, Span};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+const NAME_BYTES_MAX: usize = 64;
+pub const LANES_MAX: u32 = 256;
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+
+/// Adds what is wrong with one pipeline to `mistakes`.
+pub fn check(config: &Config, tree: &Tree, mistakes: &mut Vec<Mistake>) {
+    let root = Path::default();
+    let mut rules = Rules { tree, mistakes, fields: Vec::new() };
+    rules.process(config, &root);
+    for (name, source) in &config.sources {
+        let at = root.key("sources").key(name);
+        rules.name(&at, name, "source");
+        rules.source(&at, source, &config.hub);
+    }
+    rules.fields(config, &root);
+    rules.steps(&config.steps, &root.key("steps"));
+    rules.hub(&config.hub, &root.key("hub"));
+    for (name, sink) in &config.sinks {
+        let at = root.key("sinks").key(name);
+        rules.name(&at, name, "sink");
+        rules.sink(&at, sink);
+    }
+    rules.lineage(config, &root.key("lineage"));
+    rules.apart(&config.sinks, &root.key("sinks"));
+    rules.field_count();
+}
+
+struct Rules<'a> {
+    tree: &'a Tree,
+    mistakes: &'a mut Vec<Mistake>,
+    /// Every field that anybody asks for, in the order of asking.
+    fields: Vec<String>,
+}
+
+impl Rules<'_> {
+    /// Notes a mistake at a value; where the value is not written down, at what it belongs to.
+    fn at(&mut self, path: &Path, message: impl Into<String>) {
+        self.note(path, message.into(), |tree, id| tree.spot(id));
+    }
+
+    /// Notes a mistake at the key of a value.
+    fn at_key(&mut self, path: &Path, message: impl Into<String>) {
+        self.note(path, message.into(), |tree, id| tree.spot(tree.key_of(id)));
+    }
+
+    fn note(&mut self, path: &Path, message: String, spot: impl Fn(&Tree, NodeId) -> Spot) {
+        match self.tree.find(path) {
+            Found::Lost => {}
+            Found::Node(id) => {
+                let message = without_secrets(self.tree, id, message);
+                self.mistakes.push(self.tree.mistake(spot(self.tree, id), self.tree.path_of(id).to_string(), &message));
+            }
+            Found::Above(id) => {
+                let id = self.tree.key_of(id);
+                self.mistakes.push(self.tree.mistake(self.tree.spot(id), path.to_string(), &message));
+            }
+        }
+    }
+
+    /// Whether something below was taken out; then what lacks is no mistake of its own.
+    fn damaged(&self, path: &Path) -> bool {
+        match self.tree.find(path) {
+            Found::Node(id) => self.tree.damaged(id),
+            Found::Above(_) => false,
+            Found::Lost => true,
+        }
+    }
+
+    fn process(&mut self, config: &Config, root: &Path) {
+        if let Some(name) = &config.name {
+            self.name(&root.key("name"), name, "pipeline");
+        }
+        for (key, empty, help) in
+            [("sources", config.sources.is_empty(), "in: { stdin: {} }"), ("sinks", config.sinks.is_empty(), "out: { stdout: {} }")]
+        {
+            let at = root.key(key);
+            if empty && !self.damaged(&at) {
+                self.at_key(&at, format!("is empty; a pipeline has at least one of them; add one, as in {help}"));
+            }
+        }
+        if config.data.as_os_str().is_empty() {
+            self.at(&root.key("data"), "is empty; weir keeps its state in a folder; name one, as in weir-data");
+        }
+        if let Some(lanes) = config.lanes.filter(|lanes| !(1..=LANES_MAX).contains(lanes)) {
+            self.at(
+                &root.key("lanes"),
+                format!("is {lanes}; there are 1 to {LANES_MAX} lanes; leave it out for one on each available core"),
+            );
+        }
+        for (name, value) in &config.labels {
+            if name.is_empty() || name.len() > NAME_BYTES_MAX || value.len() > 1024 || name.chars().any(char::is_control) {
+                let message =
+                    format!("is no label; a label has a name of 1 to {NAME_BYTES_MAX} bytes and a value of at most 1024; shorten it");
+                self.at_key(&root.key("labels").key(name), message);
+            }
+        }
+        if let Some(admin) = &config.admin {
+            let at = root.key("admin").key("listen");
+            match admin.listen.parse::<SocketAddr>() {
+                Ok(address) if address.ip().is_loopback() => {}
+                Ok(address) => {
+                    let rule = "the port has neither TLS nor a token yet, so it is for this machine only";
+                    self.at(&at, format!("{} can be reached from elsewhere; {rule}; listen on 127.0.0.1:{}", address.ip(), address.port()));
+                }
+                Err(_) => {
+                    self.at(&at, format!("{:?} is no address; an address is an IP and a port; write 127.0.0.1:9140", admin.listen));
+                }
+            }
+        }
+    }
+
+    /// Names become folder names, labels of metrics and parts of positions.
+    fn name(&mut self, at: &Path, name: &str, what: &str) {
+        let fine = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+        if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(fine) {
+            let rule = format!("a name is 1 to {NAME_BYTES_MAX} letters, digits, `-` and `_`, as it becomes a file name");
+            let help = sane_name(name);
+            let help = if help.is_empty() { "choose another".to_string() } else { format!("write {help}") };
+            self.at_key(at, format!("{name:?} is no name of a {what}; {rule}; {help}"));
+        }
+    }
+
+    fn source(&mut self, at: &Path, source: &SourceConfig, hub: &HubConfig) {
+        match source {
+            SourceConfig::File(file) => self.file(&at.key("file"), file),
+            SourceConfig::Stdin(stdin) => {
+                let at = at.key("stdin");
+                self.size(&at.key("line_bytes_max"), stdin.line_bytes_max, KIB, 64 * MIB);
+                self.join(&at.key("join"), &stdin.join);
+                if matches!(hub, HubConfig::Memory(_)) && stdin.ack != Ack::OnReceipt && !self.damaged(&at) {
+                    let rule = "a memory hub loses what it holds in a crash, and standard input cannot be read again";
+                    self.at_key(
+                        &at,
+                        format!(
+                            "this source does not go with hub.memory; {rule}; write `ack: on_receipt` to accept that, or use hub.journal"
+                        ),
+                    );
+                }
+            }
+        }
+    }
+
+    fn file(&mut self, at: &Path, file: &FileConfig) {
+        let include = at.key("include");
+        if file.include.is_empty() && !self.damaged(&include) {
+            self.at(&include, "is empty; a file source reads the files that match a pattern; write [\"/var/log/app/*.log\"]");
+        }
+        for (key, patterns) in [("include", &file.include), ("exclude", &file.exclude)] {
+            for (i, pattern) in patterns.iter().enumerate() {
+                self.pattern(&at.key(key).index(i), pattern);
+            }
+        }
+        self.size(&at.key("line_bytes_max"), file.line_bytes_max, KIB, 64 * MIB);
+        self.span(&at.key("scan"), file.scan, 10_000_000, 3_600 * NANOS_PER_SECOND);
+        self.join(&at.key("join"), &file.join);
+    }
+
+    fn pattern(&mut self, at: &Path, pattern: &str) {
+        if pattern.is_empty() || pattern.contains('\0') || pattern.ends_with('/') {
+            self.at(at, format!("{pattern:?} matches no file; a pattern ends with the name of files; write logs/*.log"));
+        } else if pattern.split('/').any(|part| part.contains("**") && part != "**") {
+            self.at(
+                at,
+                "`**` stands beside other characters; it matches any folders and stands alone between slashes; write logs/**/*.log",
+            );
+        }
+    }
+
+    fn join(&mut self, at: &Path, join: &JoinConfig) {
+        self.size(&at.key("bytes_max"), join.bytes_max, KIB, 64 * MIB);
+        self.span(&at.key("age"), join.age, 1_000_000, 3_600 * NANOS_PER_SECOND);
+    }
+
+    fn size(&mut self, at: &Path, size: ByteSize, min: u64, max: u64) {
+        let (min, max) = (ByteSize(min), ByteSize(max));
+        if size < min || size > max {
+            let rule = if max.0 == u64::MAX { format!("at least {min}") } else { format!("from {min} to {max}") };
+            self.at(at, format!("is {size}; it must be {rule}; write {}", size.clamp(min, max)));
+        }
+    }
+
+    fn span(&mut self, at: &Path, span: Span, min: i64, max: i64) {
+        let (min, max) = (Span(min), Span(max));
+        if span < min || span > max {
+            let rule = if max.0 == i64::MAX { format!("at least {min}") } else { format!("from {min} to {max}") };
+            self.at(at, format!("is {span}; it must be {rule}; write {}", span.clamp(min, max)));
+        }
+    }
+
+    fn fields(&mut self, config: &Config, root: &Path) {
+        let tenancy = root.key("tenancy");
+        self.field_list(&tenancy.key("from"), &config.tenancy.from);
+        self.ask_all(&config.tenancy.from);
+        if config.tenancy.unknown.is_empty() || config.tenancy.unknown.len() > 256 {
+            let message = "is no tenant; somebody must pay for records that name nobody, in 1 to 256 bytes; write unassigned";
+            self.at(&tenancy.key("unknown"), message);
+        }
+        let tenants_max = config.tenancy.tenants_max;
+        if !(1..=1_000_000).contains(&tenants_max) {
+            self.at(&tenancy.key("tenants_max"), format!("is {tenants_max}; it must be from 1 to 1000000; write 10000"));
+        }
+        let fields = root.key("fields");
+        for (key, list) in [("time", &config.fields.time), ("level", &config.fields.level), ("message", &config.fields.message)] {
+            self.field_list(&fields.key(key), list);
+        }
+        self.ask_all(&config.fields.time);
+        self.ask_all(&config.fields.level);
+        if config.steps.iter().any(|step| matches!(step, StepConfig::Sample(_))) {
+            self.ask_all(&config.fields.message);
+        }
+    }
+
+    fn field_list(&mut self, at: &Path, list: &[String]) {
+        for (i, field) in list.iter().enumerate() {
+            self.field(&at.index(i), field);
+            if list[..i].contains(field) {
+                self.at(&at.index(i), format!("`{field}` stands in this list already; each field is named once; leave one out"));
+            }
+        }
+    }
+
+    /// A field's path: keys joined by dots.
+    fn field(&mut self, at: &Path, field: &str) {
+        if field.is_empty() || field.len() > 256 || field.split('.').any(str::is_empty) || field.chars().any(char::is_control) {
+            self.at(
+                at,
+                format!(
+                    "{field:?} is no field; a field is a key, or keys joined by dots, of at most 256 bytes; write kubernetes.labels.tenant"
+                ),
+            );
+        }
+    }
+
+    fn ask_all(&mut self, fields: &[String]) {
+        fields.iter().for_each(|field| self.ask(field));
+    }
+
+    fn ask(&mut self, field: &str) {
+        if !self.fields.iter().any(|known| known == field) {
+            self.fields.push(field.to_string());
+        }
+    }
+
+    fn field_count(&mut self) {
+        let count = self.fields.len();
+        if count > FIELDS_MAX {
+            let message =
+                format!("this pipeline reads {count} fields; it can read {FIELDS_MAX}; shorten `fields`, or split it into two pipelines");
+            self.at(&Path::default(), message);
+        }
+    }
+
+    fn condition(&mut self, at: &Path, text: &str) {
+        let mut asked = Vec::new();
+        let parsed = Condition::parse(text, &mut |field: &str| {
+            asked.push(field.to_string());
+            0
+        });
+        for field in asked {
+            self.ask(&field);
+        }
+        if let Err(error) = parsed {
+            let (byte, help) = (error.at, error.help.to_string());
+            let message = if help.is_empty() {
+                error.message.to_string()
+            } else {
+                format!("{}; a condition is either true or false for a record; {help}", error.message.replace("; ", ", "))
+            };
+            self.note(at, message, |tree, id| tree.spot_inside(id, byte));
+        }
+    }
+
+    fn steps(&mut self, steps: &[StepConfig], at: &Path) {
+        let mut meters: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut metered: Option<(usize, &str)> = None;
+        for (i, step) in steps.iter().enumerate() {
+            let at = at.index(i);
+            match step {
+                StepConfig::Drop(filter) => self.filter(&at.key("drop"), filter, metered),
+                StepConfig::Keep(filter) => self.filter(&at.key("keep"), filter, metered),
+                StepConfig::Meter(meter) => {
+                    let at = at.key("meter");
+                    self.meter(&at, meter);
+                    metered = metered.or(Some((i, &meter.name)));
+                    match meters.get(meter.name.as_str()) {
+                        Some(first) => {
+                            let rule = "a bill tells meters apart by name";
+                            self.at(
+                                &at.key("name"),
+                                format!("`{}` is the name of steps[{first}] too; {rule}; give each its own", meter.name),
+                            );
+                        }
+                        None => drop(meters.insert(&meter.name, i)),
+                    }
+                }
+                StepConfig::Sample(sample) => self.sample(&at.key("sample"), sample),
+            }
+        }
+    }
+
+    /// A filter after a meter changes what is billed by where it stands: only on purpose (DESIGN D4).
+    fn filter(&mut self, at: &Path, filter: &FilterConfig, metered: Option<(usize, &str)>) {
+        self.condition(&at.key("when"), &filter.when);
+        if let (Some((i, name)), Metered::No) = (metered, filter.metered)
+            && self.tree_has(at)
+            && !self.lost_key(at, "metered")
+        {
+            let rule = format!("what it drops would be on the bill of `{name}` (steps[{i}]) although it is not ours");
+            self.at_key(at, format!("this filter stands after a meter; {rule}; move it before steps[{i}], or write `metered: anyway`"));
+        }
+    }
+
+    fn tree_has(&self, at: &Path) -> bool {
+        matches!(self.tree.find(at), Found::Node(_))
+    }
+
+    fn lost_key(&self, at: &Path, key: &str) -> bool {
+        matches!(self.tree.find(at), Found::Node(id) if self.tree.lost(id, key))
+    }
+
+    fn meter(&mut self, at: &Path, meter: &MeterConfig) {
+        let fine = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+        if meter.name.is_empty() || meter.name.len() > NAME_BYTES_MAX || !meter.name.bytes().all(fine) {
+            let message = format!(
+                "{:?} is no name of a meter; a name is 1 to {NAME_BYTES_MAX} letters, digits, `-`, `_` and `.`; write tokens_in",
+                meter.name
+            );
+            self.at(&at.key("name"), message);
+        }
+        match (&meter.quantity, &meter.unit) {
+            (Some(quantity), unit) => {
+                self.field(&at.key("quantity"), quantity);
+                self.ask(quantity);
+                if unit.is_none() && !self.lost_key(at, "unit") {
+                    self.at_key(at, format!("`unit` is missing; nobody can price `{quantity}` without knowing what it counts; add `unit: Tokens`, or what it is"));
+                }
+            }
+            (None, _) if self.lost_key(at, "quantity") => {}
+            (None, Some(unit)) if unit != "Records" => {
+                self.at(
+                    &at.key("unit"),
+                    format!("is {unit} without a quantity; a meter without `quantity` counts records; add `quantity`, or leave `unit` out"),
+                );
+            }
+            (None, _) => {}
+        }
+        if meter.unit.as_ref().is_some_and(|unit| unit.is_empty() || unit.len() > NAME_BYTES_MAX) {
+            self.at(&at.key("unit"), format!("is no unit; a unit has 1 to {NAME_BYTES_MAX} bytes; write Tokens"));
+        }
+        self.field_list(&at.key("by"), &meter.by);
+        self.ask_all(&meter.by);
+        if let Some(when) = &meter.when {
+            self.condition(&at.key("when"), when);
+        }
+        if let Some(whole) = &meter.part_of {
+            self.field(&at.key("part_of"), whole);
+            self.ask(whole);
+            if meter.quantity.is_none() && !self.lost_key(at, "quantity") {
+                self.at(
+                    &at.key("part_of"),
+                    "only a quantity can be part of another one; a meter without `quantity` counts records; add `quantity`",
+                );
+            }
+            if meter.quantity.as_ref() == Some(whole) {
+                self.at(
+                    &at.key("part_of"),
+                    format!("`{whole}` is the quantity itself; `part_of` names the field that includes it; leave it out"),
+                );
+            }
+        }
+    }
+
+    fn sample(&mut self, at: &Path, sample: &SampleConfig) {
+        let levels = at.key("levels");
+        for (level, policy) in sample.levels.entries() {
+            if let Some(policy) = policy {
+                self.policy(&levels.key(level), policy);
+            }
+        }
+        self.policy(&at.key("other"), &sample.other);
+        let nothing = sample.levels.entries().iter().all(|(_, policy)| policy.is_none()) && sample.other == Policy::All;
+        if nothing && !self.damaged(at) && self.tree_has(at) {
+            self.at_key(at, "this step keeps everything; a sampler names at least one level; write levels: { debug: none }");
+        }
+    }
+
+    fn policy(&mut self, at: &Path, policy: &Policy) {
+        match policy {
+            Policy::All | Policy::None => {}
+            Policy::Ratio { key, .. } => {
+                if let Some(key) = key {
+                    self.field(&at.key("key"), key);
+                    self.ask(key);
+                }
+            }
+            Policy::First { tick, .. } => self.span(&at.key("tick"), *tick, 1_000_000, 86_400 * NANOS_PER_SECOND),
+            Policy::When { when, weight } => {
+                self.condition(&at.key("when"), when);
+                if *weight == 0 {
+                    self.at(&at.key("weight"), "is 0; a kept record stands for at least itself; write 1");
+                }
+            }
+        }
+    }
+
+    fn hub(&mut self, hub: &HubConfig, at: &Path) {
+        match hub {
+            HubConfig::Journal(journal) => {
+                let at = at.key("journal");
+                self.size(&at.key("bytes_max"), journal.bytes_max, 64 * MIB, u64::MAX);
+                self.span(&at.key("sync_interval"), journal.sync_interval, 1_000_000, 10 * NANOS_PER_SECOND);
+            }
+            HubConfig::Memory(memory) => self.size(&at.key("memory").key("bytes_max"), memory.bytes_max, 4 * MIB, u64::MAX),
+        }
+    }
+
+    fn sink(&mut self, at: &Path, sink: &SinkConfig) {
+        let at = at.key(sink.kind());
+        if let Some(when) = sink.when() {
+            self.condition(&at.key("when"), when);
+        }
+        match sink {
+            SinkConfig::Stdout(_) => {}
+            SinkConfig::Archive(archive) => self.archive(&at, archive),
+            SinkConfig::Lake(lake) => self.lake(&at, lake),
+        }
+    }
+
+    fn archive(&mut self, at: &Path, archive: &ArchiveConfig) {
+        let path = at.key("path");
+        match template_fields(&archive.path) {
+            Ok(fields) => fields.into_iter().filter(|field| *field != "tenant").for_each(|field| self.ask(field)),
+            Err((byte, message)) => self.note(&path, message, |tree, id| tree.spot_inside(id, byte)),
+        }
+        if let Some(rotate) = &archive.rotate {
+            let at = at.key("rotate");
+            self.size(&at.key("size"), rotate.size, KIB, u64::MAX);
+            if let Some(age) = rotate.age {
+                self.span(&at.key("age"), age, NANOS_PER_SECOND, i64::MAX);
+            }
+        }
+        let commit = at.key("commit");
+        self.span(&commit.key("interval"), archive.commit.interval, 1_000_000, 3_600 * NANOS_PER_SECOND);
+        self.size(&commit.key("bytes"), archive.commit.bytes, 4 * KIB, u64::MAX);
+        if !(1..=65_536).contains(&archive.open_files_max) {
+            self.at(&at.key("open_files_max"), format!("is {}; it must be from 1 to 65536; write 256", archive.open_files_max));
+        }
+    }
+
+    fn lake(&mut self, at: &Path, lake: &LakeConfig) {
+        let url = at.key("url");
+        match lake.url.split_once(':') {
+            Some(("file", folder)) if !folder.is_empty() && !folder.starts_with("//") => {}
+            Some(("file", _)) => {
+                self.at(&url, format!("{:?} names no folder; a lake's url is file: and a folder; write file:lake", lake.url))
+            }
+            Some((scheme @ ("s3" | "gs" | "az" | "abfs" | "http" | "https"), _)) => {
+                self.at(&url, format!("lakes at {scheme}: are not built yet; a lake lies in a folder for now; write file:lake"));
+            }
+            _ => self.at(&url, format!("{:?} is no url of a lake; a lake's url is file: and a folder; write file:lake", lake.url)),
+        }
+        for (key, list) in [("index", &lake.index), ("text", &lake.text), ("ids", &lake.ids)] {
+            self.field_list(&at.key(key), list);
+        }
+        let seal = at.key("seal");
+        self.size(&seal.key("bytes"), lake.seal.bytes, 64 * KIB, 1 << 40);
+        self.span(&seal.key("age"), lake.seal.age, 100_000_000, 86_400 * NANOS_PER_SECOND);
+    }
+
+    fn lineage(&mut self, config: &Config, at: &Path) {
+        let Some(block) = &config.lineage else { return };
+        self.ask(&block.service);
+        self.ask(&block.model);
+        for error in block.check() {
+            if let Found::Node(id) | Found::Above(id) = self.tree.find_text(at, &error.path) {
+                let mistake = self.tree.mistake(self.tree.spot(id), self.tree.path_of(id).to_string(), "");
+                self.mistakes.push(Mistake { message: self.tree.without_secrets(&error.message), help: Some(error.help), ..mistake });
+            }
+        }
+    }
+
+    /// Two stores in one folder would write into each other.
+    fn apart(&mut self, sinks: &BTreeMap<String, SinkConfig>, at: &Path) {
+        let mut folders: BTreeMap<String, &str> = BTreeMap::new();
+        for (name, sink) in sinks {
+            let (folder, key) = match sink {
+                SinkConfig::Stdout(_) => ("-".to_string(), None),
+                SinkConfig::Archive(archive) => match &archive.dir {
+                    Some(dir) => (dir.to_string_lossy().trim_end_matches('/').to_string(), Some("dir")),
+                    None => continue,
+                },
+                SinkConfig::Lake(lake) => (lake.url.trim_end_matches('/').to_string(), Some("url")),
+            };
+            match (folders.get(&folder), key) {
+                (Some(first), Some(key)) => {
+                    let at = at.key(name).key(sink.kind()).key(key);
+                    self.at(&at, format!("sink `{first}` writes to the same place; two sinks do not share a folder; choose another"));
+                }
+                (Some(first), None) => {
+                    let message = format!("sink `{first}` writes to standard output already; two would mix their lines; leave one out");
+                    self.at_key(&at.key(name).key(sink.kind()), message);
+                }
+                (None, _) => drop(folders.insert(folder, name)),
+            }
+        }
+    }
+}
+
+/// The nearest name that is one.
+pub fn sane_name(name: &str) -> String {
+    let fine = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '-' };
+    name.chars().map(fine).take(NAME_BYTES_MAX).collect::<String>().trim_matches('-').to_string()
+}
+
+/// The fields a path template names. An error is the byte it is at, and what is wrong.
+pub fn template_fields(template: &str) -> Result<Vec<&str>, (usize, String)> {
+    let example = "write logs/{tenant}/{service}.log";
+    if template.is_empty() || template.ends_with('/') {
+        return Err((template.len().saturating_sub(1), format!("{template:?} names no file; a path ends with a file's name; {example}")));
+    }
+    if template.starts_with('/') {
+        return Err((0, format!("the path begins at the root; a path is relative to `dir`; put the folder into `dir` and {example}")));
+    }
+    if template.contains(['\0', '\\']) {
+        return Err((0, format!("{template:?} holds characters that no path has; folders are divided by /; {example}")));
+    }
+    let mut at = 0;
+    for part in template.split('/') {
+        if matches!(part, "" | "." | "..") {
+            return Err((at, format!("`{part}` is no name of a folder; a path goes down from `dir` and nowhere else; {example}")));
+        }
+        at += part.len() + 1;
+    }
+    let mut fields = Vec::new();
+    let mut rest = template;
+    while let Some(brace) = rest.find(['{', '}']) {
+        let at = template.len() - rest.len() + brace;
+        let after = &rest[brace + 1..];
+        match after.split_once('}') {
+            Some((field, after))
+                if rest[brace..].starts_with('{') && !field.contains(['{', '/']) && !field.split('.').any(str::is_empty) =>
+            {
+                fields.push(field);
+                rest = after;
+            }
+            _ => return Err((at, format!("this brace does not enclose a field; braces hold `tenant` or the name of a field; {example}"))),
+        }
+    }
+    Ok(fields)
+}

@@ -1,0 +1,912 @@
+//! Bad configs and what is said about them; good ones and what is read.
+
+use super::*;
+use expect_test::{Expect, expect};
+
+const GOOD: &str = r#"name: quickstart
+data: weir-data
+memory: 256MiB
+lanes: 2
+labels: { env: "${STAGE}", price: "$$5", port: 80 }
+sources:
+  pods: { file: { include: ["tests/data/quickstart/*.ndjson"], exclude: [], format: cri, start: end, join: { age: 5s } } }
+  in: { stdin: { format: json } }
+tenancy: { from: [tenant, kubernetes.labels.tenant], unknown: unassigned, tenants_max: 100 }
+fields: { time: [ts, time], message: [msg] }
+steps:
+  - drop: { when: 'path == "/healthz"', metered: no }
+  - meter: { name: tokens_in, quantity: tokens_in, unit: Tokens, by: [service, model] }
+  - meter: { name: tokens_cached, quantity: tokens_cached, unit: Tokens, by: [service, model], part_of: tokens_in }
+  - meter: { name: requests }
+  - keep: { when: 'true', metered: anyway }
+  - sample:
+      levels: { error: all, warn: { first: 1000, thereafter: 10, tick: 1s }, info: { ratio: 0.1, key: request_id }, debug: none, trace: { when: 'request_id.endsWith("0")', weight: 10 } }
+      other: all
+hub:
+  journal: { bytes_max: 4GiB, when_full: wait }
+sinks:
+  out: { stdout: {} }
+  files: { archive: { path: "logs/{tenant}/{service}.log", rotate: { size: 200MiB, backups: 7 }, compress: zstd } }
+  store: { lake: { seal: { age: 10s } } }
+admin: { listen: "127.0.0.1:9140" }
+"#;
+
+fn env(name: &str) -> Option<String> {
+    match name {
+        "STAGE" => Some("prod".into()),
+        "SECRET" => Some("hunter2-hunter2".into()),
+        _ => None,
+    }
+}
+
+/// Loads texts as files `a.yaml`, `b.yaml` ... in one folder; a text that begins with `currency` becomes `card.yaml`.
+fn load_texts(texts: &[&str]) -> (Result<Vec<Loaded>, Report>, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut files = Vec::new();
+    for text in texts {
+        let name =
+            if text.starts_with("currency") { "card.yaml".to_string() } else { format!("{}.yaml", (b'a' + files.len() as u8) as char) };
+        let path = folder.path().join(&name);
+        std::fs::write(&path, text).unwrap();
+        if name != "card.yaml" {
+            files.push(path);
+        }
+    }
+    let prefix = format!("{}/", folder.path().display());
+    (load(&files, &env), prefix)
+}
+
+fn render(texts: &[&str]) -> String {
+    let (result, prefix) = load_texts(texts);
+    match result {
+        Ok(_) => "fine\n".into(),
+        Err(report) => report.to_string().replace(&prefix, ""),
+    }
+}
+
+#[track_caller]
+fn check(text: &str, want: Expect) {
+    want.assert_eq(&render(&[text]));
+}
+
+/// A good config with something else in the place of one of its lines.
+#[track_caller]
+fn check_with(line: &str, instead: &str, want: Expect) {
+    let start = GOOD.find(line).expect("the line to replace");
+    let end = start + GOOD[start..].find('\n').unwrap() + 1;
+    check(&format!("{}{instead}\n{}", &GOOD[..start], &GOOD[end..]), want);
+}
+
+#[test]
+fn a_good_config_is_read_as_written() {
+    let (loaded, _) = load_texts(&[GOOD]);
+    let loaded = loaded.map_err(|report| report.to_string()).unwrap();
+    let config = &loaded[0].config;
+    assert_eq!(loaded[0].name, "quickstart");
+    assert_eq!(config.labels["env"], "prod");
+    assert_eq!(config.labels["price"], "$5");
+    assert_eq!(config.labels["port"], "80");
+    let json = serde_json::to_value(config).unwrap();
+    let read_back: Config = serde_json::from_value(json.clone()).unwrap();
+    assert_eq!(serde_json::to_value(read_back).unwrap(), json);
+}
+
+#[test]
+fn five_mistakes_of_different_kinds_are_all_listed() {
+    check(
+        r#"sources:
+  pods: { file: { inclde: ["*.log"], format: jsn } }
+steps:
+  - sample: { levels: { info: { ratio: 15, key: request_id } } }
+  - meter: { name: requests }
+  - drop: { when: 'path === "/healthz"' }
+hub: { journal: { bytes_max: 4 gigs } }
+sinks:
+  files: { archive: { path: "../{tenant}.log", rotat: { size: 1MiB } } }
+"#,
+        expect![[r#"
+            error: a.yaml:2:19: sources.pods.file: the key `inclde` is not known here
+              2 |   pods: { file: { inclde: ["*.log"], format: jsn } }
+                |                   ^^^^^^
+              known: include, exclude, format, start, line_bytes_max, malformed, scan, join
+              help: did you mean `include`?
+
+            error: a.yaml:2:46: sources.pods.file.format: `jsn` is not known here
+              2 |   pods: { file: { inclde: ["*.log"], format: jsn } }
+                |                                              ^^^
+              one of: json, cri, text
+              help: did you mean `json`?
+
+            error: a.yaml:4:40: steps[0].sample.levels.info.ratio: 15 is no ratio
+              4 |   - sample: { levels: { info: { ratio: 15, key: request_id } } }
+                |                                        ^^
+              a ratio is the share of records to keep, from 0 to 1
+              help: to keep 15 %, write 0.15
+
+            error: a.yaml:6:5: steps[2].drop: this filter stands after a meter
+              6 |   - drop: { when: 'path === "/healthz"' }
+                |     ^^^^
+              what it drops would be on the bill of `requests` (steps[1]) although it is not ours
+              help: move it before steps[1], or write `metered: anyway`
+
+            error: a.yaml:6:27: steps[2].drop.when: `=` is no comparison
+              6 |   - drop: { when: 'path === "/healthz"' }
+                |                           ^
+              a condition is either true or false for a record
+              help: a condition reads as level == "error" && status >= 500
+
+            error: a.yaml:7:30: hub.journal.bytes_max: "4 gigs" is no size
+              7 | hub: { journal: { bytes_max: 4 gigs } }
+                |                              ^^^^^^
+              a size is a whole number with B, KiB, MiB, GiB, TiB, KB, MB, GB or TB, as in 64MiB
+
+            error: a.yaml:9:30: sinks.files.archive.path: `..` is no name of a folder
+              9 |   files: { archive: { path: "../{tenant}.log", rotat: { size: 1MiB } } }
+                |                              ^
+              a path goes down from `dir` and nowhere else
+              help: write logs/{tenant}/{service}.log
+
+            error: a.yaml:9:48: sinks.files.archive: the key `rotat` is not known here
+              9 |   files: { archive: { path: "../{tenant}.log", rotat: { size: 1MiB } } }
+                |                                                ^^^^^
+              known: path, dir, when, rotate, compress, commit, open_files_max
+              help: did you mean `rotate`?
+        "#]],
+    );
+}
+
+#[test]
+fn unknown_keys_and_words_say_what_was_meant() {
+    check_with(
+        "memory",
+        "memroy: 256MiB",
+        expect![[r#"
+        error: a.yaml:3:1: the key `memroy` is not known here
+          3 | memroy: 256MiB
+            | ^^^^^^
+          known: name, data, memory, lanes, labels, sources, tenancy, fields, steps, hub, sinks, rates, lineage, admin
+          help: did you mean `memory`?
+    "#]],
+    );
+    check_with(
+        "  out:",
+        "  out: { stdouts: {} }",
+        expect![[r#"
+        error: a.yaml:23:10: sinks.out: `stdouts` is not known here
+          23 |   out: { stdouts: {} }
+             |          ^^^^^^^
+          one of: stdout, archive, lake
+          help: did you mean `stdout`?
+    "#]],
+    );
+    check_with(
+        "  files:",
+        "  files: { archive: { path: a.log, compress: gz } }",
+        expect![[r#"
+        error: a.yaml:24:46: sinks.files.archive.compress: `gz` is not known here
+          24 |   files: { archive: { path: a.log, compress: gz } }
+             |                                              ^^
+          one of: none, gzip, zstd
+    "#]],
+    );
+    check_with(
+        "  store:",
+        "  store: lake",
+        expect![[r#"
+        error: a.yaml:25:10: sinks.store: `lake` stands alone
+          25 |   store: lake
+             |          ^^^^
+          it is a map
+          help: write { lake: {} }
+    "#]],
+    );
+    check_with(
+        "  store:",
+        "  store: { lake: {}, stdout: {} }",
+        expect![[r#"
+        error: a.yaml:25:22: sinks.store: only one choice can stand here, this is a second one
+          25 |   store: { lake: {}, stdout: {} }
+             |                      ^^^^^^
+          one of: stdout, archive, lake
+          help: give each an entry of its own
+    "#]],
+    );
+}
+
+#[test]
+fn missing_keys_are_told_where_they_lack() {
+    check(
+        "lanes: 2\n",
+        expect![[r#"
+        error: a.yaml:1:1: `sources` is missing
+          1 | lanes: 2
+            | ^
+          the file cannot do without
+          help: add `sources: ...`
+
+        error: a.yaml:1:1: `sinks` is missing
+          1 | lanes: 2
+            | ^
+          the file cannot do without
+          help: add `sinks: ...`
+    "#]],
+    );
+    check_with(
+        "  - drop:",
+        "  - drop: { metered: anyway }\n  - meter: { unit: Tokens, qantity: x }",
+        expect![[r#"
+        error: a.yaml:12:11: steps[0].drop: `when` is missing
+          12 |   - drop: { metered: anyway }
+             |           ^
+          it cannot do without
+          help: add `when: ...`
+
+        error: a.yaml:13:12: steps[1].meter: `name` is missing
+          13 |   - meter: { unit: Tokens, qantity: x }
+             |            ^
+          it cannot do without
+          help: add `name: ...`
+
+        error: a.yaml:13:28: steps[1].meter: the key `qantity` is not known here
+          13 |   - meter: { unit: Tokens, qantity: x }
+             |                            ^^^^^^^
+          known: name, quantity, unit, by, when, part_of
+          help: did you mean `quantity`?
+    "#]],
+    );
+    check_with(
+        "  out:",
+        "  out: {}",
+        expect![[r#"
+        error: a.yaml:23:8: sinks.out: a choice is missing
+          23 |   out: {}
+             |        ^
+          one of: stdout, archive, lake
+    "#]],
+    );
+    check(
+        "",
+        expect![[r#"
+        error: a.yaml: the file is empty
+          help: `weir schema` prints what may be in it, pipelines/quickstart.yaml is a complete one
+    "#]],
+    );
+    check(
+        "- 1\n",
+        expect![[r#"
+        error: a.yaml:1:1: found a list, expected a map, as in { key: value }
+          1 | - 1
+            | ^
+    "#]],
+    );
+}
+
+#[test]
+fn limits_say_rule_and_way_out() {
+    check_with(
+        "lanes",
+        "lanes: 0",
+        expect![[r#"
+        error: a.yaml:4:8: lanes is 0
+          4 | lanes: 0
+            |        ^
+          there are 1 to 256 lanes
+          help: leave it out for one on each available core
+    "#]],
+    );
+    check_with(
+        "lanes",
+        "lanes: [1]",
+        expect![[r#"
+        error: a.yaml:4:8: lanes: found a list, expected a whole number from 0 to 4294967295
+          4 | lanes: [1]
+            |        ^
+    "#]],
+    );
+    check_with(
+        "memory",
+        "memory: 16MiB",
+        expect![[r#"
+        error: a.yaml:3:9: memory is 16MiB
+          3 | memory: 16MiB
+            |         ^^^^^
+          the floors of all components add up to 39MiB, the largest is sink store with 19MiB
+          help: write `memory: 39MiB` or more, or set fewer `lanes`
+    "#]],
+    );
+    check_with(
+        "hub",
+        "hub: { journal: { bytes_max: 1MiB, sync_interval: 20 } }\nignored:",
+        expect![[r#"
+        error: a.yaml:20:30: hub.journal.bytes_max is 1MiB
+          20 | hub: { journal: { bytes_max: 1MiB, sync_interval: 20 } }
+             |                              ^^^^
+          it must be at least 64MiB
+          help: write 64MiB
+
+        error: a.yaml:20:51: hub.journal.sync_interval: 20 has no unit
+          20 | hub: { journal: { bytes_max: 1MiB, sync_interval: 20 } }
+             |                                                   ^^
+          a duration is written as 10m or 250ms
+
+        error: a.yaml:21:1: the key `ignored` is not known here
+          21 | ignored:
+             | ^^^^^^^
+          known: name, data, memory, lanes, labels, sources, tenancy, fields, steps, hub, sinks, rates, lineage, admin
+    "#]],
+    );
+    check_with(
+        "admin",
+        "admin: { listen: \"0.0.0.0:9140\" }",
+        expect![[r#"
+        error: a.yaml:26:18: admin.listen: 0.0.0.0 can be reached from elsewhere
+          26 | admin: { listen: "0.0.0.0:9140" }
+             |                  ^^^^^^^^^^^^^^
+          the port has neither TLS nor a token yet, so it is for this machine only
+          help: listen on 127.0.0.1:9140
+    "#]],
+    );
+    check_with(
+        "  store",
+        "  store: { lake: { url: \"s3://bucket/x\" } }",
+        expect![[r#"
+        error: a.yaml:25:25: sinks.store.lake.url: lakes at s3: are not built yet
+          25 |   store: { lake: { url: "s3://bucket/x" } }
+             |                         ^^^^^^^^^^^^^^^
+          a lake lies in a folder for now
+          help: write file:lake
+    "#]],
+    );
+}
+
+#[test]
+fn policies_are_one_of_their_forms() {
+    check_with(
+        "      other",
+        "      other: some",
+        expect![[r#"
+        error: a.yaml:19:14: steps[5].sample.other: `some` is no policy
+          19 |       other: some
+             |              ^^^^
+          a policy is `all`, `none`, { ratio, key }, { first, thereafter, tick } or { when, weight }
+          help: as in { ratio: 0.1, key: request_id }
+    "#]],
+    );
+    check_with(
+        "      other",
+        "      other: { first: 10, key: a }",
+        expect![[r#"
+        error: a.yaml:19:14: steps[5].sample.other: `key` does not go with `first`
+          19 |       other: { first: 10, key: a }
+             |              ^
+          a policy is `all`, `none`, { ratio, key }, { first, thereafter, tick } or { when, weight }
+          help: as in { ratio: 0.1, key: request_id }
+    "#]],
+    );
+    check_with(
+        "      other",
+        "      other: { thereafter: 10 }",
+        expect![[r#"
+        error: a.yaml:19:14: steps[5].sample.other: a policy lacks `ratio`, `first` or `when`
+          19 |       other: { thereafter: 10 }
+             |              ^
+          a policy is `all`, `none`, { ratio, key }, { first, thereafter, tick } or { when, weight }
+          help: as in { ratio: 0.1, key: request_id }
+    "#]],
+    );
+    check_with(
+        "      other",
+        "      other: { frist: 10 }",
+        expect![[r#"
+        error: a.yaml:19:16: steps[5].sample.other: the key `frist` is not known here
+          19 |       other: { frist: 10 }
+             |                ^^^^^
+          known: ratio, key, first, thereafter, tick, when, weight
+          help: did you mean `first`?
+    "#]],
+    );
+    check_with(
+        "      other",
+        "      other: [all]",
+        expect![[r#"
+        error: a.yaml:19:14: steps[5].sample.other: found a list, expected a policy such as all, none or { ratio: 0.1, key: request_id }
+          19 |       other: [all]
+             |              ^
+    "#]],
+    );
+}
+
+#[test]
+fn steps_are_checked_together() {
+    check_with(
+        "  - keep",
+        "  - keep: { when: 'true' }\n  - meter: { name: requests }",
+        expect![[r#"
+        error: a.yaml:16:5: steps[4].keep: this filter stands after a meter
+          16 |   - keep: { when: 'true' }
+             |     ^^^^
+          what it drops would be on the bill of `tokens_in` (steps[1]) although it is not ours
+          help: move it before steps[1], or write `metered: anyway`
+
+        error: a.yaml:17:20: steps[5].meter.name: `requests` is the name of steps[3] too
+          17 |   - meter: { name: requests }
+             |                    ^^^^^^^^
+          a bill tells meters apart by name
+          help: give each its own
+    "#]],
+    );
+    check_with(
+        "  - drop",
+        "  - drop: { when: 'it''s === odd' }\n  - drop: { when: \"a\\t\\u0041 === b\" }",
+        expect![[r#"
+        error: a.yaml:12:22: steps[0].drop.when: this text is never closed
+          12 |   - drop: { when: 'it''s === odd' }
+             |                      ^
+          a condition is either true or false for a record
+          help: write a ' at its end; a line break in a text is written \n
+
+        error: a.yaml:13:23: steps[1].drop.when: `A` cannot stand here
+          13 |   - drop: { when: "a\t\u0041 === b" }
+             |                       ^
+          a condition is either true or false for a record
+          help: join conditions with && or ||; put texts in quotes
+    "#]],
+    );
+    check_with(
+        "  - meter",
+        "  - meter: { name: a b, quantity: x, part_of: x, by: [s, s, .] }",
+        expect![[r#"
+        error: a.yaml:13:5: steps[1].meter: `unit` is missing
+          13 |   - meter: { name: a b, quantity: x, part_of: x, by: [s, s, .] }
+             |     ^^^^^
+          nobody can price `x` without knowing what it counts
+          help: add `unit: Tokens`, or what it is
+
+        error: a.yaml:13:20: steps[1].meter.name: "a b" is no name of a meter
+          13 |   - meter: { name: a b, quantity: x, part_of: x, by: [s, s, .] }
+             |                    ^^^
+          a name is 1 to 64 letters, digits, `-`, `_` and `.`
+          help: write tokens_in
+
+        error: a.yaml:13:47: steps[1].meter.part_of: `x` is the quantity itself
+          13 |   - meter: { name: a b, quantity: x, part_of: x, by: [s, s, .] }
+             |                                               ^
+          `part_of` names the field that includes it
+          help: leave it out
+
+        error: a.yaml:13:58: steps[1].meter.by[1]: `s` stands in this list already
+          13 |   - meter: { name: a b, quantity: x, part_of: x, by: [s, s, .] }
+             |                                                          ^
+          each field is named once
+          help: leave one out
+
+        error: a.yaml:13:61: steps[1].meter.by[2]: "." is no field
+          13 |   - meter: { name: a b, quantity: x, part_of: x, by: [s, s, .] }
+             |                                                             ^
+          a field is a key, or keys joined by dots, of at most 256 bytes
+          help: write kubernetes.labels.tenant
+    "#]],
+    );
+}
+
+#[test]
+fn paths_of_archives_stay_in_their_folder() {
+    for path in ["/var/log/x.log", "a/../b", "a//b", "a/", "{tenant", "a}b", "{a/b}", "{}", "x/{a..b}"] {
+        assert!(template_fields(path).is_err(), "{path}");
+    }
+    assert_eq!(template_fields("logs/{tenant}/{kubernetes.labels.app}-{level}.log"), Ok(vec!["tenant", "kubernetes.labels.app", "level"]));
+    check_with(
+        "  files:",
+        "  files: { archive: { path: \"logs/{tenant/{service}.log\" } }",
+        expect![[r#"
+        error: a.yaml:24:35: sinks.files.archive.path: this brace does not enclose a field
+          24 |   files: { archive: { path: "logs/{tenant/{service}.log" } }
+             |                                   ^
+          braces hold `tenant` or the name of a field
+          help: write logs/{tenant}/{service}.log
+    "#]],
+    );
+}
+
+#[test]
+fn a_memory_hub_refuses_what_cannot_be_read_again() {
+    let (start, end) = (GOOD.find("hub:").unwrap(), GOOD.find("sinks:").unwrap());
+    let memory =
+        |stdin: &str| format!("{}hub: {{ memory: {{}} }}\n{}", &GOOD[..start], &GOOD[end..]).replace("stdin: { format: json }", stdin);
+    check(
+        &memory("stdin: {}"),
+        expect![[r#"
+        error: a.yaml:8:9: sources.in.stdin: this source does not go with hub.memory
+          8 |   in: { stdin: {} }
+            |         ^^^^^
+          a memory hub loses what it holds in a crash, and standard input cannot be read again
+          help: write `ack: on_receipt` to accept that, or use hub.journal
+    "#]],
+    );
+    check(
+        &memory("stdin: { ack: on_receipt }"),
+        expect![[r#"
+        fine
+    "#]],
+    );
+}
+
+#[test]
+fn variables_must_be_set_and_their_values_never_show() {
+    check_with(
+        "labels",
+        "labels: { a: \"x ${NOPE}\", b: \"${\", c: $5, d: \"${A-B}\" }",
+        expect![[r#"
+        error: a.yaml:5:17: the environment has no variable NOPE
+          5 | labels: { a: "x ${NOPE}", b: "${", c: $5, d: "${A-B}" }
+            |                 ^
+          a variable in a config must be set
+          help: set it (export NOPE=...), or write $$ for a dollar sign
+
+        error: a.yaml:5:31: `${` begins a variable here
+          5 | labels: { a: "x ${NOPE}", b: "${", c: $5, d: "${A-B}" }
+            |                               ^
+          a variable is written as ${NAME}, of letters, digits and _
+          help: for a dollar sign itself write $$
+
+        error: a.yaml:5:47: `${` begins a variable here
+          5 | labels: { a: "x ${NOPE}", b: "${", c: $5, d: "${A-B}" }
+            |                                               ^
+          a variable is written as ${NAME}, of letters, digits and _
+          help: for a dollar sign itself write $$
+    "#]],
+    );
+    check_with(
+        "memory",
+        "memory: \"${SECRET}\"",
+        expect![[r#"
+        error: a.yaml:3:9: memory: "${SECRET}" is no size
+          3 | memory: "${SECRET}"
+            |         ^^^^^^^^^^^
+          a size is a whole number with B, KiB, MiB, GiB, TiB, KB, MB, GB or TB, as in 64MiB
+    "#]],
+    );
+    check_with(
+        "admin",
+        "admin: { listen: \"${SECRET}:1\" }",
+        expect![[r#"
+        error: a.yaml:26:18: admin.listen: "${SECRET}:1" is no address
+          26 | admin: { listen: "${SECRET}:1" }
+             |                  ^^^^^^^^^^^^^
+          an address is an IP and a port
+          help: write 127.0.0.1:9140
+    "#]],
+    );
+}
+
+#[test]
+fn yaml_itself_is_checked() {
+    check(
+        "sources: { a: [}\n",
+        expect![[r#"
+        error: a.yaml:1:15: this is no YAML: mismatched bracket '[' closed by '}'
+          1 | sources: { a: [}
+            |               ^
+    "#]],
+    );
+    check_with(
+        "lanes",
+        "lanes: 1\nlanes: 2",
+        expect![[r#"
+        error: a.yaml:5:1: the key `lanes` occurs twice
+          5 | lanes: 2
+            | ^^^^^
+          it stands in line 4 already
+          help: leave one of them out
+    "#]],
+    );
+    check_with(
+        "labels",
+        "labels: &l { a: !secret b }",
+        expect![[r#"
+        error: a.yaml:5:17: the tag `!secret` means nothing here
+          5 | labels: &l { a: !secret b }
+            |                 ^^^^^^^
+          no tags are used
+          help: leave it out
+    "#]],
+    );
+    check(
+        &format!("{GOOD}---\n{GOOD}"),
+        expect![[r#"
+        error: a.yaml:27:1: a second document begins here
+          27 | ---
+             | ^^^
+          a pipeline file holds one pipeline
+          help: write each into a file of its own and name them all: weir run a.yaml b.yaml
+    "#]],
+    );
+    check(
+        "a: &a [*a]\n",
+        expect![[r#"
+        error: a.yaml:1:8: this alias repeats what it is part of
+          1 | a: &a [*a]
+            |        ^^
+          such a value never ends
+          help: leave it out
+    "#]],
+    );
+    let bomb = (1..20).fold("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_string(), |text, i| {
+        format!("{text}a{i}: &a{i} [*a{0}, *a{0}, *a{0}, *a{0}, *a{0}, *a{0}, *a{0}, *a{0}, *a{0}]\n", i - 1)
+    });
+    check(
+        &bomb,
+        expect![[r#"
+        error: a.yaml:6:10: the file has more than 100000 values
+          6 | a5: &a5 [*a4, *a4, *a4, *a4, *a4, *a4, *a4, *a4, *a4]
+            |          ^^^
+          what aliases (`*name`) repeat counts each time
+    "#]],
+    );
+    assert!(render(&[&"[".repeat(100_000)]).contains("no YAML"));
+}
+
+#[test]
+fn an_alias_is_its_value_at_each_place() {
+    check_with(
+        "  out:",
+        "  out: { stdout: &o { when: 'true' } }",
+        expect![[r#"
+        fine
+    "#]],
+    );
+    check(
+        "sources: { in: { stdin: {} } }\nsinks:\n  a: { archive: &a { path: a.log, open_files_max: 0 } }\n  b: { archive: *a }\n",
+        expect![[r#"
+        error: a.yaml:3:51: sinks.a.archive.open_files_max is 0
+          3 |   a: { archive: &a { path: a.log, open_files_max: 0 } }
+            |                                                   ^
+          it must be from 1 to 65536
+          help: write 256
+
+        error: a.yaml:3:51: sinks.b.archive.open_files_max is 0
+          3 |   a: { archive: &a { path: a.log, open_files_max: 0 } }
+            |                                                   ^
+          it must be from 1 to 65536
+          help: write 256
+    "#]],
+    );
+}
+
+#[test]
+fn mistakes_of_the_rate_card_are_told_in_the_card() {
+    let pipeline = "sources: { in: { stdin: {} } }\nsteps: [{ meter: { name: t, quantity: t, unit: Tokens } }]\nsinks: { out: { stdout: {} } }\nrates: card.yaml\n";
+    let card = "currency: USD\nversions:\n  - name: v1\n    from: 2026-07-01T00:00:00Z\n    prices:\n      - { sku: a, meter: t, price: 0.50, per: 1000000, unit: Tokens }\n";
+    assert_eq!(render(&[pipeline, card]), "fine\n");
+    expect![[r#"
+        error: a.yaml:4:8: rates: the rate card card.yaml cannot be read: there is no such file
+          4 | rates: card.yaml
+            |        ^^^^^^^^^
+          a rate card lies relative to the folder of the pipeline file
+          help: name a file that exists
+    "#]]
+    .assert_eq(&render(&[pipeline]));
+    let bad = card.replace("0.50", "much").replace("USD", "dollars").replace("sku: a", "skew: a");
+    expect![[r#"
+        error: card.yaml:1:11: currency is "dollars"
+          1 | currency: dollars
+            |           ^^^^^^^
+          help: a currency is three capital letters, as in USD
+
+        error: card.yaml:6:9: versions[0].prices[0]: `sku` is missing
+          6 |       - { skew: a, meter: t, price: much, per: 1000000, unit: Tokens }
+            |         ^
+          it cannot do without
+          help: add `sku: ...`
+
+        error: card.yaml:6:11: versions[0].prices[0]: the key `skew` is not known here
+          6 |       - { skew: a, meter: t, price: much, per: 1000000, unit: Tokens }
+            |           ^^^^
+          known: sku, meter, minus, model, match, price, per, unit
+
+        error: card.yaml:6:37: versions[0].prices[0].price is no price: "much" is no amount; an amount is digits with a point, as in 0.50
+          6 |       - { skew: a, meter: t, price: much, per: 1000000, unit: Tokens }
+            |                                     ^^^^
+          help: write digits with a point and at most 12 digits after it, as in "0.50"
+    "#]]
+    .assert_eq(&render(&[pipeline, &bad]));
+}
+
+#[test]
+fn lineage_names_are_found_although_they_hold_dots() {
+    check_with(
+        "admin",
+        "lineage: { models: { orca-1.5: { trained_on: [s3://corpora/none] }, b: {} }, reports: { weekly: { reads: [] } } }",
+        expect![[r#"
+        error: a.yaml:26:47: lineage.models.orca-1.5.trained_on[0] is "s3://corpora/none", which datasets does not list
+          26 | lineage: { models: { orca-1.5: { trained_on: [s3://corpora/none] }, b: {} }, reports: { weekly: { reads: [] } } }
+             |                                               ^^^^^^^^^^^^^^^^^
+          help: list it under datasets, by the same name
+
+        error: a.yaml:26:106: lineage.reports.weekly.reads is empty
+          26 | …ge: { models: { orca-1.5: { trained_on: [s3://corpora/none] }, b: {} }, reports: { weekly: { reads: [] } } }
+             |                                                                                                      ^
+          help: name services, or "*" for all of them
+    "#]],
+    );
+}
+
+#[test]
+fn files_that_run_together_must_agree() {
+    let other = "name: quickstart\ndata: elsewhere\nsources: { in: { stdin: {} } }\nsinks: { shown: { stdout: {} } }\n";
+    expect![[r#"
+        error: b.yaml:1:1: name: the pipeline `quickstart` is a.yaml too
+          1 | name: quickstart
+            | ^^^^
+          names of pipelines differ
+          help: write `name: ...` in one of them
+
+        error: b.yaml:2:1: data: `data` is something else in a.yaml
+          2 | data: elsewhere
+            | ^^^^
+          pipelines of one process share it
+          help: write it in one file only
+
+        error: b.yaml:3:12: sources.in: `in` is a name in pipeline `quickstart` too
+          3 | sources: { in: { stdin: {} } }
+            |            ^^
+          positions and folders go by this name
+          help: choose another
+    "#]]
+    .assert_eq(&render(&[GOOD, other]));
+    let fine = "lanes: 2\nsources: { other: { stdin: {} } }\nsinks: { shown: { stdout: {} } }\n";
+    let (loaded, _) = load_texts(&[fine, GOOD]);
+    let loaded = loaded.map_err(|report| report.to_string()).unwrap();
+    assert_eq!(process(&loaded).data, PathBuf::from("weir-data"));
+    assert_eq!(loaded[0].name, "a");
+}
+
+#[test]
+fn a_plan_reads_at_most_sixty_four_fields() {
+    let by = |count: usize| (0..count).map(|i| format!("f{i}")).collect::<Vec<_>>().join(", ");
+    let text = |count| {
+        format!(
+            "sources: {{ in: {{ stdin: {{}} }} }}\nsinks: {{ out: {{ stdout: {{}} }} }}\nsteps: [{{ meter: {{ name: m, by: [{}] }} }}]\n",
+            by(count)
+        )
+    };
+    // Defaults: 2 of tenancy, 4 of time, 3 of level.
+    check(
+        &text(55),
+        expect![[r#"
+        fine
+    "#]],
+    );
+    check(
+        &text(56),
+        expect![[r#"
+        error: a.yaml:1:1: this pipeline reads 65 fields
+          1 | sources: { in: { stdin: {} } }
+            | ^
+          it can read 64
+          help: shorten `fields`, or split it into two pipelines
+    "#]],
+    );
+}
+
+#[test]
+fn a_list_is_no_map_of_keys() {
+    check_with(
+        "  - drop",
+        "  - drop: [\"true\"]",
+        expect![[r#"
+        error: a.yaml:12:11: steps[0].drop: found a list, expected a map, as in { key: value }
+          12 |   - drop: ["true"]
+             |           ^
+    "#]],
+    );
+}
+
+#[test]
+fn files_that_cannot_be_read_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("binary.yaml"), b"a: 1\nb: \xff\n").unwrap();
+    std::fs::write(path("large.yaml"), " ".repeat(TEXT_BYTES_MAX + 1)).unwrap();
+    let report = load(&[path("none.yaml"), path(""), path("binary.yaml"), path("large.yaml")], &env).err().unwrap();
+    expect![[r#"
+        error: /none.yaml: cannot be read: there is no such file
+          help: name a file that exists
+
+        error: /: is a folder
+          help: name the files in it
+
+        error: /binary.yaml: is no text: line 2 holds bytes that are no UTF-8
+          help: save the file as UTF-8
+
+        error: /large.yaml: has 1048577B
+          help: a config file has at most 1MiB
+    "#]]
+    .assert_eq(&report.to_string().replace(&folder.path().display().to_string(), ""));
+    assert!(load(&[], &env).is_err());
+}
+
+#[test]
+fn more_than_a_hundred_mistakes_end_with_a_word() {
+    let many = (0..300).map(|i| format!("k{i}: 1\n")).collect::<String>();
+    let (result, _) = load_texts(&[&many]);
+    let report = result.err().unwrap();
+    assert_eq!(report.mistakes.len(), 101);
+    assert_eq!(report.mistakes.iter().filter(|mistake| mistake.message.starts_with("more than")).count(), 1);
+}
+
+#[test]
+fn json_says_the_same_for_machines() {
+    let (result, prefix) = load_texts(&["sources: { in: { stdin: { format: jsn } } }\nsinks: { out: { stdout: {} } }\n"]);
+    expect![[r#"
+        {
+          "mistakes": [
+            {
+              "file": "a.yaml",
+              "line": 1,
+              "column": 35,
+              "path": "sources.in.stdin.format",
+              "message": "`jsn` is not known here",
+              "rule": "one of: json, cri, text",
+              "help": "did you mean `json`?",
+              "source": "sources: { in: { stdin: { format: jsn } } }"
+            }
+          ]
+        }"#]]
+    .assert_eq(&result.err().unwrap().json().replace(&prefix, ""));
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ z >> 31) % bound as u64) as usize
+    }
+}
+
+#[test]
+fn no_text_makes_it_panic_and_every_caret_has_its_line() {
+    let seed = std::env::var("WEIR_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_123);
+    println!("seed {seed}; WEIR_SEED takes another");
+    let mut random = Random(seed);
+    let odd = [
+        "{", "}", "[", "]", ":", "- ", "\n", "'", "\"", "*a", "&a ", "!t ", "${", "$", "\t", "|", ">", "é", "\u{feff}", "0", "null", "#",
+        ",", "? ", "%", "\0", "\r",
+    ];
+    let rounds = if std::env::var_os("SLOW").is_some() { 50_000 } else { 2_000 };
+    for round in 0..rounds {
+        let mut text: Vec<char> = GOOD.chars().collect();
+        for _ in 0..1 + random.below(4) {
+            let at = random.below(text.len() + 1);
+            match random.below(4) {
+                0 => text.truncate(at),
+                1 => drop(text.splice(at..(at + random.below(20)).min(text.len()), [])),
+                2 => drop(text.splice(at..at, odd[random.below(odd.len())].chars())),
+                _ => {
+                    let from = random.below(text.len().max(1));
+                    let piece: Vec<char> = text[from.min(text.len())..(from + random.below(60)).min(text.len())].to_vec();
+                    text.splice(at..at, piece);
+                }
+            }
+        }
+        let text: String = text.into_iter().collect();
+        let mut mistakes = Vec::new();
+        if let Some(mut tree) = Tree::parse("a.yaml", &text, &env, &mut mistakes)
+            && let Some(config) = read::read::<Config>(&mut tree, &mut mistakes)
+        {
+            rules::check(&config, &tree, &mut mistakes);
+        }
+        let lines = text.matches(['\n', '\r']).count() + 1;
+        for mistake in &mistakes {
+            assert!(mistake.line <= lines + 1, "round {round}: {mistake}\n{text}");
+            assert!(mistake.column <= mistake.source.chars().count() + 2, "round {round}: {mistake}\n{text}");
+            assert!(!mistake.message.is_empty(), "round {round}\n{text}");
+        }
+        let _ = Report { mistakes }.to_string();
+    }
+}

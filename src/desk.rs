@@ -1,0 +1,432 @@
+//! The desk: answers questions about a data folder, to the process itself or over its socket.
+//!
+//! In: a question as one line of JSON. Out: a status line, then lines of JSON and raw bytes. `weir run` serves
+//! the socket in its data folder; without a running process the query verb takes the lock, opens hub and
+//! stores itself and asks the same desk. Tail before snapshot: rows that are sealed in between are in both,
+//! and dropped from the tail by the lake's positions. Bound: [`ASKERS_MAX`] questions at a time, each of at
+//! most [`QUESTION_BYTES_MAX`].
+
+use crate::config::Config;
+use crate::plan::SinkKind;
+use crate::runtime::open::{self, Manifest, Opened};
+use crate::sinks::archive::{Archive, Settings};
+use anyhow::{Context, bail};
+use flow::event::UsageFact;
+use flow::units::UnixNanos;
+use hub::{Disk, Frame, Hub, Ledger};
+use lake::{Hit, Query, SearchOptions, Snapshot};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader, BufWriter, Read, Write};
+use std::ops::ControlFlow;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+const ASKERS_MAX: usize = 8;
+const QUESTION_BYTES_MAX: u64 = 256 << 10;
+/// How long a query verb waits for another one to let go of the data folder.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A question, as it travels over the socket.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Question {
+    Search { query: String, tenant: Option<String>, since: Option<i64>, until: Option<i64>, limit: Option<usize> },
+    Usage,
+    Lineage,
+    Ledger { recount: bool },
+}
+
+/// What the desk knows of a data folder.
+pub struct Desk {
+    disk: Disk,
+    pipelines: Vec<DeskPipeline>,
+}
+
+struct DeskPipeline {
+    name: String,
+    config: Config,
+    hub: Arc<Hub>,
+    lakes: Vec<(String, PathBuf)>,
+    archives: Vec<(String, Settings)>,
+}
+
+/// One hit of a search: the line before its bytes.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct HitLine {
+    pub tenant: String,
+    pub time: i64,
+    pub severity: u8,
+    pub weight: u32,
+    pub stream: u64,
+    pub position: u64,
+    /// Bytes of the record that follow, and a newline.
+    pub len: usize,
+}
+
+/// One usage fact on the wire: text where a tenant or a value is text, else bytes are lost on purpose nowhere.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct FactLine {
+    tenant: Vec<u8>,
+    meter: String,
+    unit: String,
+    dims: Vec<(String, Vec<u8>)>,
+    minute: i64,
+    /// Decimal text: an i128 does not fit a JSON number everywhere.
+    quantity: String,
+    events: u64,
+}
+
+impl FactLine {
+    pub fn fact(self) -> anyhow::Result<UsageFact> {
+        Ok(UsageFact {
+            tenant: self.tenant,
+            meter: self.meter,
+            unit: self.unit,
+            dims: self.dims,
+            minute: self.minute,
+            quantity: self.quantity.parse().with_context(|| format!("quantity {:?}", self.quantity))?,
+            events: self.events,
+            stream: flow::event::StreamId(0),
+            from: 0,
+            to: 0,
+            received: UnixNanos(0),
+        })
+    }
+}
+
+impl Desk {
+    pub fn new(disk: Disk, opened: &[(Config, &Opened)]) -> Desk {
+        let pipeline = |(config, opened): &(Config, &Opened)| {
+            let (mut lakes, mut archives) = (Vec::new(), Vec::new());
+            for sink in &opened.plan.sinks {
+                match &sink.kind {
+                    SinkKind::Lake { root, .. } => lakes.push((sink.name.clone(), root.clone())),
+                    SinkKind::Archive { settings, .. } => archives.push((sink.name.clone(), (**settings).clone())),
+                    SinkKind::Stdout => {}
+                }
+            }
+            DeskPipeline { name: opened.plan.name.clone(), config: config.clone(), hub: Arc::clone(&opened.hub), lakes, archives }
+        };
+        Desk { disk, pipelines: opened.iter().map(pipeline).collect() }
+    }
+
+    /// Writes the answer: a status line, then what the question asks for.
+    pub fn answer(&self, question: &Question, out: &mut dyn Write) -> anyhow::Result<()> {
+        match question {
+            Question::Search { query, tenant, since, until, limit } => {
+                let query = Query::parse(query).map_err(|e| anyhow::anyhow!("{e}"))?;
+                let options = SearchOptions {
+                    tenant: tenant.clone(),
+                    since: since.map(UnixNanos),
+                    until: until.map(UnixNanos),
+                    limit: *limit,
+                    newest_first: limit.is_some(),
+                };
+                self.search(&query, &options, out)
+            }
+            Question::Usage => self.usage(out),
+            Question::Lineage => self.lineage(out),
+            Question::Ledger { recount } => {
+                let text = self.ledger(*recount)?.to_string();
+                writeln!(out, "ok\n{text}").context("answer")
+            }
+        }
+    }
+
+    /// Every lake with the frames that are not sealed in it yet; a lake that pipelines share comes once.
+    fn lakes(&self) -> anyhow::Result<Vec<(PathBuf, Vec<Arc<Frame>>, Snapshot)>> {
+        let roots: BTreeSet<&PathBuf> = self.pipelines.iter().flat_map(|p| p.lakes.iter().map(|l| &l.1)).collect();
+        if roots.is_empty() {
+            bail!("no pipeline of this data folder has a lake sink; add one, as in sinks: {{ store: {{ lake: {{}} }} }}");
+        }
+        let mut lakes = Vec::new();
+        for root in roots {
+            let mut tail = Vec::new();
+            for pipeline in &self.pipelines {
+                for (sink, _) in pipeline.lakes.iter().filter(|l| l.1 == *root) {
+                    tail.extend(pipeline.hub.tail(sink).with_context(|| format!("pipeline {}", pipeline.name))?);
+                }
+            }
+            let snapshot = Snapshot::read(&self.disk, root)?;
+            lakes.push((root.clone(), tail, snapshot));
+        }
+        Ok(lakes)
+    }
+
+    fn search(&self, query: &Query, options: &SearchOptions, out: &mut dyn Write) -> anyhow::Result<()> {
+        let lakes = self.lakes()?;
+        writeln!(out, "ok")?;
+        let mut left = options.limit;
+        for (_, tail, snapshot) in &lakes {
+            let mut broken = None;
+            let options = SearchOptions { limit: left, ..options.clone() };
+            let mut found = 0;
+            lake::search(&self.disk, snapshot, tail, query, &options, &mut |hit: Hit| {
+                found += 1;
+                match write_hit(out, &hit) {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(error) => {
+                        broken = Some(error);
+                        ControlFlow::Break(())
+                    }
+                }
+            })?;
+            if let Some(error) = broken {
+                return Err(error.into());
+            }
+            left = left.map(|n| n.saturating_sub(found));
+        }
+        Ok(())
+    }
+
+    /// All usage facts, added up per tenant, meter, dimensions and minute.
+    pub fn facts(&self) -> anyhow::Result<Vec<UsageFact>> {
+        let mut sums: BTreeMap<Vec<u8>, UsageFact> = BTreeMap::new();
+        for (_, tail, snapshot) in &self.lakes()? {
+            for fact in lake::usage(&self.disk, snapshot, tail)? {
+                let key = serde_json::to_vec(&(&fact.tenant, &fact.meter, &fact.unit, &fact.dims, fact.minute)).expect("plain data");
+                match sums.get_mut(&key) {
+                    Some(sum) => {
+                        sum.quantity = sum.quantity.checked_add(fact.quantity).context("a minute's usage is more than 2^127")?;
+                        sum.events += fact.events;
+                    }
+                    None => drop(sums.insert(key, fact)),
+                }
+            }
+        }
+        Ok(sums.into_values().collect())
+    }
+
+    fn usage(&self, out: &mut dyn Write) -> anyhow::Result<()> {
+        let facts = self.facts()?;
+        writeln!(out, "ok")?;
+        for f in facts {
+            let quantity = f.quantity.to_string();
+            let line =
+                FactLine { tenant: f.tenant, meter: f.meter, unit: f.unit, dims: f.dims, minute: f.minute, quantity, events: f.events };
+            writeln!(out, "{}", serde_json::to_string(&line).expect("plain data"))?;
+        }
+        Ok(())
+    }
+
+    fn lineage(&self, out: &mut dyn Write) -> anyhow::Result<()> {
+        let lakes = self.lakes()?;
+        writeln!(out, "ok")?;
+        for (root, tail, snapshot) in &lakes {
+            let owner = self.pipelines.iter().find(|p| p.lakes.iter().any(|l| l.1 == *root));
+            let block = owner.and_then(|p| p.config.lineage.as_ref());
+            for event in lake::lineage_events(&self.disk, snapshot, tail, block)? {
+                writeln!(out, "{}", event.json)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub fn ledgers(&self) -> Vec<(String, Ledger)> {
+        self.pipelines.iter().map(|p| (p.name.clone(), p.hub.ledger())).collect()
+    }
+
+    /// The law of every pipeline. `recount`: count stored rows again, from the files.
+    pub fn ledger(&self, recount: bool) -> anyhow::Result<Value> {
+        let mut pipelines = serde_json::Map::new();
+        for pipeline in &self.pipelines {
+            let ledger = pipeline.hub.ledger();
+            let mut view = crate::cli::ledger::view(&ledger);
+            if recount {
+                view["recount"] = self.recount(pipeline, &ledger)?;
+            }
+            pipelines.insert(pipeline.name.clone(), view);
+        }
+        let residual: i128 = self.pipelines.iter().map(|p| p.hub.ledger().residual()).sum();
+        Ok(json!({ "pipelines": pipelines, "residual": residual.to_string().parse::<i64>().unwrap_or(i64::MAX) }))
+    }
+
+    /// Rows in the stores, counted from the files and held against what the ledger says was delivered.
+    fn recount(&self, pipeline: &DeskPipeline, ledger: &Ledger) -> anyhow::Result<Value> {
+        let mut sinks = serde_json::Map::new();
+        let delivered = |sink: &str| ledger.sinks.get(sink).map(|s| s.delivered.clone()).unwrap_or_default();
+        for (sink, root) in &pipeline.lakes {
+            let rows = Snapshot::read(&self.disk, root)?.rows_by_tenant()?;
+            let delivered = delivered(sink);
+            let tenants: BTreeSet<&Vec<u8>> = rows.keys().chain(delivered.keys()).collect();
+            let mut difference = 0;
+            let mut by_tenant = serde_json::Map::new();
+            for tenant in tenants {
+                let (records, bytes) = rows.get(tenant).copied().unwrap_or_default();
+                let want = delivered.get(tenant).copied().unwrap_or_default();
+                difference += records.abs_diff(want.records) + bytes.abs_diff(want.bytes);
+                by_tenant.insert(String::from_utf8_lossy(tenant).into_owned(), json!({ "records": records, "bytes": bytes }));
+            }
+            sinks.insert(sink.clone(), json!({ "tenants": by_tenant, "difference": difference }));
+        }
+        for (sink, settings) in &pipeline.archives {
+            let lines = Archive::recount(&self.disk, settings)?;
+            let records: u64 = lines.values().sum();
+            let want: u64 = delivered(sink).values().map(|t| t.records).sum();
+            let files: BTreeMap<String, u64> = lines.iter().map(|(path, n)| (String::from_utf8_lossy(path).into_owned(), *n)).collect();
+            // Retention removes whole files: what it removed was delivered and is no longer there.
+            let retention = settings.backups > 0 || settings.age.is_some();
+            sinks.insert(
+                sink.clone(),
+                json!({ "records": records, "files": files, "difference": records.abs_diff(want), "retention": retention }),
+            );
+        }
+        Ok(Value::Object(sinks))
+    }
+
+    /// Serves the socket until the process ends.
+    pub fn serve(self: Arc<Self>, listener: UnixListener) {
+        let askers = Arc::new(AtomicUsize::new(0));
+        for stream in listener.incoming() {
+            let Ok(stream) = stream else { continue };
+            if askers.fetch_add(1, Ordering::SeqCst) >= ASKERS_MAX {
+                askers.fetch_sub(1, Ordering::SeqCst);
+                let _ = (&stream).write_all(b"too many questions at a time; ask again later\n");
+                continue;
+            }
+            let (desk, askers) = (Arc::clone(&self), Arc::clone(&askers));
+            std::thread::spawn(move || {
+                // An asker that went away needs no answer.
+                let _ = desk.serve_one(stream);
+                askers.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+    }
+
+    fn serve_one(&self, stream: UnixStream) -> anyhow::Result<()> {
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        stream.set_write_timeout(Some(Duration::from_secs(30)))?;
+        let mut line = String::new();
+        BufReader::new((&stream).take(QUESTION_BYTES_MAX)).read_line(&mut line)?;
+        let mut out = BufWriter::with_capacity(64 << 10, &stream);
+        let answered = serde_json::from_str(&line).context("not a question").and_then(|question| self.answer(&question, &mut out));
+        if let Err(error) = answered {
+            // After "ok" the line is no hit and no fact: the reader takes it as the error that it is.
+            writeln!(out, "error {}", serde_json::to_string(&format!("{error:#}")).expect("text"))?;
+        }
+        writeln!(out, "end")?;
+        Ok(out.flush()?)
+    }
+}
+
+fn write_hit(out: &mut dyn Write, hit: &Hit) -> std::io::Result<()> {
+    let line = HitLine {
+        tenant: String::from_utf8_lossy(&hit.tenant).into_owned(),
+        time: hit.time.0,
+        severity: hit.severity,
+        weight: hit.weight,
+        stream: hit.stream.0,
+        position: hit.position,
+        len: hit.raw.len(),
+    };
+    writeln!(out, "{}", serde_json::to_string(&line).expect("plain data"))?;
+    out.write_all(&hit.raw)?;
+    out.write_all(b"\n")
+}
+
+/// An answer being read.
+pub struct Answer {
+    reader: Box<dyn BufRead>,
+}
+
+/// Asks the process that runs on `data`, or opens the folder.
+pub fn ask(data: &Path, question: &Question) -> anyhow::Result<Answer> {
+    if !data.is_dir() {
+        bail!("there is no data folder {}; name one with --data", data.display());
+    }
+    if let Some(answer) = ask_socket(data, question)? {
+        return Ok(answer);
+    }
+    let Some(_lock) = open::lock(data, LOCK_PATIENCE)? else {
+        // A process that started meanwhile has bound its socket by now.
+        return ask_socket(data, question)?.with_context(|| format!("another process owns {} and does not answer", data.display()));
+    };
+    let manifest = Manifest::read(data)?;
+    let disk = Disk::Real;
+    let mut opened = Vec::new();
+    for pipeline in manifest.pipelines {
+        let one = open::open(&disk, data, &pipeline.name, &pipeline.config)?;
+        opened.push((pipeline.config, one));
+    }
+    let refs: Vec<(Config, &Opened)> = opened.iter().map(|(config, one)| (config.clone(), one)).collect();
+    let desk = Desk::new(disk, &refs);
+    let mut text = Vec::new();
+    desk.answer(question, &mut text)?;
+    text.extend_from_slice(b"end\n");
+    start(Box::new(std::io::Cursor::new(text)))
+}
+
+fn ask_socket(data: &Path, question: &Question) -> anyhow::Result<Option<Answer>> {
+    let Ok(stream) = connect(data) else { return Ok(None) };
+    let mut line = serde_json::to_string(question).expect("a question is plain data");
+    line.push('\n');
+    (&stream).write_all(line.as_bytes()).context("cannot ask the running process")?;
+    start(Box::new(BufReader::with_capacity(64 << 10, stream))).map(Some)
+}
+
+/// Reads the status line.
+fn start(mut reader: Box<dyn BufRead>) -> anyhow::Result<Answer> {
+    let mut line = String::new();
+    reader.read_line(&mut line)?;
+    match line.trim_end() {
+        "ok" => Ok(Answer { reader }),
+        other => bail!("{}", error_text(other)),
+    }
+}
+
+fn error_text(line: &str) -> String {
+    line.strip_prefix("error ").and_then(|json| serde_json::from_str(json).ok()).unwrap_or_else(|| line.to_string())
+}
+
+impl Answer {
+    /// The next line; `None` at the end of a complete answer.
+    pub fn line(&mut self) -> anyhow::Result<Option<String>> {
+        let mut line = String::new();
+        self.reader.read_line(&mut line)?;
+        match line.trim_end_matches('\n') {
+            "end" => Ok(None),
+            "" => bail!("the answer was cut short"),
+            text if text.starts_with("error ") => bail!("{}", error_text(text)),
+            text => Ok(Some(text.to_string())),
+        }
+    }
+
+    /// The bytes behind a hit's line.
+    pub fn bytes(&mut self, len: usize) -> anyhow::Result<Vec<u8>> {
+        let mut bytes = vec![0; len + 1];
+        self.reader.read_exact(&mut bytes)?;
+        bytes.pop();
+        Ok(bytes)
+    }
+}
+
+/// Path of the socket as seen through an open folder, so that long folder names fit a socket address.
+fn socket_path(folder: &std::fs::File) -> PathBuf {
+    use std::os::fd::AsRawFd;
+    PathBuf::from(format!("/proc/self/fd/{}/weir.sock", folder.as_raw_fd()))
+}
+
+fn connect(data: &Path) -> std::io::Result<UnixStream> {
+    let folder = std::fs::File::open(data)?;
+    UnixStream::connect(socket_path(&folder))
+}
+
+/// Binds the socket of a data folder whose lock is held, so an old one belongs to nobody.
+pub fn bind(data: &Path) -> anyhow::Result<UnixListener> {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = std::fs::File::open(data)?;
+    let path = socket_path(&folder);
+    let real = data.join("weir.sock");
+    if real.exists() {
+        std::fs::remove_file(&real)?;
+    }
+    let listener = UnixListener::bind(path).with_context(|| format!("cannot bind {}", real.display()))?;
+    // Whoever may read the folder's files may ask; nobody else.
+    std::fs::set_permissions(&real, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}

@@ -1,0 +1,19 @@
+//! weir: a log and metrics pipeline processor. One binary: a node agent and an aggregator.
+//!
+//! Read ARCHITECTURE.md first; then `runtime` (the run), `sources` and `sinks` (the ends of the line), `plan`
+//! and `config` (what was asked for), `desk` (questions and answers), `cli` (the face).
+#![deny(unsafe_code)]
+
+mod cli;
+mod config;
+mod desk;
+mod env;
+mod metrics;
+mod plan;
+mod runtime;
+mod sinks;
+mod sources;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -1,0 +1,169 @@
+//! `/metrics`: the ledger and the state of sinks in Prometheus text format.
+//!
+//! In: ledgers, read when asked; nothing is counted while records flow. Out: counters and gauges. Bound: the
+//! [`TENANTS_MAX`] largest tenants have labels of their own, all others together are `_other`.
+
+use crate::env;
+use crate::runtime::control::Vitals;
+use hub::{Ledger, Tally};
+use prometheus::core::Collector;
+use prometheus::{Encoder, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
+
+/// Tenants with labels of their own: 100 tenants make about 1,000 series.
+const TENANTS_MAX: usize = 100;
+const OTHER: &str = "_other";
+
+/// Builds one page. Fresh vectors each time: the ledger is the truth, and these are a view of it.
+struct Page(Registry);
+
+impl Page {
+    fn add<C: Collector + 'static>(&self, collector: C) {
+        self.0.register(Box::new(collector)).expect("every metric is named once");
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str], rows: Vec<(Vec<String>, u64)>) {
+        let counters = IntCounterVec::new(Opts::new(name, help), labels).expect("names and labels are constants");
+        for (values, value) in rows {
+            let values: Vec<&str> = values.iter().map(String::as_str).collect();
+            counters.with_label_values(&values).inc_by(value);
+        }
+        self.add(counters);
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str], rows: Vec<(Vec<String>, i64)>) {
+        let gauges = IntGaugeVec::new(Opts::new(name, help), labels).expect("names and labels are constants");
+        for (values, value) in rows {
+            let values: Vec<&str> = values.iter().map(String::as_str).collect();
+            gauges.with_label_values(&values).add(value);
+        }
+        self.add(gauges);
+    }
+}
+
+/// The page as text.
+pub fn render(vitals: &Vitals) -> String {
+    let page = Page(Registry::new());
+    let ledgers: Vec<(&str, Ledger)> = vitals.hubs.iter().map(|(name, hub)| (name.as_str(), hub.ledger())).collect();
+    add_flow(&page, &ledgers);
+    add_sinks(&page, &ledgers);
+    let residuals = ledgers.iter().map(|(p, l)| (vec![p.to_string()], i64::try_from(l.residual()).unwrap_or(i64::MAX))).collect();
+    page.gauges("weir_law_residual", "Records and bytes the law cannot account for; 0 when nothing leaks.", &["pipeline"], residuals);
+    let mut ages = Vec::new();
+    let mut failures = Vec::new();
+    for (pipeline, sink, signals) in &vitals.sinks {
+        let labels = vec![pipeline.clone(), sink.clone()];
+        failures.push((labels.clone(), signals.failures.load(Ordering::Relaxed)));
+        let hub = vitals.hubs.iter().find(|h| h.0 == *pipeline).map(|h| &h.1).expect("every sink's pipeline has a hub");
+        let mut oldest = None;
+        // A frame that cannot be read shows as an error of the sink; here it has no age.
+        let _ = hub.tail_each(sink, |frame| {
+            oldest = Some(frame.received);
+            false
+        });
+        ages.push((labels, oldest.map_or(0, |at| (env::now().0 - at.0).max(0) / 1_000_000)));
+    }
+    page.gauges(
+        "weir_sink_oldest_undelivered_milliseconds",
+        "Age of the oldest record that a sink has not committed.",
+        &["pipeline", "sink"],
+        ages,
+    );
+    page.counters("weir_sink_failures_total", "Attempts of a sink that failed and were made again.", &["pipeline", "sink"], failures);
+    let read = vitals.signals.read_bytes.load(Ordering::Relaxed);
+    page.counters("weir_read_bytes_total", "Bytes read from sources since the start.", &[], vec![(Vec::new(), read)]);
+    if let Some(bytes) = env::resident_bytes() {
+        page.gauges("process_resident_memory_bytes", "Resident memory of this process.", &[], vec![(Vec::new(), bytes as i64)]);
+    }
+    let mut text = Vec::new();
+    TextEncoder::new().encode(&page.0.gather(), &mut text).expect("writing to memory works");
+    String::from_utf8(text).expect("the text format is UTF-8")
+}
+
+/// Tenants that have labels of their own: the largest by records received.
+fn large_tenants(ledger: &Ledger) -> BTreeSet<Vec<u8>> {
+    let mut tenants: Vec<_> = ledger.totals.tenants.iter().collect();
+    tenants.sort_by_key(|(name, totals)| (std::cmp::Reverse(totals.received.records), *name));
+    tenants.into_iter().take(TENANTS_MAX).map(|(name, _)| name.clone()).collect()
+}
+
+fn label(tenant: &[u8], large: &BTreeSet<Vec<u8>>) -> String {
+    if large.contains(tenant) { String::from_utf8_lossy(tenant).into_owned() } else { OTHER.to_string() }
+}
+
+/// Adds rows of equal labels up: several small tenants share a label.
+fn fold(rows: impl Iterator<Item = (Vec<String>, u64)>) -> Vec<(Vec<String>, u64)> {
+    let mut sums: BTreeMap<Vec<String>, u64> = BTreeMap::new();
+    for (labels, value) in rows {
+        *sums.entry(labels).or_default() += value;
+    }
+    sums.into_iter().collect()
+}
+
+fn add_flow(page: &Page, ledgers: &[(&str, Ledger)]) {
+    let (mut received, mut kept, mut dropped, mut notes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut skipped = Vec::new();
+    for (pipeline, ledger) in ledgers {
+        let large = large_tenants(ledger);
+        for (tenant, totals) in &ledger.totals.tenants {
+            let labels = vec![pipeline.to_string(), label(tenant, &large)];
+            received.push((labels.clone(), totals.received));
+            kept.push((labels.clone(), totals.kept));
+            for (reason, tally) in &totals.dropped {
+                dropped.push(([labels.clone(), vec![reason.name().to_string()]].concat(), *tally));
+            }
+            for (note, count) in &totals.notes {
+                notes.push(([labels.clone(), vec![note.name().to_string()]].concat(), *count));
+            }
+        }
+        for (reason, bytes) in &ledger.totals.streams.skipped {
+            skipped.push((vec![pipeline.to_string(), reason.name().to_string()], *bytes));
+        }
+    }
+    let by_tenant: &[&str] = &["pipeline", "tenant"];
+    let by_reason: &[&str] = &["pipeline", "tenant", "reason"];
+    for (what, help, labels, rows) in [
+        ("received", "received from sources", by_tenant, received),
+        ("kept", "kept by all steps", by_tenant, kept),
+        ("dropped", "dropped, by reason", by_reason, dropped),
+    ] {
+        add_tallies(page, &format!("weir_{what}"), help, labels, rows);
+    }
+    page.counters(
+        "weir_noted_records_total",
+        "Records with something to note, by note.",
+        &["pipeline", "tenant", "note"],
+        fold(notes.into_iter()),
+    );
+    page.counters(
+        "weir_skipped_bytes_total",
+        "Bytes that belong to no record, by reason.",
+        &["pipeline", "reason"],
+        fold(skipped.into_iter()),
+    );
+}
+
+fn add_sinks(page: &Page, ledgers: &[(&str, Ledger)]) {
+    let (mut delivered, mut buffered) = (Vec::new(), Vec::new());
+    for (pipeline, ledger) in ledgers {
+        let large = large_tenants(ledger);
+        for (sink, totals) in &ledger.sinks {
+            let labels = |tenant: &Vec<u8>| vec![pipeline.to_string(), sink.clone(), label(tenant, &large)];
+            delivered.extend(totals.delivered.iter().map(|(tenant, tally)| (labels(tenant), *tally)));
+            buffered.extend(totals.buffered.iter().map(|(tenant, tally)| (labels(tenant), *tally)));
+        }
+    }
+    let names: &[&str] = &["pipeline", "sink", "tenant"];
+    add_tallies(page, "weir_delivered", "committed by a sink", names, delivered);
+    let rows = fold(buffered.into_iter().map(|(labels, tally)| (labels, tally.records)));
+    let rows = rows.into_iter().map(|(labels, records)| (labels, records as i64)).collect();
+    page.gauges("weir_buffered_records", "Records kept and not yet committed by a sink.", names, rows);
+}
+
+fn add_tallies(page: &Page, name: &str, help: &str, labels: &[&str], rows: Vec<(Vec<String>, Tally)>) {
+    let records = fold(rows.iter().map(|(labels, tally)| (labels.clone(), tally.records)));
+    let bytes = fold(rows.iter().map(|(labels, tally)| (labels.clone(), tally.bytes)));
+    page.counters(&format!("{name}_records_total"), &format!("Records {help}."), labels, records);
+    page.counters(&format!("{name}_bytes_total"), &format!("Origin bytes of records {help}."), labels, bytes);
+}

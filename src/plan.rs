@@ -1,0 +1,269 @@
+//! A plan: a checked config, compiled to what lanes and sinks run.
+//!
+//! In: a pipeline file without mistakes. Out: the set of fields that anybody asks for, steps, meters and
+//! tenancy over that set, and per sink what it routes by. Every field has one number for the whole plan.
+
+use crate::config::Config;
+use crate::sinks::archive::{Compress, Settings, Template};
+use crate::sinks::{self, ArchiveConfig, LakeConfig, SinkConfig};
+use crate::sources::{self, Malformed, SourceConfig};
+use anyhow::Context;
+use flow::condition::Condition;
+use flow::counter::Counters;
+use flow::decode::{Format, Limits};
+use flow::fields::{FIELDS_MAX, FieldSet};
+use flow::meter::{Group, METERS_PER_GROUP_MAX, Meter, Meters};
+use flow::pipeline::{Reading, Rules};
+use flow::step::sample::{LEVELS, Policy as Sampling};
+use flow::step::{Clock, Filter, FilterConfig, MeterConfig, Metered, Policy, Sample, SampleConfig, Step, StepConfig};
+use flow::tenancy::Tenants;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Name of the meter behind lineage: sightings of services, not items of a bill.
+pub const LINEAGE_METER: &str = "lineage";
+
+pub struct Plan {
+    pub name: String,
+    pub rules: Arc<Rules>,
+    /// Fields that sinks route by, by number: the columns of every frame.
+    pub columns: Vec<usize>,
+    pub sources: Vec<SourcePlan>,
+    pub sinks: Vec<SinkPlan>,
+}
+
+pub struct SourcePlan {
+    pub name: String,
+    pub config: SourceConfig,
+    pub format: Format,
+    pub limits: Limits,
+    pub reading: Reading,
+}
+
+pub struct SinkPlan {
+    pub name: String,
+    pub kind: SinkKind,
+}
+
+pub enum SinkKind {
+    Stdout,
+    Archive { settings: Box<Settings>, columns: Vec<usize>, commit: sinks::CommitConfig },
+    Lake { root: std::path::PathBuf, options: lake::Options, seal: sinks::SealConfig },
+}
+
+/// Numbers the fields that a plan names, in order of first mention.
+#[derive(Default)]
+struct Fields(Vec<String>);
+
+impl Fields {
+    fn number(&mut self, path: &str) -> usize {
+        match self.0.iter().position(|p| p == path) {
+            Some(number) => number,
+            None => {
+                self.0.push(path.to_string());
+                self.0.len() - 1
+            }
+        }
+    }
+
+    fn numbers(&mut self, paths: &[String]) -> Vec<usize> {
+        paths.iter().map(|p| self.number(p)).collect()
+    }
+
+    fn condition(&mut self, text: &str) -> anyhow::Result<Condition> {
+        Condition::parse(text, &mut |path| self.number(path)).map_err(|e| anyhow::anyhow!("condition {text:?}: {} ({})", e.message, e.help))
+    }
+}
+
+/// Compiles one pipeline. `data`: the data folder.
+pub fn compile(name: &str, config: &Config, data: &Path) -> anyhow::Result<Plan> {
+    let mut fields = Fields::default();
+    let tenant = fields.numbers(&config.tenancy.from);
+    let time = fields.numbers(&config.fields.time);
+    let level = fields.numbers(&config.fields.level);
+    let steps = compile_steps(config, &mut fields)?;
+    let meters = compile_meters(config, &mut fields)?;
+    let (columns, sinks) = compile_sinks(name, config, data, &mut fields)?;
+    anyhow::ensure!(
+        fields.0.len() <= FIELDS_MAX,
+        "pipeline {name} names {} fields; a plan can ask for {FIELDS_MAX}; name fewer fields, or split the pipeline in two",
+        fields.0.len()
+    );
+    let tenants = Tenants::new(&config.tenancy.unknown, config.tenancy.tenants_max as usize);
+    let rules = Rules { fields: Arc::new(FieldSet::new(&fields.0)), time, level, tenant, tenants: Arc::new(tenants), steps, meters };
+    let sources = config.sources.iter().map(|(name, source)| compile_source(name, source)).collect();
+    Ok(Plan { name: name.to_string(), rules: Arc::new(rules), columns, sources, sinks })
+}
+
+fn compile_source(name: &str, source: &SourceConfig) -> SourcePlan {
+    let (format, malformed, line, join) = match source {
+        SourceConfig::File(c) => (c.format, c.malformed, c.line_bytes_max, c.join.bytes_max),
+        SourceConfig::Stdin(c) => (c.format, c.malformed, c.line_bytes_max, c.join.bytes_max),
+    };
+    let format = match format {
+        sources::Format::Json => Format::Json,
+        sources::Format::Cri => Format::Cri,
+        sources::Format::Text => Format::Text,
+    };
+    SourcePlan {
+        name: name.to_string(),
+        config: source.clone(),
+        format,
+        limits: Limits { line_bytes_max: line.0 as usize, join_bytes_max: join.0 as usize },
+        reading: Reading { json: format != Format::Text, drop_malformed: malformed == Malformed::Drop },
+    }
+}
+
+fn compile_steps(config: &Config, fields: &mut Fields) -> anyhow::Result<Vec<Step>> {
+    let mut steps = Vec::new();
+    for step in &config.steps {
+        match step {
+            StepConfig::Drop(filter) => steps.push(compile_filter(filter, true, fields)?),
+            StepConfig::Keep(filter) => steps.push(compile_filter(filter, false, fields)?),
+            StepConfig::Sample(sample) => steps.push(compile_sample(sample, &config.fields.message, fields)?),
+            // Meters run when all verdicts are final, wherever they are written.
+            StepConfig::Meter(_) => {}
+        }
+    }
+    Ok(steps)
+}
+
+fn compile_filter(filter: &FilterConfig, drops: bool, fields: &mut Fields) -> anyhow::Result<Step> {
+    let when = fields.condition(&filter.when)?;
+    Ok(Step::Filter(Filter { when, drops, metered_anyway: filter.metered == Metered::Anyway }))
+}
+
+fn compile_sample(sample: &SampleConfig, message: &[String], fields: &mut Fields) -> anyhow::Result<Step> {
+    let entries = sample.levels.entries();
+    let mut policies = Vec::new();
+    for level in LEVELS {
+        let policy = entries.iter().find(|e| e.0 == level).and_then(|e| e.1).unwrap_or(&sample.other);
+        policies.push(match policy {
+            Policy::All => Sampling::All,
+            Policy::None => Sampling::None,
+            Policy::Ratio { ratio, key } => Sampling::ratio(ratio.get(), key.as_deref().map(|k| fields.number(k))),
+            Policy::First { first, thereafter, tick } => Sampling::Counter { first: *first, thereafter: *thereafter, tick: tick.0 },
+            Policy::When { when, weight } => Sampling::When { when: fields.condition(when)?, weight: *weight },
+        });
+    }
+    let policies: [Sampling; 7] = policies.try_into().ok().expect("one policy for each of the seven levels");
+    let message = fields.numbers(message);
+    Ok(Step::Sample(Sample { policies, message, by_arrival: sample.clock == Clock::Arrival, counters: Counters::new() }))
+}
+
+fn compile_meters(config: &Config, fields: &mut Fields) -> anyhow::Result<Meters> {
+    let configs: Vec<&MeterConfig> =
+        config.steps.iter().filter_map(|s| if let StepConfig::Meter(m) = s { Some(m) } else { None }).collect();
+    let mut meters = Meters::default();
+    for meter in &configs {
+        let whole = meter.part_of.as_deref().map(|f| fields.number(f));
+        let quantity = meter.quantity.as_deref().map(|f| fields.number(f));
+        let parts: Vec<usize> = configs
+            .iter()
+            .filter(|other| other.part_of.is_some() && other.part_of == meter.quantity)
+            .filter_map(|other| other.quantity.as_deref())
+            .map(|f| fields.number(f))
+            .collect();
+        for field in parts.iter().chain(&whole).chain(&quantity) {
+            meters.fields |= 1 << field;
+        }
+        let unit = meter.unit.clone().unwrap_or_else(|| "Records".into());
+        let compiled = Meter { name: meter.name.clone(), unit, quantity, parts, wholes: whole.into_iter().collect(), lineage: false };
+        let dims: Vec<(String, usize)> = meter.by.iter().map(|f| (f.clone(), fields.number(f))).collect();
+        for (_, field) in &dims {
+            meters.fields |= 1 << field;
+        }
+        add_meter(&mut meters, dims, meter.when.as_deref(), compiled, fields)?;
+    }
+    if let Some(block) = &config.lineage {
+        let dims = vec![("service".to_string(), fields.number(&block.service)), ("model".to_string(), fields.number(&block.model))];
+        let meter = Meter {
+            name: LINEAGE_METER.into(),
+            unit: "Records".into(),
+            quantity: None,
+            parts: Vec::new(),
+            wholes: Vec::new(),
+            lineage: true,
+        };
+        add_meter(&mut meters, dims, None, meter, fields)?;
+    }
+    Ok(meters)
+}
+
+/// Meters with the same dimensions and condition share a group, so that records are grouped once.
+fn add_meter(meters: &mut Meters, dims: Vec<(String, usize)>, when: Option<&str>, meter: Meter, fields: &mut Fields) -> anyhow::Result<()> {
+    let same = |g: &&mut Group| g.dims == dims && g.when_text.as_deref() == when && g.meters.len() < METERS_PER_GROUP_MAX;
+    if let Some(group) = meters.groups.iter_mut().find(same) {
+        group.meters.push(meter);
+        return Ok(());
+    }
+    let condition = when.map(|text| fields.condition(text)).transpose()?;
+    meters.groups.push(Group { dims, when: condition, when_text: when.map(String::from), meters: vec![meter] });
+    Ok(())
+}
+
+fn compile_sinks(pipeline: &str, config: &Config, data: &Path, fields: &mut Fields) -> anyhow::Result<(Vec<usize>, Vec<SinkPlan>)> {
+    let mut columns = Vec::new();
+    let mut sinks = Vec::new();
+    for (name, sink) in &config.sinks {
+        let kind = match sink {
+            SinkConfig::Stdout(_) => SinkKind::Stdout,
+            SinkConfig::Archive(archive) => compile_archive(pipeline, name, archive, data, fields, &mut columns)?,
+            SinkConfig::Lake(lake) => compile_lake(config, lake, data)?,
+        };
+        sinks.push(SinkPlan { name: name.clone(), kind });
+    }
+    Ok((columns, sinks))
+}
+
+fn compile_archive(
+    pipeline: &str,
+    name: &str,
+    config: &ArchiveConfig,
+    data: &Path,
+    fields: &mut Fields,
+    columns: &mut Vec<usize>,
+) -> anyhow::Result<SinkKind> {
+    let path = Template::parse(&config.path).map_err(anyhow::Error::msg).with_context(|| format!("sinks.{name}.archive.path"))?;
+    let mut own = Vec::new();
+    for field in path.fields() {
+        let number = fields.number(field);
+        let column = columns.iter().position(|c| *c == number).unwrap_or_else(|| {
+            columns.push(number);
+            columns.len() - 1
+        });
+        own.push(column);
+    }
+    let log_dir = data.join("archive").join(format!("{pipeline}.{name}"));
+    let rotate = config.rotate.as_ref();
+    let settings = Settings {
+        dir: config.dir.clone().unwrap_or_else(|| log_dir.join("files")),
+        log_dir,
+        path,
+        rotate_bytes: rotate.map_or(0, |r| r.size.0),
+        backups: rotate.and_then(|r| r.backups).unwrap_or(0),
+        age: rotate.and_then(|r| r.age),
+        compress: match config.compress {
+            sinks::Compress::None => Compress::None,
+            sinks::Compress::Gzip => Compress::Gzip,
+            sinks::Compress::Zstd => Compress::Zstd,
+        },
+        open_files_max: config.open_files_max as usize,
+        buffer_bytes_max: 8 << 20,
+    };
+    Ok(SinkKind::Archive { settings: Box::new(settings), columns: own, commit: config.commit.clone() })
+}
+
+fn compile_lake(pipeline: &Config, config: &LakeConfig, data: &Path) -> anyhow::Result<SinkKind> {
+    let folder = config.url.strip_prefix("file:").with_context(|| format!("lake url {:?} is not of the form file:FOLDER", config.url))?;
+    let options = lake::Options {
+        index: config.index.clone(),
+        text: config.text.clone(),
+        ids: config.ids.clone(),
+        index_bytes_min: config.index_bytes_min.0,
+        hour_bytes_min: config.hour_bytes_min.0,
+        lineage: pipeline.lineage.clone(),
+    };
+    // An absolute folder stays what it is: `join` replaces the base by it.
+    Ok(SinkKind::Lake { root: data.join(folder), options, seal: config.seal.clone() })
+}

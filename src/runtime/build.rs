@@ -1,0 +1,278 @@
+//! From decided batches to a frame: the last thing a lane does.
+//!
+//! In: batches whose records have their verdicts, stretch by stretch of their streams. Out: frames whose
+//! parts hold the kept rows, the counts, the notes and the facts of one stretch each. A frame closes at
+//! [`FRAME_ROWS_BYTES`] of kept rows, [`FRAME_READ_BYTES`] read, or as many sums as a meter may hold; the
+//! lane closes it after 200 ms.
+
+use flow::batch::Batch;
+use flow::event::{Note, Outcome, Position, StreamId};
+use flow::fields::Kind;
+use flow::meter::{SUMS_MAX, Sums};
+use flow::pipeline::Rules;
+use flow::units::UnixNanos;
+use hub::frame::{Count, Fact, Frame, Meter, Part, Resumed, StateChange};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Kept bytes after which a frame closes: small enough to group-commit often, large enough to make calls rare.
+pub const FRAME_ROWS_BYTES: usize = 1 << 20;
+/// Bytes read after which a frame closes, however little of them is kept: bounds what a crash decides anew.
+pub const FRAME_READ_BYTES: u64 = 16 << 20;
+
+/// Where a row has no such field.
+const MISSING: (u32, u32) = (u32::MAX, u32::MAX);
+
+/// The frame that a lane is filling.
+pub struct Builder {
+    rules: Arc<Rules>,
+    /// Fields that sinks route by, in the order of `Rows::columns`.
+    columns: Vec<usize>,
+    /// First meter of each group in `Frame::meters`.
+    first_meter: Vec<u32>,
+    meters: Vec<Meter>,
+    frame: Frame,
+    /// Number in the tenant table to index in the frame's dictionary.
+    tenants: Vec<u32>,
+    values: HashMap<Box<[u8]>, u32>,
+    pub sums: Sums,
+    /// Kept, then each reason: (records, bytes) per tenant of the frame's dictionary, for the part being filled.
+    counts: Vec<[(u64, u64); OUTCOMES]>,
+    notes: Vec<[u64; Note::ALL.len()]>,
+    open: bool,
+    read_bytes: u64,
+}
+
+const OUTCOMES: usize = 6;
+const NOWHERE: u32 = u32::MAX;
+
+/// One stretch of a stream, as decided.
+pub struct Stretch {
+    pub stream: StreamId,
+    /// Position before.
+    pub from: u64,
+    pub to: Position,
+    pub also: Vec<Resumed>,
+}
+
+impl Builder {
+    pub fn new(rules: Arc<Rules>, columns: Vec<usize>) -> Builder {
+        let mut first_meter = Vec::new();
+        let mut meters = Vec::new();
+        for group in &rules.meters.groups {
+            first_meter.push(meters.len() as u32);
+            for meter in &group.meters {
+                let dims = group.dims.iter().map(|d| d.0.clone()).collect();
+                meters.push(Meter { name: meter.name.clone(), unit: meter.unit.clone(), dims, lineage: meter.lineage });
+            }
+        }
+        let mut builder = Builder {
+            rules,
+            columns,
+            first_meter,
+            meters,
+            frame: Frame::default(),
+            tenants: Vec::new(),
+            values: HashMap::new(),
+            sums: Sums::default(),
+            counts: Vec::new(),
+            notes: Vec::new(),
+            open: false,
+            read_bytes: 0,
+        };
+        builder.start_frame();
+        builder
+    }
+
+    fn start_frame(&mut self) {
+        self.frame = Frame { meters: self.meters.clone(), newest: UnixNanos(i64::MIN), ..Frame::default() };
+        self.frame.rows.columns = vec![Vec::new(); self.columns.len()];
+        self.tenants.clear();
+        self.values.clear();
+        self.read_bytes = 0;
+    }
+
+    /// Call before the records of a stretch are decided: their sums belong to a part of this stream.
+    pub fn enter(&mut self, stream: StreamId, from: u64) {
+        let goes_on = self.open && self.frame.parts.last().is_some_and(|part| part.stream == stream && part.to == from);
+        if !goes_on {
+            self.finish_part();
+            let row = self.frame.rows.len() as u32;
+            self.frame.parts.push(Part { stream, from, to: from, resume: from, rows: row..row, ..Part::default() });
+            self.open = true;
+        }
+    }
+
+    /// Adds a decided batch, which is the stretch `stretch`, to the part entered before.
+    pub fn add(&mut self, batch: &Batch, stretch: Stretch) {
+        for i in 0..batch.len() {
+            let tenant = self.tenant(batch.tenant[i]);
+            let outcome = batch.outcome[i];
+            let count = &mut self.counts[tenant as usize][outcome.code() as usize];
+            count.0 += 1;
+            count.1 += u64::from(batch.origin_bytes[i]);
+            if batch.notes[i] != 0 {
+                self.count_notes(tenant, batch.notes[i]);
+            }
+            self.frame.newest = self.frame.newest.max(batch.time[i]);
+            if outcome == Outcome::Kept {
+                self.push_row(batch, i, tenant);
+            }
+        }
+        let part = self.frame.parts.last_mut().expect("a part was entered before");
+        debug_assert_eq!((part.stream, part.to), (stretch.stream, stretch.from));
+        self.read_bytes += stretch.to.done - stretch.from;
+        part.to = stretch.to.done;
+        part.resume = stretch.to.resume;
+        for resumed in stretch.also {
+            part.also.retain(|r| r.stream != resumed.stream);
+            part.also.push(resumed);
+        }
+        part.records_bytes += batch.law.records_bytes;
+        part.framing_bytes += batch.law.framing_bytes;
+        part.held_bytes += batch.law.held_bytes;
+        for (reason, bytes) in &batch.law.skipped {
+            match part.skipped.iter_mut().find(|s| s.0 == *reason) {
+                Some(entry) => entry.1 += bytes,
+                None => part.skipped.push((*reason, *bytes)),
+            }
+        }
+        part.rows.end = self.frame.rows.len() as u32;
+    }
+
+    #[inline(always)]
+    fn push_row(&mut self, batch: &Batch, i: usize, tenant: u32) {
+        let rows = &mut self.frame.rows;
+        rows.bytes.extend_from_slice(batch.record(i));
+        rows.ends.push(rows.bytes.len() as u32);
+        rows.tenant.push(tenant);
+        rows.time.push(batch.time[i].0);
+        rows.severity.push(batch.severity[i]);
+        rows.weight.push(batch.weight[i]);
+        rows.position.push(batch.position[i]);
+        rows.origin_bytes.push(batch.origin_bytes[i]);
+        rows.notes.push(batch.notes[i]);
+        let spans = batch.record_spans(i);
+        for (column, field) in rows.columns.iter_mut().zip(&self.columns) {
+            let span = spans[*field];
+            let missing = matches!(span.kind, Kind::Missing | Kind::Null);
+            column.push(if missing { MISSING } else { (span.start, span.end - span.start) });
+        }
+    }
+
+    #[inline(always)]
+    fn tenant(&mut self, number: u32) -> u32 {
+        match self.tenants.get(number as usize) {
+            Some(index) if *index != NOWHERE => *index,
+            _ => self.add_tenant(number),
+        }
+    }
+
+    #[cold]
+    fn add_tenant(&mut self, number: u32) -> u32 {
+        let slot = number as usize;
+        if self.tenants.len() <= slot {
+            self.tenants.resize(slot + 1, NOWHERE);
+        }
+        let index = self.frame.tenants.len() as u32;
+        self.frame.tenants.push(self.rules.tenants.name(number).as_ref().into());
+        self.tenants[slot] = index;
+        self.counts.resize(self.counts.len().max(index as usize + 1), [(0, 0); OUTCOMES]);
+        self.notes.resize(self.notes.len().max(index as usize + 1), [0; Note::ALL.len()]);
+        index
+    }
+
+    #[cold]
+    fn count_notes(&mut self, tenant: u32, notes: u16) {
+        for note in Note::ALL {
+            if notes & note.bit() != 0 {
+                self.notes[tenant as usize][note as usize] += 1;
+            }
+        }
+    }
+
+    /// Ends the part being filled: its sums become facts, its counts are written down.
+    pub fn finish_part(&mut self) {
+        if !std::mem::take(&mut self.open) {
+            return;
+        }
+        let mut facts = Vec::new();
+        let sums = std::mem::take(&mut self.sums);
+        for sum in sums.iter() {
+            let tenant = self.tenant(sum.tenant);
+            let dims: Vec<u32> = sum.dims.iter().map(|value| self.value(value)).collect();
+            for (n, quantity) in sum.quantities.iter().enumerate().filter(|(_, q)| q.events > 0) {
+                let meter = self.first_meter[sum.group] + n as u32;
+                facts.push(Fact {
+                    tenant,
+                    meter,
+                    minute: sum.minute,
+                    dims: dims.clone(),
+                    quantity: quantity.total,
+                    events: quantity.events,
+                });
+            }
+        }
+        self.sums = sums;
+        self.sums.clear();
+        let part = self.frame.parts.last_mut().expect("an open part is the last one");
+        part.facts = facts;
+        for (tenant, counts) in self.counts.iter_mut().enumerate() {
+            for (code, (records, bytes)) in counts.iter_mut().enumerate().filter(|(_, c)| c.0 > 0) {
+                let outcome = Outcome::from_code(code as u8).expect("counts have one slot per outcome");
+                part.counts.push(Count { tenant: tenant as u32, outcome, records: *records, bytes: *bytes });
+                (*records, *bytes) = (0, 0);
+            }
+        }
+        for (tenant, notes) in self.notes.iter_mut().enumerate() {
+            for note in Note::ALL {
+                let count = std::mem::take(&mut notes[note as usize]);
+                if count > 0 {
+                    part.notes.push((tenant as u32, note, count));
+                }
+            }
+        }
+        if part.from == part.to && part.rows.is_empty() && part.counts.is_empty() && part.also.is_empty() {
+            self.frame.parts.pop();
+        }
+    }
+
+    fn value(&mut self, value: &[u8]) -> u32 {
+        if let Some(index) = self.values.get(value) {
+            return *index;
+        }
+        let index = self.frame.values.len() as u32;
+        self.frame.values.push(value.into());
+        self.values.insert(value.into(), index);
+        index
+    }
+
+    /// Has nothing been added since the last frame?
+    pub fn is_empty(&self) -> bool {
+        self.frame.parts.is_empty()
+    }
+
+    /// Is it time to close, whatever the clock says?
+    pub fn is_full(&self) -> bool {
+        self.frame.rows.bytes.len() >= FRAME_ROWS_BYTES || self.read_bytes >= FRAME_READ_BYTES || self.sums.len() >= SUMS_MAX
+    }
+
+    /// Closes the frame. `received`: the wall clock, or `None` to take the newest event time instead.
+    pub fn close(&mut self, received: Option<UnixNanos>) -> Frame {
+        self.finish_part();
+        let mut frame = std::mem::take(&mut self.frame);
+        if frame.newest.0 == i64::MIN {
+            frame.newest = UnixNanos(0);
+        }
+        frame.received = received.unwrap_or(frame.newest);
+        for (step, rules_step) in self.rules.steps.iter().enumerate() {
+            let mut bytes = Vec::new();
+            rules_step.take_changes(&mut bytes);
+            if !bytes.is_empty() {
+                frame.state.push(StateChange { step: step as u32, bytes });
+            }
+        }
+        self.start_frame();
+        frame
+    }
+}

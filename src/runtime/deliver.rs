@@ -1,0 +1,105 @@
+//! Delivery: one thread per sink, from its cursor to its store.
+//!
+//! In: frames in the hub's order. Out: commits, each of which releases what the hub held for this sink. A
+//! failing store is tried again with growing pauses; nothing is skipped. Memory: what the store buffers, and
+//! for a lake the frames of one seal.
+
+use crate::env;
+use crate::sinks::{Pace, Store};
+use anyhow::Context;
+use hub::{Cursor, Next};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tracing::warn;
+
+const RETRY_MIN: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+const TICK: Duration = Duration::from_secs(1);
+
+/// What a sink's thread and the rest of the process tell each other.
+#[derive(Default)]
+pub struct SinkSignals {
+    /// SIGHUP came: files are to be opened again.
+    pub reopen: AtomicBool,
+    /// Drained or not, the sink must stop.
+    pub abandon: AtomicBool,
+    /// When it last made progress or had nothing to do, in ms since the epoch.
+    pub heartbeat: AtomicU64,
+    /// Attempts that failed.
+    pub failures: AtomicU64,
+}
+
+pub struct Delivery {
+    pub name: String,
+    pub cursor: Cursor,
+    pub store: Store,
+    pub pace: Pace,
+    pub signals: Arc<SinkSignals>,
+}
+
+impl Delivery {
+    /// Works until the hub is closed and everything in it is delivered.
+    pub fn run(mut self) -> anyhow::Result<()> {
+        let mut newest = 0;
+        let mut held_bytes = 0;
+        let mut oldest: Option<Instant> = None;
+        let mut ticked = Instant::now();
+        loop {
+            let left = oldest.map_or(TICK, |at| self.pace.interval.saturating_sub(at.elapsed())).min(TICK);
+            let next = self.cursor.next(left).with_context(|| format!("sink {}", self.name))?;
+            self.signals.heartbeat.store((env::now().0 / 1_000_000) as u64, Ordering::Relaxed);
+            let mut due = oldest.is_some_and(|at| at.elapsed() >= self.pace.interval);
+            match next {
+                Next::Frame(frame) => {
+                    self.persist("write", |store| store.write(&frame))?;
+                    newest = frame.seq;
+                    held_bytes += frame.rows.bytes.len() as u64;
+                    oldest.get_or_insert_with(Instant::now);
+                    due |= held_bytes >= self.pace.bytes;
+                }
+                Next::Idle => {}
+                Next::Pressure => due = oldest.is_some(),
+                Next::Closed => {
+                    self.persist("finish", Store::finish)?;
+                    return self.release(newest);
+                }
+            }
+            if due {
+                self.persist("commit", Store::commit)?;
+                self.release(newest)?;
+                held_bytes = 0;
+                oldest = None;
+            }
+            if self.signals.reopen.swap(false, Ordering::Relaxed) {
+                self.persist("reopen", Store::reopen)?;
+            }
+            if ticked.elapsed() >= TICK {
+                ticked = Instant::now();
+                self.persist("tick", Store::tick)?;
+            }
+        }
+    }
+
+    fn release(&mut self, newest: u64) -> anyhow::Result<()> {
+        if newest > 0 {
+            self.cursor.committed(newest).with_context(|| format!("sink {}: the hub cannot let go of delivered frames", self.name))?;
+        }
+        Ok(())
+    }
+
+    /// Tries until it works, or until the process gives up waiting for it.
+    fn persist(&mut self, what: &str, mut attempt: impl FnMut(&mut Store) -> anyhow::Result<()>) -> anyhow::Result<()> {
+        let mut pause = RETRY_MIN;
+        while let Err(error) = attempt(&mut self.store) {
+            self.signals.failures.fetch_add(1, Ordering::Relaxed);
+            warn!(sink = self.name, what, error = format!("{error:#}"), "sink failed; trying again");
+            if self.signals.abandon.load(Ordering::Relaxed) {
+                return Err(error.context(format!("sink {}: not everything was delivered; the hub keeps it", self.name)));
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(RETRY_MAX);
+        }
+        Ok(())
+    }
+}

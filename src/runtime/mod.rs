@@ -1,0 +1,282 @@
+//! The run: opens what pipelines stand on, starts lanes, sinks and the desk, and ends them in order.
+//!
+//! In: checked pipelines. Out: everything delivered, or kept in the hub for the next run, and a summary.
+//! Order of the end: sources stop, lanes hand over what they hold, hubs close, sinks drain, the lock goes.
+//! Read on in this order: `open` (hub and stores), `lane` (bytes to frames), `build` (the frame), `deliver`
+//! (frames to sinks), `control` (signals and the admin port).
+
+pub mod build;
+pub mod control;
+pub mod deliver;
+pub mod lane;
+pub mod open;
+
+use crate::config::{Loaded, Process, lanes};
+use crate::desk::Desk;
+use crate::sources::SourceConfig;
+use crate::sources::file::Finder;
+use crate::sources::streams::{Register, hash};
+use anyhow::{Context, bail};
+use control::{Control, Vitals};
+use deliver::{Delivery, SinkSignals};
+use hub::{Disk, Hub};
+use lane::{Inbox, Input, Intake, Lane, Pipeline, Signals};
+use open::{Manifest, ManifestPipeline, Opened};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tracing::{info, warn};
+
+/// How long a drain may take before the process ends with what is left in the hub.
+const DRAIN_MAX: Duration = Duration::from_secs(60);
+/// How often the memory hub's checkpoint is written.
+const CHECKPOINT: Duration = Duration::from_secs(1);
+
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Read sources to their end, drain and return.
+    pub once: bool,
+}
+
+/// A finder and the place of its source.
+struct Watch {
+    pipeline: usize,
+    intake: usize,
+    finder: Finder,
+    every: Duration,
+    next: Instant,
+}
+
+/// Runs until the sources have ended (`--once`), or a signal comes. `progress` is called now and then with the
+/// number of bytes read. Returns the desk, which still answers.
+pub fn run(loaded: &[Loaded], process: &Process, options: Options, progress: &mut dyn FnMut(u64)) -> anyhow::Result<Arc<Desk>> {
+    crate::env::raise_open_files_limit();
+    let disk = Disk::Real;
+    let data = &process.data;
+    disk.create_dir_all(data, "data folder").with_context(|| format!("cannot create the data folder {}", data.display()))?;
+    let Some(lock) = open::lock(data, Duration::from_secs(5))? else {
+        bail!("another process owns the data folder {}; stop it, or name another folder with --data", data.display());
+    };
+    write_manifest(&disk, data, loaded)?;
+    let (register, notices) = Register::open(disk.clone(), &data.join("streams.log"))?;
+    notices.iter().for_each(|notice| warn!("{notice}"));
+    let register = Arc::new(Mutex::new(register));
+
+    let mut opened = Vec::new();
+    for pipeline in loaded {
+        let one = open::open(&disk, data, &pipeline.name, &pipeline.config)?;
+        one.recovered.notices.iter().for_each(|notice| warn!(pipeline = pipeline.name, "{notice}"));
+        opened.push((pipeline.config.clone(), one));
+    }
+    let refs: Vec<_> = opened.iter().map(|(config, one)| (config.clone(), one)).collect();
+    let desk = Arc::new(Desk::new(disk, &refs));
+    drop(refs);
+
+    let signals = Arc::new(Signals::default());
+    let mut vitals = Vitals::new(Arc::clone(&signals));
+    let mut deliveries = Vec::new();
+    let mut pipelines = Vec::new();
+    let mut watches = Vec::new();
+    let mut inputs = Vec::new();
+    for (number, (_, one)) in opened.into_iter().enumerate() {
+        vitals.hubs.push((one.plan.name.clone(), Arc::clone(&one.hub)));
+        pipelines.push(split(number, one, &register, options, &mut watches, &mut inputs, &mut deliveries, &mut vitals)?);
+    }
+    let hubs: Vec<Arc<Hub>> = pipelines.iter().map(|p| Arc::clone(&p.hub)).collect();
+    let pipelines = Arc::new(pipelines);
+
+    let lane_count = if options.once { 1 } else { lanes(process) as usize };
+    let inboxes: Vec<Arc<Inbox>> = (0..lane_count).map(|_| Arc::default()).collect();
+    let has_stdin = !inputs.is_empty();
+    for (pipeline, intake, input) in inputs {
+        hand_over(&inboxes, pipeline, intake, input);
+    }
+    // With --once everything that will be read is known before the first byte is.
+    find(&mut watches, &inboxes)?;
+
+    let mut lane_threads = Vec::new();
+    for (n, inbox) in inboxes.iter().enumerate() {
+        let lane = Lane::new(Arc::clone(&pipelines), Arc::clone(inbox), Arc::clone(&signals), options.once);
+        vitals.lanes.push((format!("lane-{n}"), Arc::clone(&lane.heartbeat)));
+        lane_threads.push(lane);
+    }
+    let control = Control::start(process.admin.as_ref(), vitals, Arc::clone(&desk))?;
+    let listener = crate::desk::bind(data)?;
+    let serving = Arc::clone(&desk);
+    spawn("desk", move || serving.serve(listener))?;
+    let syncers = hubs.iter().map(|hub| spawn_syncer(Arc::clone(hub))).collect::<anyhow::Result<Vec<_>>>()?;
+    let sink_signals: Vec<Arc<SinkSignals>> = deliveries.iter().map(|d| Arc::clone(&d.signals)).collect();
+    let sinks = deliveries
+        .into_iter()
+        .map(|d| spawn_failing(&format!("sink-{}", d.name), &signals, || d.run()))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let mut lane_handles = Vec::new();
+    for (n, lane) in lane_threads.into_iter().enumerate() {
+        lane_handles.push(spawn_failing(&format!("lane-{n}"), &signals, || lane.run())?);
+    }
+    control.ready();
+    info!(pipelines = loaded.len(), lanes = lane_count, data = %data.display(), "ready");
+
+    let only_stdin = has_stdin && watches.is_empty();
+    let mut checkpointed = Instant::now();
+    loop {
+        std::thread::park_timeout(Duration::from_millis(20));
+        progress(signals.read_bytes.load(Ordering::Relaxed));
+        let ended = lane_handles.iter().all(JoinHandle::is_finished);
+        if ended || signals.stop.load(Ordering::Relaxed) || (only_stdin && signals.ended.load(Ordering::Relaxed)) {
+            break;
+        }
+        if !options.once {
+            find(&mut watches, &inboxes)?;
+        }
+        if checkpointed.elapsed() >= CHECKPOINT {
+            checkpointed = Instant::now();
+            for hub in &hubs {
+                hub.checkpoint().context("cannot write the memory hub's checkpoint")?;
+            }
+        }
+    }
+    signals.stop.store(true, Ordering::Relaxed);
+    let drained = drain(lane_handles, sinks, syncers, &hubs, &sink_signals);
+    progress(signals.read_bytes.load(Ordering::Relaxed));
+    control.stop();
+    let _ = std::fs::remove_file(data.join("weir.sock"));
+    drop(lock);
+    drained.map(|()| desk)
+}
+
+/// Ends lanes, hubs and sinks, in this order.
+fn drain(
+    lanes: Vec<JoinHandle<anyhow::Result<()>>>,
+    sinks: Vec<JoinHandle<anyhow::Result<()>>>,
+    syncers: Vec<JoinHandle<()>>,
+    hubs: &[Arc<Hub>],
+    signals: &[Arc<SinkSignals>],
+) -> anyhow::Result<()> {
+    let until = Instant::now() + DRAIN_MAX;
+    let mut result = Ok(());
+    for lane in lanes {
+        // A lane that waits for room waits for the sinks, which go on.
+        result = result.and(join(lane, until, hubs, signals));
+    }
+    hubs.iter().for_each(|hub| hub.close());
+    for syncer in syncers {
+        let _ = syncer.join();
+    }
+    for sink in sinks {
+        result = result.and(join(sink, until, hubs, signals));
+    }
+    for hub in hubs {
+        result = result.and(hub.checkpoint().context("cannot write the memory hub's checkpoint"));
+    }
+    result
+}
+
+/// Waits for a thread; when time is up, tells sinks to give up and lanes that the hub takes no more.
+fn join(handle: JoinHandle<anyhow::Result<()>>, until: Instant, hubs: &[Arc<Hub>], signals: &[Arc<SinkSignals>]) -> anyhow::Result<()> {
+    while !handle.is_finished() {
+        if Instant::now() >= until {
+            signals.iter().for_each(|s| s.abandon.store(true, Ordering::Relaxed));
+            hubs.iter().for_each(|hub| hub.close());
+            bail!("draining took longer than {} s; what is not delivered stays in the hub", DRAIN_MAX.as_secs());
+        }
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
+    handle.join().unwrap_or_else(|_| bail!("a thread panicked; its message stands above"))
+}
+
+fn write_manifest(disk: &Disk, data: &Path, loaded: &[Loaded]) -> anyhow::Result<()> {
+    let pipelines = loaded
+        .iter()
+        .map(|l| ManifestPipeline { name: l.name.clone(), config: l.config.clone(), rates: l.rates.as_ref().map(|r| r.text.clone()) })
+        .collect();
+    Manifest { pipelines }.write(disk, data)
+}
+
+/// Takes an opened pipeline apart: sinks to their threads, sources to their finders, the rest to the lanes.
+#[expect(clippy::too_many_arguments, reason = "one place where everything comes together")]
+fn split(
+    number: usize,
+    one: Opened,
+    register: &Arc<Mutex<Register>>,
+    options: Options,
+    watches: &mut Vec<Watch>,
+    inputs: &mut Vec<(usize, usize, Input)>,
+    deliveries: &mut Vec<Delivery>,
+    vitals: &mut Vitals,
+) -> anyhow::Result<Pipeline> {
+    for sink in one.sinks {
+        let signals = Arc::new(SinkSignals::default());
+        vitals.sinks.push((one.plan.name.clone(), sink.name.clone(), Arc::clone(&signals)));
+        deliveries.push(Delivery { name: sink.name, cursor: sink.cursor, store: sink.store, pace: sink.pace, signals });
+    }
+    let mut intakes = Vec::new();
+    for (n, source) in one.plan.sources.iter().enumerate() {
+        // Sources of two pipelines may share a name; their streams must not.
+        let name = format!("{}.{}", one.plan.name, source.name);
+        let known = match &source.config {
+            SourceConfig::File(file) => {
+                let finder = Finder::new(&name, file.clone(), Arc::clone(register), one.recovered.positions.clone(), options.once)?;
+                let known = finder.known();
+                watches.push(Watch { pipeline: number, intake: n, finder, every: file.scan.duration(), next: Instant::now() });
+                known
+            }
+            SourceConfig::Stdin(_) => {
+                let mut register = register.lock().expect("the register is never left half changed");
+                let entry = register.add(&name, Path::new("stdin"), 0, 0, b"", 0)?;
+                inputs.push((number, n, Input::Stdin(entry.stream())));
+                Arc::default()
+            }
+        };
+        intakes.push(Intake { format: source.format, limits: source.limits, reading: source.reading, known });
+    }
+    Ok(Pipeline { name: one.plan.name, rules: one.plan.rules, hub: one.hub, columns: one.plan.columns, intakes, cuts: one.cuts })
+}
+
+/// Looks for files where it is time to.
+fn find(watches: &mut [Watch], inboxes: &[Arc<Inbox>]) -> anyhow::Result<()> {
+    for watch in watches.iter_mut().filter(|w| w.next <= Instant::now()) {
+        for found in watch.finder.scan()? {
+            hand_over(inboxes, watch.pipeline, watch.intake, Input::File(found));
+        }
+        watch.next = Instant::now() + watch.every;
+    }
+    Ok(())
+}
+
+/// Gives a file to the lane that owns its log: a log never changes its lane.
+fn hand_over(inboxes: &[Arc<Inbox>], pipeline: usize, intake: usize, input: Input) {
+    let log = match &input {
+        Input::File(found) => found.log.as_os_str().as_bytes(),
+        Input::Stdin(_) => b"",
+    };
+    let lane = hash(&[&(pipeline as u64).to_le_bytes(), &(intake as u64).to_le_bytes(), log]) as usize % inboxes.len();
+    inboxes[lane].found.lock().expect("the inbox is never left half changed").push((pipeline, intake, input));
+}
+
+fn spawn<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> anyhow::Result<JoinHandle<T>> {
+    std::thread::Builder::new().name(name.to_string()).spawn(work).with_context(|| format!("cannot start the thread {name}"))
+}
+
+fn spawn_syncer(hub: Arc<Hub>) -> anyhow::Result<JoinHandle<()>> {
+    spawn("syncer", move || hub.run_syncer())
+}
+
+/// A thread whose failure stops the run.
+fn spawn_failing(
+    name: &str,
+    signals: &Arc<Signals>,
+    work: impl FnOnce() -> anyhow::Result<()> + Send + 'static,
+) -> anyhow::Result<JoinHandle<anyhow::Result<()>>> {
+    let signals = Arc::clone(signals);
+    spawn(name, move || {
+        let result = work();
+        if result.is_err() {
+            signals.stop.store(true, Ordering::Relaxed);
+        }
+        result
+    })
+}

@@ -1,0 +1,206 @@
+//! What a pipeline file says about sinks.
+//!
+//! The doc comments are the manual: they become the JSON Schema and the reference page. What a path template or a
+//! url may be is checked by `config`, which knows line and column.
+
+use flow::units::{ByteSize, NANOS_PER_SECOND, Span};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// One sink of kept records.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SinkConfig {
+    /// Writes records to standard output, one a line, at least once.
+    Stdout(StdoutConfig),
+    /// Appends records to files by template, exactly once, with rotation.
+    Archive(ArchiveConfig),
+    /// Stores records, usage and lineage as Parquet with a search index, exactly once.
+    Lake(LakeConfig),
+}
+
+impl SinkConfig {
+    /// The condition that selects records for this sink.
+    pub fn when(&self) -> Option<&str> {
+        match self {
+            SinkConfig::Stdout(c) => c.when.as_deref(),
+            SinkConfig::Archive(c) => c.when.as_deref(),
+            SinkConfig::Lake(c) => c.when.as_deref(),
+        }
+    }
+
+    pub fn kind(&self) -> &'static str {
+        match self {
+            SinkConfig::Stdout(_) => "stdout",
+            SinkConfig::Archive(_) => "archive",
+            SinkConfig::Lake(_) => "lake",
+        }
+    }
+}
+
+/// The `stdout` sink.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StdoutConfig {
+    /// Only records that match this condition are written. Absent: all kept ones.
+    pub when: Option<String>,
+}
+
+/// The `archive` sink.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ArchiveConfig {
+    /// Path of the file a record goes to, as in `logs/{tenant}/{service}.log`: `{tenant}` is who pays, any other name in
+    /// braces a field. Relative to `dir`; what a value may not have in a file name is replaced.
+    pub path: String,
+    /// Folder the files lie in. Absent: `archive/<sink>` in the data folder.
+    pub dir: Option<PathBuf>,
+    /// Only records that match this condition are written. Absent: all kept ones.
+    pub when: Option<String>,
+    /// When a file is closed and a new one begun. Absent: never.
+    pub rotate: Option<RotateConfig>,
+    /// How a rotated file is compressed; the file being written is always plain.
+    #[serde(default)]
+    pub compress: Compress,
+    /// When what was written becomes durable and counts as delivered.
+    #[serde(default)]
+    pub commit: CommitConfig,
+    /// Most files held open, 1 to 65536; when reached, the one written longest ago is closed.
+    #[serde(default = "open_files_max")]
+    pub open_files_max: u32,
+}
+
+/// Rotation of archive files.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RotateConfig {
+    /// A file is rotated before it would grow beyond this, at least 1KiB.
+    pub size: ByteSize,
+    /// Rotated files older than this are deleted. Absent: never.
+    pub age: Option<Span>,
+    /// Most rotated files kept of each file; the oldest are deleted. Absent: all.
+    pub backups: Option<u32>,
+}
+
+/// How rotated files are compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Compress {
+    /// Not at all.
+    #[default]
+    None,
+    /// As `.gz`, which everything reads.
+    Gzip,
+    /// As `.zst`, smaller and faster.
+    Zstd,
+}
+
+/// When a sink makes its writes durable: whichever comes first.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CommitConfig {
+    /// Longest time between two commits, at least 1ms.
+    #[serde(default = "commit_interval")]
+    pub interval: Span,
+    /// Most bytes between two commits, at least 4KiB.
+    #[serde(default = "commit_bytes")]
+    pub bytes: ByteSize,
+}
+
+impl Default for CommitConfig {
+    fn default() -> Self {
+        CommitConfig { interval: commit_interval(), bytes: commit_bytes() }
+    }
+}
+
+/// The `lake` sink.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LakeConfig {
+    /// Where the lake lies: `file:` and a folder, relative to the data folder unless it starts with `/`.
+    #[serde(default = "lake_url")]
+    pub url: String,
+    /// Only records that match this condition are stored as logs; usage and lineage always are. Absent: all kept ones.
+    pub when: Option<String>,
+    /// Fields searched by whole value, as in `service:checkout`.
+    #[serde(default = "lake_index")]
+    pub index: Vec<String>,
+    /// Fields searched by word.
+    #[serde(default = "lake_text")]
+    pub text: Vec<String>,
+    /// Fields that hold identifiers of 16 or 32 hexadecimal digits or other rare values, found through a filter in each file.
+    #[serde(default = "lake_ids")]
+    pub ids: Vec<String>,
+    /// When gathered records become files.
+    #[serde(default)]
+    pub seal: SealConfig,
+    /// Log files smaller than this get no search index: scanning them is cheaper.
+    #[serde(default = "index_bytes_min")]
+    pub index_bytes_min: ByteSize,
+    /// The hours of a tenant with fewer bytes than this in one seal share a file by day.
+    #[serde(default = "hour_bytes_min")]
+    pub hour_bytes_min: ByteSize,
+}
+
+/// When gathered records become files: whichever comes first.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SealConfig {
+    /// Bytes of records gathered, at least 64KiB.
+    #[serde(default = "seal_bytes")]
+    pub bytes: ByteSize,
+    /// Age of the oldest record gathered, at least 100ms.
+    #[serde(default = "seal_age")]
+    pub age: Span,
+}
+
+impl Default for SealConfig {
+    fn default() -> Self {
+        SealConfig { bytes: seal_bytes(), age: seal_age() }
+    }
+}
+
+fn open_files_max() -> u32 {
+    256
+}
+
+fn commit_interval() -> Span {
+    Span(NANOS_PER_SECOND)
+}
+
+fn commit_bytes() -> ByteSize {
+    ByteSize(16 << 20)
+}
+
+fn lake_url() -> String {
+    "file:lake".into()
+}
+
+fn lake_index() -> Vec<String> {
+    ["service", "model", "level"].map(String::from).to_vec()
+}
+
+fn lake_text() -> Vec<String> {
+    vec!["msg".into()]
+}
+
+fn lake_ids() -> Vec<String> {
+    ["trace_id", "span_id", "request_id"].map(String::from).to_vec()
+}
+
+fn index_bytes_min() -> ByteSize {
+    ByteSize(1 << 20)
+}
+
+fn hour_bytes_min() -> ByteSize {
+    ByteSize(8 << 20)
+}
+
+fn seal_bytes() -> ByteSize {
+    ByteSize(32 << 20)
+}
+
+fn seal_age() -> Span {
+    Span(30 * NANOS_PER_SECOND)
+}

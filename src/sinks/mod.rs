@@ -1,0 +1,121 @@
+//! Sinks: where kept rows go. Each has a thread, a cursor into its hub, and a store with its own positions.
+
+pub mod archive;
+pub mod config;
+pub mod stdout;
+
+pub use config::*;
+
+use crate::plan::{SinkKind, SinkPlan};
+use anyhow::Context;
+use flow::event::StreamId;
+use hub::{Disk, Frame};
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A sink's store, opened and recovered.
+pub enum Store {
+    Stdout(stdout::Stdout),
+    Archive(Box<archive::Archive>),
+    Lake { lake: Box<lake::Lake>, held: Vec<Arc<Frame>> },
+}
+
+/// When a sink makes its writes durable: whichever comes first.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    pub interval: Duration,
+    pub bytes: u64,
+}
+
+impl Store {
+    /// Opens a store; `name` is `PIPELINE.SINK`.
+    pub fn open(disk: &Disk, data: &Path, name: &str, plan: &SinkPlan) -> anyhow::Result<(Store, Pace)> {
+        let context = || format!("sink {name}");
+        Ok(match &plan.kind {
+            SinkKind::Stdout => {
+                let path = data.join("cursors").join(format!("{name}.json"));
+                let pace = Pace { interval: Duration::from_millis(200), bytes: 1 << 20 };
+                (Store::Stdout(stdout::Stdout::open(disk.clone(), &path).with_context(context)?), pace)
+            }
+            SinkKind::Archive { settings, columns, commit } => {
+                let archive = archive::Archive::open(disk.clone(), (**settings).clone(), columns.clone()).with_context(context)?;
+                (Store::Archive(Box::new(archive)), Pace { interval: commit.interval.duration(), bytes: commit.bytes.0 })
+            }
+            SinkKind::Lake { root, options, seal } => {
+                let lake = lake::Lake::open(disk.clone(), root, options.clone()).with_context(context)?;
+                let pace = Pace { interval: seal.age.duration(), bytes: seal.bytes.0 };
+                (Store::Lake { lake: Box::new(lake), held: Vec::new() }, pace)
+            }
+        })
+    }
+
+    /// Stream by stream, how far the store has it.
+    pub fn positions(&self) -> HashMap<StreamId, u64> {
+        match self {
+            Store::Stdout(stdout) => stdout.positions(),
+            Store::Archive(archive) => archive.positions(),
+            Store::Lake { lake, .. } => lake.positions(),
+        }
+    }
+
+    /// Takes a frame. What the store has already is passed over.
+    pub fn write(&mut self, frame: &Arc<Frame>) -> anyhow::Result<()> {
+        match self {
+            Store::Stdout(stdout) => stdout.write(frame),
+            Store::Archive(archive) => archive.write(frame),
+            Store::Lake { held, .. } => {
+                held.push(Arc::clone(frame));
+                Ok(())
+            }
+        }
+    }
+
+    /// Makes everything taken durable, together with the positions.
+    pub fn commit(&mut self) -> anyhow::Result<()> {
+        match self {
+            Store::Stdout(stdout) => stdout.commit(),
+            Store::Archive(archive) => archive.commit(),
+            Store::Lake { lake, held } => {
+                if let Some(sealed) = lake.seal(held)? {
+                    tracing::info!(
+                        commit = sealed.number,
+                        files = sealed.files,
+                        rows = sealed.rows,
+                        raw_bytes = sealed.raw_bytes,
+                        parquet_bytes = sealed.parquet_bytes,
+                        index_bytes = sealed.index_bytes,
+                        "sealed"
+                    );
+                }
+                held.clear();
+                Ok(())
+            }
+        }
+    }
+
+    /// About once a second: looks after files that others renamed or removed.
+    pub fn tick(&mut self) -> anyhow::Result<()> {
+        match self {
+            Store::Archive(archive) => archive.tick(),
+            Store::Stdout(_) | Store::Lake { .. } => Ok(()),
+        }
+    }
+
+    /// SIGHUP: files are closed and opened again by name.
+    pub fn reopen(&mut self) -> anyhow::Result<()> {
+        match self {
+            Store::Archive(archive) => archive.reopen(),
+            Store::Stdout(_) | Store::Lake { .. } => Ok(()),
+        }
+    }
+
+    /// The run ends: what may be left for later is done now.
+    pub fn finish(&mut self) -> anyhow::Result<()> {
+        match self {
+            Store::Archive(archive) => archive.finish(),
+            Store::Stdout(_) | Store::Lake { .. } => self.commit(),
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! The `stdout` sink: kept rows on standard output, one a line.
+//!
+//! In: frames. Out: lines, at least once: the position is written after the lines are, so a crash in between
+//! writes some lines again. Memory: one frame's worth of buffered bytes.
+
+use anyhow::Context;
+use flow::event::StreamId;
+use hub::{Disk, Frame};
+use std::collections::{BTreeMap, HashMap};
+use std::io::{BufWriter, Stdout as StdStdout, Write};
+use std::path::{Path, PathBuf};
+
+pub struct Stdout {
+    disk: Disk,
+    path: PathBuf,
+    out: BufWriter<StdStdout>,
+    positions: HashMap<StreamId, u64>,
+}
+
+impl Stdout {
+    /// `path`: where the position is kept.
+    pub fn open(disk: Disk, path: &Path) -> anyhow::Result<Stdout> {
+        let folder = path.parent().expect("the file lies in the data folder");
+        disk.create_dir_all(folder, "cursor folder").with_context(|| format!("cannot create {}", folder.display()))?;
+        let mut positions = HashMap::new();
+        if disk.exists(path)? {
+            let text = disk.read(path).with_context(|| format!("cannot read {}", path.display()))?;
+            let kept: BTreeMap<u64, u64> = serde_json::from_slice(&text)
+                .with_context(|| format!("{} is damaged; remove it to write everything the hub still holds again", path.display()))?;
+            positions.extend(kept.into_iter().map(|(stream, done)| (StreamId(stream), done)));
+        }
+        Ok(Stdout { disk, path: path.to_path_buf(), out: BufWriter::with_capacity(64 << 10, std::io::stdout()), positions })
+    }
+
+    pub fn positions(&self) -> HashMap<StreamId, u64> {
+        self.positions.clone()
+    }
+
+    pub fn write(&mut self, frame: &Frame) -> anyhow::Result<()> {
+        for part in &frame.parts {
+            let done = self.positions.entry(part.stream).or_default();
+            if part.to <= *done {
+                continue;
+            }
+            for row in part.rows.clone() {
+                self.out.write_all(frame.rows.row(row as usize)).and_then(|()| self.out.write_all(b"\n")).context("standard output")?;
+            }
+            *done = part.to;
+        }
+        Ok(())
+    }
+
+    pub fn commit(&mut self) -> anyhow::Result<()> {
+        self.out.flush().context("standard output")?;
+        let kept: BTreeMap<u64, u64> = self.positions.iter().map(|(stream, done)| (stream.0, *done)).collect();
+        let tmp = self.path.with_extension("tmp");
+        let mut file = self.disk.create_or_truncate(&tmp)?;
+        file.append(&serde_json::to_vec(&kept).expect("numbers are plain data"))?;
+        file.sync("cursor")?;
+        self.disk.rename(&tmp, &self.path, "cursor rename")?;
+        self.disk.sync_dir(self.path.parent().expect("the file lies in the data folder"), "cursor folder")?;
+        Ok(())
+    }
+}

@@ -1,0 +1,111 @@
+//! The admin port: alive, ready, metrics that equal the ledger.
+
+use crate::harness::{Place, Running, wait_until};
+use crate::input::platform;
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+const PIPELINE: &str = r#"
+sources: { in: { file: { include: ["$DIR/in/*.log"], scan: 20ms } } }
+tenancy: { from: [tenant] }
+steps: [{ sample: { levels: { debug: none } } }]
+sinks: { files: { archive: { path: "{tenant}/lines.log", commit: { interval: 20ms } } }, store: { lake: { seal: { age: 1h } } } }
+admin: { listen: "127.0.0.1:0" }
+"#;
+
+/// The address that the program says it listens on.
+fn address(running: &Running) -> String {
+    let mut found = None;
+    wait_until("the admin port is open", || {
+        let said = running.stderr();
+        let at = said
+            .find("127.0.0.1:")
+            .map(|at| said[at..].chars().take_while(|c| c.is_ascii_digit() || *c == '.' || *c == ':').collect::<String>());
+        found = at.filter(|_| said.ends_with('\n'));
+        found.is_some()
+    });
+    found.expect("just found")
+}
+
+/// Status and body.
+fn get(address: &str, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("answered");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+    let status = head.split(' ').nth(1).expect("a status").parse().expect("a number");
+    (status, body.to_string())
+}
+
+/// Sums over all labels but those asked for: `sum(page, "weir_kept_records_total", "tenant=\"a\"")`.
+fn sum(page: &str, name: &str, label: &str) -> i64 {
+    let ours = page.lines().filter(|line| line.starts_with(name) && line[name.len()..].starts_with(['{', ' ']) && line.contains(label));
+    ours.map(|line| line.rsplit(' ').next().expect("a value").parse::<f64>().expect("a number") as i64).sum()
+}
+
+#[test]
+fn the_admin_port_tells_alive_ready_and_counts_that_equal_the_ledger() {
+    let place = Place::new();
+    place.pipeline(PIPELINE);
+    place.append("in/a.log", platform(41, 1000).concat() + "no json\n");
+    let mut running = place.start();
+    let ledger = place.wait_ledger(&mut running, "all received and archived", |l| l.received() == 1001 && l.sink("files", "buffered") == 0);
+    let address = address(&running);
+    assert_eq!(get(&address, "/livez").0, 200);
+    assert_eq!(get(&address, "/readyz").0, 200);
+    assert_eq!(get(&address, "/no-such-page").0, 404);
+    let (status, page) = get(&address, "/metrics");
+    assert_eq!(status, 200);
+    assert_eq!(sum(&page, "weir_received_records_total", ""), 1001, "{page}");
+    assert_eq!(sum(&page, "weir_kept_records_total", "") as u64, ledger.kept());
+    assert_eq!(sum(&page, "weir_dropped_records_total", "reason=\"sampled\"") as u64, ledger.dropped()["sampled"]);
+    assert_eq!(sum(&page, "weir_delivered_records_total", "sink=\"files\"") as u64, ledger.kept());
+    assert_eq!(sum(&page, "weir_delivered_records_total", "sink=\"store\""), 0);
+    assert_eq!(sum(&page, "weir_buffered_records", "sink=\"store\"") as u64, ledger.kept());
+    assert_eq!(sum(&page, "weir_noted_records_total", "note=\"not_json\""), 1);
+    assert_eq!(sum(&page, "weir_law_residual", ""), 0);
+    assert!(page.contains("weir_law_residual"), "{page}");
+    assert!(sum(&page, "weir_sink_oldest_undelivered_milliseconds", "sink=\"store\"") > 0, "{page}");
+    assert!(page.lines().any(|l| l.starts_with("weir_received_bytes_total")), "{page}");
+    let by_tenant = |tenant: &str| sum(&page, "weir_kept_records_total", &format!("tenant=\"{tenant}\"")) as u64;
+    let counts: BTreeMap<String, u64> = ledger.kept_by_tenant();
+    assert!(counts.len() == 9, "{counts:?}");
+    for (tenant, records) in counts {
+        assert_eq!(by_tenant(&tenant), records, "{tenant}");
+    }
+    running.stop();
+}
+
+#[test]
+fn tenants_on_the_metrics_page_are_bounded_and_nothing_is_left_out_of_the_sums() {
+    let place = Place::new();
+    place.pipeline(PIPELINE);
+    let lines: String =
+        (0..3000).map(|n| format!("{{\"ts\":\"2026-11-23T03:00:00Z\",\"tenant\":\"t{}\",\"level\":\"info\"}}\n", n % 1000)).collect();
+    place.append("in/a.log", lines);
+    let mut running = place.start();
+    place.wait_received(&mut running, 3000);
+    let (_, page) = get(&address(&running), "/metrics");
+    assert_eq!(sum(&page, "weir_received_records_total", ""), 3000);
+    let series = page.lines().filter(|line| line.starts_with("weir_received_records_total{")).count();
+    assert!(series <= 300, "{series} series for 1000 tenants");
+    running.stop();
+}
+
+#[test]
+fn a_draining_program_is_not_ready() {
+    let place = Place::new();
+    // Standard output that nobody reads keeps the drain waiting.
+    place.pipeline(&PIPELINE.replace("sinks: {", "sinks: { out: { stdout: {} },").replace("sinks:", "hub: { journal: {} }\nsinks:"));
+    place.append("in/a.log", platform(42, 3000).concat());
+    let mut command = crate::harness::weir();
+    command.arg("run").arg(place.path("pipeline.yaml")).arg("--data").arg(place.data()).stdout(std::process::Stdio::piped());
+    let mut running = Running::spawn(command);
+    let address = address(&running);
+    place.wait_ledger(&mut running, "records that nobody takes", |l| l.received() == 3000 && l.sink("out", "buffered") > 0);
+    assert_eq!(get(&address, "/readyz").0, 200);
+    running.signal_answered(rustix::process::Signal::TERM);
+    assert_eq!(get(&address, "/readyz").0, 503);
+}

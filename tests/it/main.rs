@@ -1,0 +1,21 @@
+//! Whole-product tests: the real program, temporary folders, loopback only; each test's name is a promise.
+//!
+//! `harness` runs the program, `input` makes its input and says what must come of it, `stores` reads what it wrote without
+//! its help. Nothing sleeps for a result: `wait_until` asks for something observable, with a limit that only a bug reaches.
+
+#![deny(unsafe_code)]
+
+mod harness;
+mod input;
+mod stores;
+
+mod admin;
+mod bad_input;
+mod check;
+mod crash;
+mod cri;
+mod follow;
+mod quickstart;
+mod recount;
+mod search;
+mod tidy;

@@ -1,0 +1,131 @@
+//! Search gives exactly the original bytes of what matches, sealed or not, while the program runs and after.
+
+use crate::harness::{Place, root, skip, works};
+use crate::input::{assert_same_lines, platform, select};
+use crate::stores::commits;
+use std::process::Command;
+
+/// Keeps everything; a seal at 1 MiB and not before.
+const PIPELINE: &str = r#"
+sources: { in: { file: { include: ["$DIR/in/*.log"] } } }
+tenancy: { from: [tenant] }
+sinks: { store: { lake: { seal: { bytes: 1MiB, age: 1h }, index_bytes_min: 16KiB } } }
+"#;
+
+#[test]
+fn search_finds_sealed_and_unsealed_lines_while_the_run_goes_on() {
+    let place = Place::new();
+    place.pipeline(PIPELINE);
+    let lines = platform(11, 5400);
+    let (first, second) = lines.split_at(3400);
+    assert!(first.concat().len() > 1 << 20 && second.concat().len() > 600_000, "half of it must lie on either side of a seal");
+    place.append("in/a.log", first.concat());
+    let mut running = place.start();
+    let lake = place.data().join("lake");
+    place.wait_ledger(&mut running, "the first half sealed", |ledger| commits(&lake) > 0 && ledger.received() == 3400);
+    place.append("in/a.log", second.concat());
+    let ledger = place.wait_received(&mut running, 5400);
+    let check = || {
+        let errors = select(&lines, |r| r["level"] == "error" && r["tenant"] == "acme-search");
+        assert!(errors.len() > 50);
+        assert_same_lines("errors of acme-search", &place.search("level:error AND tenant:acme-search"), &errors);
+        assert_same_lines("everything", &place.search(""), &select(&lines, |_| true));
+        for n in [0, 1500, 3399, 3400, 5399] {
+            let id = format!("{:016x}{n:016x}", 11);
+            let want = [lines[n].trim_end().as_bytes().to_vec()];
+            assert_same_lines("a trace", &place.search(&format!("trace_id:{id}")), &want);
+            assert_same_lines("a trace by its bare id", &place.search(&id), &want);
+        }
+        assert_same_lines(
+            "words of a message",
+            &place.search("\"out of memory\" -level:info"),
+            &select(&lines, |r| r["msg"].as_str().unwrap().contains("out of memory") && r["level"] != "info"),
+        );
+        assert_same_lines(
+            "a comparison",
+            &place.search("latency_ms:>8000 status:500"),
+            &select(&lines, |r| r["latency_ms"].as_f64().unwrap() > 8000.0 && r["status"] == 500),
+        );
+        assert_eq!(place.search("trace_id:00000000000000000000000000000000").len(), 0);
+    };
+    check();
+    let after = place.ledger();
+    for (when, ledger) in [("before", &ledger), ("after", &after)] {
+        let (sealed, waiting) = (ledger.sink("store", "delivered"), ledger.sink("store", "buffered"));
+        assert!(sealed >= 2000 && waiting >= 2000, "{when} the search {sealed} were sealed and {waiting} not");
+    }
+    running.stop();
+    check();
+    place.ledger().assert_settled();
+}
+
+#[test]
+fn search_gives_the_bytes_that_jq_finds() {
+    let test = "search::search_gives_the_bytes_that_jq_finds";
+    if !works("jq", &["--version"]) {
+        return skip(test, "needs jq");
+    }
+    let place = Place::new();
+    let lines = platform(12, 2000);
+    let input = place.write("in/a.log", lines.concat());
+    place.pipeline(PIPELINE);
+    place.once();
+    let program = ". as $line | fromjson | select(.level == \"error\" and .tenant == \"acme-search\") | $line";
+    let jq = Command::new("jq").args(["-R", "-r", program]).arg(&input).output().expect("jq starts");
+    assert!(jq.status.success(), "{}", String::from_utf8_lossy(&jq.stderr));
+    let want = crate::harness::lines(&jq.stdout);
+    assert!(want.len() > 20);
+    assert_same_lines("jq's lines", &place.search("level:error AND tenant:acme-search"), &want);
+}
+
+#[test]
+fn search_reads_loose_files_by_the_same_query() {
+    let place = Place::new();
+    let lines = platform(13, 300);
+    place.pipeline(PIPELINE);
+    let plain = place.write("loose.jsonl", lines.concat());
+    let path = |name: &str| place.path(name).to_str().expect("text").to_string();
+    let packed = zstd::encode_all(lines.concat().as_bytes(), 3).expect("compressed");
+    place.write("loose.jsonl.zst", packed);
+    let want = select(&lines, |r| r["level"] == "error" && r["tenant"] == "acme-search");
+    for name in [plain.to_str().expect("text").to_string(), path("loose.jsonl.zst")] {
+        let done = place.run(&["search", "level:error AND tenant:acme-search", "--json", "--limit", "1000000", &name]).good();
+        assert_same_lines(&name, &crate::harness::lines(&done.stdout), &want);
+    }
+}
+
+#[test]
+fn search_is_limited_by_tenant_time_and_number() {
+    let place = Place::new();
+    let lines = platform(14, 1000);
+    place.write("in/a.log", lines.concat());
+    place.pipeline(PIPELINE);
+    place.once();
+    let found = |args: &[&str]| crate::harness::lines(&place.run(&[&["search", "level:warn", "--json"], args].concat()).good().stdout);
+    assert_same_lines(
+        "tenant",
+        &found(&["--tenant", "fjord-bank", "--limit", "1000"]),
+        &select(&lines, |r| r["level"] == "warn" && r["tenant"] == "fjord-bank"),
+    );
+    let (from, to) = ("2026-11-24T00:00:00Z", "2026-11-25T00:00:00Z");
+    let want = select(&lines, |r| r["level"] == "warn" && (from..to).contains(&r["ts"].as_str().unwrap()));
+    assert!(want.len() > 5);
+    assert_same_lines("time", &found(&["--since", from, "--until", to, "--limit", "1000"]), &want);
+    assert_eq!(found(&["--limit", "3"]).len(), 3);
+}
+
+#[test]
+fn a_wrong_query_shows_where_and_exits_2() {
+    let place = Place::new();
+    place.write("in/a.log", platform(15, 10).concat());
+    place.pipeline(PIPELINE);
+    place.once();
+    let done = place.run(&["search", "level:(error OR"]).exits(2);
+    assert!(done.stderr.contains('^'), "no caret:\n{}", done.stderr);
+    let nowhere = crate::harness::finish({
+        let mut command = crate::harness::weir();
+        command.args(["search", "x", "--data"]).arg(root().join("no-such-folder"));
+        command
+    });
+    assert_ne!(nowhere.code, Some(0), "a data folder that is not there was searched");
+}
