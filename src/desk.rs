@@ -68,7 +68,7 @@ pub struct HitLine {
     pub len: usize,
 }
 
-/// One usage fact on the wire: text where a tenant or a value is text, else bytes are lost on purpose nowhere.
+/// One usage fact on the wire. Tenants and values are bytes and stay bytes.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct FactLine {
     tenant: Vec<u8>,
@@ -107,7 +107,7 @@ impl Desk {
                 match &sink.kind {
                     SinkKind::Lake { root, .. } => lakes.push((sink.name.clone(), root.clone())),
                     SinkKind::Archive { settings, .. } => archives.push((sink.name.clone(), (**settings).clone())),
-                    SinkKind::Stdout => {}
+                    SinkKind::Stdout | SinkKind::Blackhole => {}
                 }
             }
             DeskPipeline { name: opened.plan.name.clone(), config: config.clone(), hub: Arc::clone(&opened.hub), lakes, archives }
@@ -225,10 +225,6 @@ impl Desk {
             }
         }
         Ok(())
-    }
-
-    pub fn ledgers(&self) -> Vec<(String, Ledger)> {
-        self.pipelines.iter().map(|p| (p.name.clone(), p.hub.ledger())).collect()
     }
 
     /// The law of every pipeline. `recount`: count stored rows again, from the files.

@@ -8,11 +8,6 @@ pub fn now() -> UnixNanos {
     UnixNanos(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }
 
-/// Processors this process may use: the cgroup's quota where there is one, not the host's count.
-pub fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
-}
-
 /// Resident memory of this process in bytes; `None` where the system does not tell.
 pub fn resident_bytes() -> Option<u64> {
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;

@@ -44,7 +44,8 @@ impl Page {
 
 /// The page as text.
 pub fn render(vitals: &Vitals) -> String {
-    let page = Page(Registry::new());
+    let registry = Registry::new_custom(None, Some(vitals.labels.clone())).expect("a registry without a prefix");
+    let page = Page(registry);
     let ledgers: Vec<(&str, Ledger)> = vitals.hubs.iter().map(|(name, hub)| (name.as_str(), hub.ledger())).collect();
     add_flow(&page, &ledgers);
     add_sinks(&page, &ledgers);

@@ -47,6 +47,7 @@ pub struct SinkPlan {
 
 pub enum SinkKind {
     Stdout,
+    Blackhole,
     Archive { settings: Box<Settings>, columns: Vec<usize>, commit: sinks::CommitConfig },
     Lake { root: std::path::PathBuf, options: lake::Options, seal: sinks::SealConfig },
 }
@@ -208,6 +209,7 @@ fn compile_sinks(pipeline: &str, config: &Config, data: &Path, fields: &mut Fiel
     for (name, sink) in &config.sinks {
         let kind = match sink {
             SinkConfig::Stdout(_) => SinkKind::Stdout,
+            SinkConfig::Blackhole(_) => SinkKind::Blackhole,
             SinkConfig::Archive(archive) => compile_archive(pipeline, name, archive, data, fields, &mut columns)?,
             SinkConfig::Lake(lake) => compile_lake(config, lake, data)?,
         };

@@ -11,7 +11,7 @@ use flow::event::{Reason, ReasonClass};
 use flow::step::{Metered, Policy, SampleConfig, StepConfig};
 use flow::units::ByteSize;
 use serde::Serialize;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -239,8 +239,9 @@ fn describe_hub(hub: &HubConfig) -> String {
 }
 
 fn describe_sink(sink: &SinkConfig) -> String {
-    let mut text = match sink {
+    match sink {
         SinkConfig::Stdout(_) => "stdout, at least once".to_string(),
+        SinkConfig::Blackhole(_) => "blackhole, nothing is written".to_string(),
         SinkConfig::Archive(archive) => {
             format!("archive of files {}, exactly once, durable every {}", archive.path, archive.commit.interval)
         }
@@ -253,11 +254,7 @@ fn describe_sink(sink: &SinkConfig) -> String {
             list(&lake.text),
             list(&lake.ids)
         ),
-    };
-    if let Some(when) = sink.when() {
-        let _ = write!(text, ", only if {when}");
     }
-    text
 }
 
 fn notes(loaded: &Loaded) -> Vec<String> {

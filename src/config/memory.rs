@@ -75,7 +75,7 @@ fn source_need(component: String, config: &SourceConfig) -> Need {
 
 fn sink_need(component: String, config: &SinkConfig) -> Need {
     match config {
-        SinkConfig::Stdout(_) => Need::new(component, MIB / 4, MIB),
+        SinkConfig::Stdout(_) | SinkConfig::Blackhole(_) => Need::new(component, MIB / 4, MIB),
         SinkConfig::Archive(archive) => {
             Need::new(component, MIB, 2 * MIB + u64::from(archive.open_files_max) * ARCHIVE_FILE_BYTES + COMPRESS_BYTES)
         }
@@ -95,7 +95,7 @@ pub fn disk(config: &Config) -> Vec<String> {
     }
     for (name, sink) in &config.sinks {
         match sink {
-            SinkConfig::Stdout(_) => {}
+            SinkConfig::Stdout(_) | SinkConfig::Blackhole(_) => {}
             SinkConfig::Archive(archive) => lines.push(match &archive.rotate {
                 Some(rotate) => match rotate.backups {
                     Some(backups) => format!("sink {name}: each file at most {} and {backups} rotated ones", rotate.size),

@@ -28,7 +28,7 @@ pub struct Config {
     pub memory: ByteSize,
     /// Lanes, each a thread that takes records from source to hub, 1 to 256. Absent: one for each available core. `--once` uses one.
     pub lanes: Option<u32>,
-    /// Labels of everything this process ships, by name.
+    /// Labels put on every metric of the admin port, by name: letters, digits and `_`.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
     /// Where records come from, by name: letters, digits, `-` and `_`.

@@ -107,9 +107,12 @@ impl Rules<'_> {
             );
         }
         for (name, value) in &config.labels {
-            if name.is_empty() || name.len() > NAME_BYTES_MAX || value.len() > 1024 || name.chars().any(char::is_control) {
-                let message =
-                    format!("is no label; a label has a name of 1 to {NAME_BYTES_MAX} bytes and a value of at most 1024; shorten it");
+            let starts_well = name.starts_with(|c: char| c.is_ascii_alphabetic());
+            let is_name = starts_well && name.len() <= NAME_BYTES_MAX && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+            if !is_name || value.len() > 1024 {
+                let message = format!(
+                    "is no label; a name is a letter, then letters, digits and `_`, at most {NAME_BYTES_MAX}, a value has at most 1024 bytes; write node_pool"
+                );
                 self.at_key(&root.key("labels").key(name), message);
             }
         }
@@ -187,7 +190,6 @@ impl Rules<'_> {
 
     fn join(&mut self, at: &Path, join: &JoinConfig) {
         self.size(&at.key("bytes_max"), join.bytes_max, KIB, 64 * MIB);
-        self.span(&at.key("age"), join.age, 1_000_000, 3_600 * NANOS_PER_SECOND);
     }
 
     fn size(&mut self, at: &Path, size: ByteSize, min: u64, max: u64) {
@@ -435,11 +437,8 @@ impl Rules<'_> {
 
     fn sink(&mut self, at: &Path, sink: &SinkConfig) {
         let at = at.key(sink.kind());
-        if let Some(when) = sink.when() {
-            self.condition(&at.key("when"), when);
-        }
         match sink {
-            SinkConfig::Stdout(_) => {}
+            SinkConfig::Stdout(_) | SinkConfig::Blackhole(_) => {}
             SinkConfig::Archive(archive) => self.archive(&at, archive),
             SinkConfig::Lake(lake) => self.lake(&at, lake),
         }
@@ -503,7 +502,7 @@ impl Rules<'_> {
         let mut folders: BTreeMap<String, &str> = BTreeMap::new();
         for (name, sink) in sinks {
             let (folder, key) = match sink {
-                SinkConfig::Stdout(_) => ("-".to_string(), None),
+                SinkConfig::Stdout(_) | SinkConfig::Blackhole(_) => ("-".to_string(), None),
                 SinkConfig::Archive(archive) => match &archive.dir {
                     Some(dir) => (dir.to_string_lossy().trim_end_matches('/').to_string(), Some("dir")),
                     None => continue,

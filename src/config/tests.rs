@@ -9,7 +9,7 @@ memory: 256MiB
 lanes: 2
 labels: { env: "${STAGE}", price: "$$5", port: 80 }
 sources:
-  pods: { file: { include: ["tests/data/quickstart/*.ndjson"], exclude: [], format: cri, start: end, join: { age: 5s } } }
+  pods: { file: { include: ["tests/data/quickstart/*.ndjson"], exclude: [], format: cri, start: end, join: { bytes_max: 2MiB } } }
   in: { stdin: { format: json } }
 tenancy: { from: [tenant, kubernetes.labels.tenant], unknown: unassigned, tenants_max: 100 }
 fields: { time: [ts, time], message: [msg] }
@@ -175,7 +175,7 @@ fn unknown_keys_and_words_say_what_was_meant() {
         error: a.yaml:23:10: sinks.out: `stdouts` is not known here
           23 |   out: { stdouts: {} }
              |          ^^^^^^^
-          one of: stdout, archive, lake
+          one of: stdout, blackhole, archive, lake
           help: did you mean `stdout`?
     "#]],
     );
@@ -207,7 +207,7 @@ fn unknown_keys_and_words_say_what_was_meant() {
         error: a.yaml:25:22: sinks.store: only one choice can stand here, this is a second one
           25 |   store: { lake: {}, stdout: {} }
              |                      ^^^^^^
-          one of: stdout, archive, lake
+          one of: stdout, blackhole, archive, lake
           help: give each an entry of its own
     "#]],
     );
@@ -261,7 +261,7 @@ fn missing_keys_are_told_where_they_lack() {
         error: a.yaml:23:8: sinks.out: a choice is missing
           23 |   out: {}
              |        ^
-          one of: stdout, archive, lake
+          one of: stdout, blackhole, archive, lake
     "#]],
     );
     check(
@@ -650,7 +650,7 @@ fn yaml_itself_is_checked() {
 fn an_alias_is_its_value_at_each_place() {
     check_with(
         "  out:",
-        "  out: { stdout: &o { when: 'true' } }",
+        "  out: { stdout: &o {} }",
         expect![[r#"
         fine
     "#]],

@@ -32,11 +32,20 @@ pub struct Vitals {
     /// Pipeline, sink, signals.
     pub sinks: Vec<(String, String, Arc<SinkSignals>)>,
     pub ready: AtomicBool,
+    /// On every metric.
+    pub labels: std::collections::HashMap<String, String>,
 }
 
 impl Vitals {
     pub fn new(signals: Arc<Signals>) -> Vitals {
-        Vitals { signals, hubs: Vec::new(), lanes: Vec::new(), sinks: Vec::new(), ready: AtomicBool::new(false) }
+        Vitals {
+            signals,
+            hubs: Vec::new(),
+            lanes: Vec::new(),
+            sinks: Vec::new(),
+            ready: AtomicBool::new(false),
+            labels: Default::default(),
+        }
     }
 
     /// Components that have work and do not move.

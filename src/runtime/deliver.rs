@@ -94,6 +94,9 @@ impl Delivery {
         while let Err(error) = attempt(&mut self.store) {
             self.signals.failures.fetch_add(1, Ordering::Relaxed);
             warn!(sink = self.name, what, error = format!("{error:#}"), "sink failed; trying again");
+            if self.store.is_failed() {
+                return Err(error.context(format!("sink {}: the disk failed; a restart recovers from the last commit", self.name)));
+            }
             if self.signals.abandon.load(Ordering::Relaxed) {
                 return Err(error.context(format!("sink {}: not everything was delivered; the hub keeps it", self.name)));
             }

@@ -81,7 +81,8 @@ pub fn run(loaded: &[Loaded], process: &Process, options: Options, progress: &mu
     let mut pipelines = Vec::new();
     let mut watches = Vec::new();
     let mut inputs = Vec::new();
-    for (number, (_, one)) in opened.into_iter().enumerate() {
+    for (number, (config, one)) in opened.into_iter().enumerate() {
+        vitals.labels.extend(config.labels);
         vitals.hubs.push((one.plan.name.clone(), Arc::clone(&one.hub)));
         pipelines.push(split(number, one, &register, options, &mut watches, &mut inputs, &mut deliveries, &mut vitals)?);
     }

@@ -14,6 +14,8 @@ use std::path::PathBuf;
 pub enum SinkConfig {
     /// Writes records to standard output, one a line, at least once.
     Stdout(StdoutConfig),
+    /// Takes records and forgets them: for measuring, and for pipelines of which only the bill is wanted.
+    Blackhole(BlackholeConfig),
     /// Appends records to files by template, exactly once, with rotation.
     Archive(ArchiveConfig),
     /// Stores records, usage and lineage as Parquet with a search index, exactly once.
@@ -21,18 +23,10 @@ pub enum SinkConfig {
 }
 
 impl SinkConfig {
-    /// The condition that selects records for this sink.
-    pub fn when(&self) -> Option<&str> {
-        match self {
-            SinkConfig::Stdout(c) => c.when.as_deref(),
-            SinkConfig::Archive(c) => c.when.as_deref(),
-            SinkConfig::Lake(c) => c.when.as_deref(),
-        }
-    }
-
     pub fn kind(&self) -> &'static str {
         match self {
             SinkConfig::Stdout(_) => "stdout",
+            SinkConfig::Blackhole(_) => "blackhole",
             SinkConfig::Archive(_) => "archive",
             SinkConfig::Lake(_) => "lake",
         }
@@ -42,10 +36,12 @@ impl SinkConfig {
 /// The `stdout` sink.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct StdoutConfig {
-    /// Only records that match this condition are written. Absent: all kept ones.
-    pub when: Option<String>,
-}
+pub struct StdoutConfig {}
+
+/// The `blackhole` sink.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BlackholeConfig {}
 
 /// The `archive` sink.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -56,8 +52,6 @@ pub struct ArchiveConfig {
     pub path: String,
     /// Folder the files lie in. Absent: `archive/<sink>` in the data folder.
     pub dir: Option<PathBuf>,
-    /// Only records that match this condition are written. Absent: all kept ones.
-    pub when: Option<String>,
     /// When a file is closed and a new one begun. Absent: never.
     pub rotate: Option<RotateConfig>,
     /// How a rotated file is compressed; the file being written is always plain.
@@ -121,8 +115,6 @@ pub struct LakeConfig {
     /// Where the lake lies: `file:` and a folder, relative to the data folder unless it starts with `/`.
     #[serde(default = "lake_url")]
     pub url: String,
-    /// Only records that match this condition are stored as logs; usage and lineage always are. Absent: all kept ones.
-    pub when: Option<String>,
     /// Fields searched by whole value, as in `service:checkout`.
     #[serde(default = "lake_index")]
     pub index: Vec<String>,

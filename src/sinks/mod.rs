@@ -34,10 +34,15 @@ impl Store {
     pub fn open(disk: &Disk, data: &Path, name: &str, plan: &SinkPlan) -> anyhow::Result<(Store, Pace)> {
         let context = || format!("sink {name}");
         Ok(match &plan.kind {
-            SinkKind::Stdout => {
+            SinkKind::Stdout | SinkKind::Blackhole => {
                 let path = data.join("cursors").join(format!("{name}.json"));
                 let pace = Pace { interval: Duration::from_millis(200), bytes: 1 << 20 };
-                (Store::Stdout(stdout::Stdout::open(disk.clone(), &path).with_context(context)?), pace)
+                (
+                    Store::Stdout(
+                        stdout::Stdout::open(disk.clone(), &path, matches!(plan.kind, SinkKind::Blackhole)).with_context(context)?,
+                    ),
+                    pace,
+                )
             }
             SinkKind::Archive { settings, columns, commit } => {
                 let archive = archive::Archive::open(disk.clone(), (**settings).clone(), columns.clone()).with_context(context)?;
@@ -111,10 +116,22 @@ impl Store {
         }
     }
 
+    /// A failed fsync leaves it open what is on disk: the store must be opened anew, and recover.
+    pub fn is_failed(&self) -> bool {
+        match self {
+            Store::Archive(archive) => archive.is_failed(),
+            Store::Stdout(_) | Store::Lake { .. } => false,
+        }
+    }
+
     /// The run ends: what may be left for later is done now.
     pub fn finish(&mut self) -> anyhow::Result<()> {
         match self {
-            Store::Archive(archive) => archive.finish(),
+            Store::Archive(archive) => {
+                archive.finish()?;
+                tracing::info!(stats = ?archive.stats(), "archive closed");
+                Ok(())
+            }
             Store::Stdout(_) | Store::Lake { .. } => self.commit(),
         }
     }

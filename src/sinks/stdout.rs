@@ -1,4 +1,4 @@
-//! The `stdout` sink: kept rows on standard output, one a line.
+//! The `stdout` sink: kept rows on standard output, one a line; and `blackhole`, which writes nothing.
 //!
 //! In: frames. Out: lines, at least once: the position is written after the lines are, so a crash in between
 //! writes some lines again. Memory: one frame's worth of buffered bytes.
@@ -13,13 +13,14 @@ use std::path::{Path, PathBuf};
 pub struct Stdout {
     disk: Disk,
     path: PathBuf,
+    silent: bool,
     out: BufWriter<StdStdout>,
     positions: HashMap<StreamId, u64>,
 }
 
 impl Stdout {
-    /// `path`: where the position is kept.
-    pub fn open(disk: Disk, path: &Path) -> anyhow::Result<Stdout> {
+    /// `path`: where the position is kept; `silent`: nothing is written but that.
+    pub fn open(disk: Disk, path: &Path, silent: bool) -> anyhow::Result<Stdout> {
         let folder = path.parent().expect("the file lies in the data folder");
         disk.create_dir_all(folder, "cursor folder").with_context(|| format!("cannot create {}", folder.display()))?;
         let mut positions = HashMap::new();
@@ -29,7 +30,7 @@ impl Stdout {
                 .with_context(|| format!("{} is damaged; remove it to write everything the hub still holds again", path.display()))?;
             positions.extend(kept.into_iter().map(|(stream, done)| (StreamId(stream), done)));
         }
-        Ok(Stdout { disk, path: path.to_path_buf(), out: BufWriter::with_capacity(64 << 10, std::io::stdout()), positions })
+        Ok(Stdout { disk, path: path.to_path_buf(), silent, out: BufWriter::with_capacity(64 << 10, std::io::stdout()), positions })
     }
 
     pub fn positions(&self) -> HashMap<StreamId, u64> {
@@ -42,7 +43,7 @@ impl Stdout {
             if part.to <= *done {
                 continue;
             }
-            for row in part.rows.clone() {
+            for row in part.rows.clone().filter(|_| !self.silent) {
                 self.out.write_all(frame.rows.row(row as usize)).and_then(|()| self.out.write_all(b"\n")).context("standard output")?;
             }
             *done = part.to;

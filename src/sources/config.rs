@@ -96,17 +96,14 @@ pub struct FileConfig {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JoinConfig {
-    /// Longest joined record, 1KiB to 64MiB; a longer one is cut and counted.
+    /// Longest joined record, 1KiB to 64MiB; at this size what was joined is a record noted as `partial`, and the rest another one.
     #[serde(default = "line_bytes_max")]
     pub bytes_max: ByteSize,
-    /// How long to wait for the last part; then the record is taken as it is and noted as `partial`.
-    #[serde(default = "join_age")]
-    pub age: Span,
 }
 
 impl Default for JoinConfig {
     fn default() -> Self {
-        JoinConfig { bytes_max: line_bytes_max(), age: join_age() }
+        JoinConfig { bytes_max: line_bytes_max() }
     }
 }
 
@@ -137,8 +134,4 @@ fn line_bytes_max() -> ByteSize {
 
 fn scan() -> Span {
     Span(100_000_000)
-}
-
-fn join_age() -> Span {
-    Span(30 * flow::units::NANOS_PER_SECOND)
 }

@@ -118,8 +118,8 @@ rates: rates.yaml
 #[test]
 fn the_bill_is_exact_over_many_files_and_seals() {
     let place = Place::new();
-    let lines: Vec<String> = (1..=5).flat_map(|seed| platform(seed, 700)).collect();
-    for (n, part) in lines.chunks(700).enumerate() {
+    let lines: Vec<String> = (1..=5).flat_map(|seed| platform(seed, 4000)).collect();
+    for (n, part) in lines.chunks(4000).enumerate() {
         place.write(&format!("in/{n}.log"), part.concat());
     }
     place.pipeline(OTHER);

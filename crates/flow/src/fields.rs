@@ -89,7 +89,7 @@ pub struct Shape {
 }
 
 const NONE: u8 = u8::MAX;
-const BUCKETS: usize = 64;
+const BUCKETS: usize = 256;
 
 /// The fields that somebody asks for, by path. At most [`FIELDS_MAX`].
 ///
@@ -112,6 +112,8 @@ struct Node {
 #[derive(Debug)]
 struct Entry {
     key: Box<[u8]>,
+    /// The key's first eight bytes, zeros behind its end: most comparisons end here.
+    head: u64,
     field: u8,
     child: u8,
     /// Next entry of the bucket.
@@ -121,11 +123,20 @@ struct Entry {
 }
 
 /// Spreads keys by length, first and last byte: enough to tell most keys from the few that are asked for.
+#[inline(always)]
 fn bucket(key: &[u8]) -> usize {
-    match key {
-        [] => 0,
-        [first, .., last] => (key.len() * 7 + *first as usize * 3 + *last as usize) % BUCKETS,
-        [only] => (7 + *only as usize * 4) % BUCKETS,
+    match (key.first(), key.last()) {
+        (Some(first), Some(last)) => (key.len() * 31 + *first as usize * 5 + *last as usize * 17) % BUCKETS,
+        _ => 0,
+    }
+}
+
+/// The first eight bytes of a key, zeros behind its end.
+#[inline(always)]
+fn head(key: &[u8]) -> u64 {
+    match key.first_chunk::<8>() {
+        Some(bytes) => u64::from_le_bytes(*bytes),
+        None => key.iter().rev().fold(0, |head, byte| head << 8 | u64::from(*byte)),
     }
 }
 
@@ -134,11 +145,16 @@ impl Node {
         Node { heads: [NONE; BUCKETS], entries: Vec::new() }
     }
 
+    #[inline(always)]
     fn find(&self, key: &[u8]) -> u8 {
         let mut at = self.heads[bucket(key)];
+        if at == NONE {
+            return NONE;
+        }
+        let head = head(key);
         while at != NONE {
             let entry = &self.entries[at as usize];
-            if *entry.key == *key {
+            if entry.head == head && entry.key.len() == key.len() && (key.len() <= 8 || entry.key[8..] == key[8..]) {
                 return at;
             }
             at = entry.next;
@@ -152,9 +168,9 @@ impl Node {
             return found as usize;
         }
         let at = self.entries.len();
-        let head = &mut self.heads[bucket(key)];
-        self.entries.push(Entry { key: key.into(), field: NONE, child: NONE, next: *head, covers: 0 });
-        *head = at as u8;
+        let slot = &mut self.heads[bucket(key)];
+        self.entries.push(Entry { key: key.into(), head: head(key), field: NONE, child: NONE, next: *slot, covers: 0 });
+        *slot = at as u8;
         at
     }
 }
@@ -216,6 +232,8 @@ pub struct Scanner {
     index: Vec<u32>,
     /// A key with escapes, unescaped.
     key: Vec<u8>,
+    /// Open containers: kept between lines so that nobody fills it anew.
+    stack: Vec<Open>,
     level: Level,
 }
 
@@ -254,7 +272,7 @@ impl Scanner {
 
     /// For tests and benches: the same spans come out at every level.
     pub fn with_level(fields: Arc<FieldSet>, level: Level) -> Scanner {
-        Scanner { fields, index: vec![0; 1024], key: Vec::new(), level }
+        Scanner { fields, index: vec![0; 1024], key: Vec::new(), stack: Vec::with_capacity(DEPTH_MAX), level }
     }
 
     /// Finds the fields in one line (no newline inside).
@@ -269,13 +287,14 @@ impl Scanner {
             shape.malformed = Some(Malformed::NotJson);
             return shape;
         }
-        let fields = Arc::clone(&self.fields);
+        self.stack.clear();
         let mut walk = Walk {
             line,
             index: &self.index,
-            fields: &fields,
+            fields: &self.fields,
             spans,
             key: &mut self.key,
+            stack: &mut self.stack,
             backslash: traits.backslash,
             seen: 0,
             duplicates: 0,
@@ -499,6 +518,7 @@ struct Walk<'a> {
     fields: &'a FieldSet,
     spans: &'a mut [Span],
     key: &'a mut Vec<u8>,
+    stack: &'a mut Vec<Open>,
     backslash: bool,
     seen: u64,
     duplicates: u64,
@@ -519,9 +539,7 @@ impl Walk<'_> {
     /// Walks from the first brace to the last; `Ok` if the line is exactly one JSON object.
     fn object(&mut self) -> Result<(), Malformed> {
         const BAD: Result<(), Malformed> = Err(Malformed::NotJson);
-        let mut stack = [Open { object: true, node: 0, field: NONE, start: 0 }; DEPTH_MAX];
-        let mut depth = 0;
-        let mut here = stack[0];
+        let mut here = Open { object: true, node: 0, field: NONE, start: 0 };
         let mut at = 1;
         let open = self.index[0] as usize;
         if self.byte(open) != b'{' || !self.blank(0, open) {
@@ -569,11 +587,10 @@ impl Walk<'_> {
                         if !self.blank(prev, value) {
                             return BAD;
                         }
-                        if depth + 1 >= DEPTH_MAX {
+                        if self.stack.len() + 1 >= DEPTH_MAX {
                             return Err(Malformed::TooDeep);
                         }
-                        stack[depth] = here;
-                        depth += 1;
+                        self.stack.push(here);
                         let object = byte == b'{';
                         here = Open { object, node: if object { child } else { NONE }, field, start: value as u32 };
                         at += 1;
@@ -607,12 +624,11 @@ impl Walk<'_> {
                     _ => return BAD,
                 }
                 self.set(here.field, here.start as usize, end + 1, if here.object { Kind::Object } else { Kind::Array });
-                if depth == 0 {
+                let Some(outer) = self.stack.pop() else {
                     let rest_is_blank = self.index[at] as usize == self.line.len() && self.blank(prev, self.line.len());
                     return if rest_is_blank { Ok(()) } else { BAD };
-                }
-                depth -= 1;
-                here = stack[depth];
+                };
+                here = outer;
             }
             first = false;
         }
