@@ -338,11 +338,11 @@ pub fn ask(data: &Path, question: &Question) -> anyhow::Result<Answer> {
     if let Some(answer) = ask_socket(data, question)? {
         return Ok(answer);
     }
+    let manifest = Manifest::read(data)?;
     let Some(_lock) = open::lock(data, LOCK_PATIENCE)? else {
         // A process that started meanwhile has bound its socket by now.
         return ask_socket(data, question)?.with_context(|| format!("another process owns {} and does not answer", data.display()));
     };
-    let manifest = Manifest::read(data)?;
     let disk = Disk::Real;
     let mut opened = Vec::new();
     for pipeline in manifest.pipelines {

@@ -7,6 +7,7 @@
 mod cli;
 mod config;
 mod desk;
+mod durable;
 mod env;
 mod metrics;
 mod plan;

@@ -14,7 +14,7 @@ use flow::decode::{Format, Limits};
 use flow::fields::{FIELDS_MAX, FieldSet};
 use flow::meter::{Group, METERS_PER_GROUP_MAX, Meter, Meters};
 use flow::pipeline::{Reading, Rules};
-use flow::step::sample::{LEVELS, Policy as Sampling};
+use flow::step::sample::{LEVELS, Policy as Sampling, key_hash};
 use flow::step::{Clock, Filter, FilterConfig, MeterConfig, Metered, Policy, Sample, SampleConfig, Step, StepConfig};
 use flow::tenancy::Tenants;
 use std::path::Path;
@@ -82,7 +82,7 @@ pub fn compile(name: &str, config: &Config, data: &Path) -> anyhow::Result<Plan>
     let tenant = fields.numbers(&config.tenancy.from);
     let time = fields.numbers(&config.fields.time);
     let level = fields.numbers(&config.fields.level);
-    let steps = compile_steps(config, &mut fields)?;
+    let (steps, step_ids) = compile_steps(config, &mut fields)?;
     let meters = compile_meters(config, &mut fields)?;
     let (columns, sinks) = compile_sinks(name, config, data, &mut fields)?;
     anyhow::ensure!(
@@ -91,7 +91,8 @@ pub fn compile(name: &str, config: &Config, data: &Path) -> anyhow::Result<Plan>
         fields.0.len()
     );
     let tenants = Tenants::new(&config.tenancy.unknown, config.tenancy.tenants_max as usize);
-    let rules = Rules { fields: Arc::new(FieldSet::new(&fields.0)), time, level, tenant, tenants: Arc::new(tenants), steps, meters };
+    let rules =
+        Rules { fields: Arc::new(FieldSet::new(&fields.0)), time, level, tenant, tenants: Arc::new(tenants), steps, step_ids, meters };
     let sources = config.sources.iter().map(|(name, source)| compile_source(name, source)).collect();
     Ok(Plan { name: name.to_string(), rules: Arc::new(rules), columns, sources, sinks })
 }
@@ -115,9 +116,19 @@ fn compile_source(name: &str, source: &SourceConfig) -> SourcePlan {
     }
 }
 
-fn compile_steps(config: &Config, fields: &mut Fields) -> anyhow::Result<Vec<Step>> {
+/// The steps that decide, and a name for each: a hash of its config and of how many like it came before.
+fn compile_steps(config: &Config, fields: &mut Fields) -> anyhow::Result<(Vec<Step>, Vec<u32>)> {
     let mut steps = Vec::new();
+    let mut ids: Vec<u32> = Vec::new();
     for step in &config.steps {
+        let text = serde_json::to_vec(step).context("a step cannot be written as JSON")?;
+        let mut id = key_hash(&text) as u32;
+        while ids.contains(&id) {
+            id = id.wrapping_add(1);
+        }
+        if !matches!(step, StepConfig::Meter(_)) {
+            ids.push(id);
+        }
         match step {
             StepConfig::Drop(filter) => steps.push(compile_filter(filter, true, fields)?),
             StepConfig::Keep(filter) => steps.push(compile_filter(filter, false, fields)?),
@@ -126,7 +137,12 @@ fn compile_steps(config: &Config, fields: &mut Fields) -> anyhow::Result<Vec<Ste
             StepConfig::Meter(_) => {}
         }
     }
-    Ok(steps)
+    Ok((steps, ids))
+}
+
+/// Names the fields that frames carry for routing: a hash of their names, in order.
+pub fn routes(names: &[&str]) -> u64 {
+    key_hash(names.join("\0").as_bytes())
 }
 
 fn compile_filter(filter: &FilterConfig, drops: bool, fields: &mut Fields) -> anyhow::Result<Step> {

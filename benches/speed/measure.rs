@@ -37,7 +37,11 @@ pub fn run(scratch: &Path, env: &[(&str, &Path)], command: &[&OsStr]) -> anyhow:
 }
 
 /// What a warm-up and `runs` runs cost, cheapest first. `before` is done before each of them and costs nothing.
-pub fn repeat(runs: usize, mut before: impl FnMut() -> anyhow::Result<()>, mut run: impl FnMut() -> anyhow::Result<Cost>) -> anyhow::Result<Vec<Cost>> {
+pub fn repeat(
+    runs: usize,
+    mut before: impl FnMut() -> anyhow::Result<()>,
+    mut run: impl FnMut() -> anyhow::Result<Cost>,
+) -> anyhow::Result<Vec<Cost>> {
     let mut costs = Vec::new();
     for n in 0..=runs {
         before()?;

@@ -323,7 +323,7 @@ impl Maker {
         framed.clear();
         let stamp = Stamp(self.time_ns + 1_000);
         let stream = if self.time_ns & 15 == 0 { "stderr" } else { "stdout" };
-        // Not in the middle of a character: a runtime splits anywhere, but then at 16 KiB.
+        // A runtime counts bytes, and so may split in the middle of a character.
         let half = if self.random.below(20) == 0 { line.len() / 2 } else { 0 };
         if half > 0 {
             write!(framed, "{stamp} {stream} P ").expect("a vector takes what is written");

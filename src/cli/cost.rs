@@ -3,13 +3,14 @@
 //! In: usage facts of a data folder and a rate card. Out: a table, or JSON with every hour's usage and every
 //! charge. Quantities are as metered, before sampling; money is text with twelve digits, never a float.
 
-use super::{Mistake, table};
+use super::{Mistake, say, table};
 use crate::config;
 use crate::desk::{self, FactLine, Question};
 use crate::runtime::open::Manifest;
 use bill::{Dim, Report};
 use flow::event::UsageFact;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -24,14 +25,30 @@ pub fn run(data: &Path, card: Option<&Path>, by: &[String], json: bool) -> anyho
         facts.push(serde_json::from_str::<FactLine>(&line)?.fact()?);
     }
     let rating = bill::rate(&card, &facts);
-    let by: Vec<Dim> = by.iter().map(|name| Dim::parse(name)).collect();
+    let by = read_dims(by, &facts)?;
     let report = bill::report(&rating, &by)?;
     if json {
-        println!("{}", serde_json::to_string_pretty(&full_json(&rating, &report))?);
+        say(&format!("{}\n", serde_json::to_string_pretty(&full_json(&rating, &report))?))?;
     } else {
-        print!("{}", text(&rating, &report));
+        say(&text(&rating, &report))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What to group by: one of ours, or a dimension that some meter has.
+fn read_dims(names: &[String], facts: &[UsageFact]) -> anyhow::Result<Vec<Dim>> {
+    let known: BTreeSet<&str> = facts.iter().flat_map(|f| &f.dims).map(|d| d.0.as_str()).collect();
+    let mut by = Vec::new();
+    for name in names {
+        let dim = Dim::parse(name);
+        if matches!(dim, Dim::Field(_)) && !known.contains(name.as_str()) && !facts.is_empty() {
+            let dims: Vec<&str> = known.iter().copied().collect();
+            let message = format!("nothing was metered by {name:?}; group by tenant, meter, sku, hour, day or {}", dims.join(", "));
+            return Err(Mistake(message).into());
+        }
+        by.push(dim);
+    }
+    Ok(by)
 }
 
 /// The card named, else the one that the pipeline ran with.
@@ -186,7 +203,8 @@ fn text(rating: &bill::Rating, report: &Report) -> String {
             )
             .collect();
         cells.push(usage.join(", "));
-        cells.push(row.cost.to_string());
+        let is_unpriced = row.cost == bill::Money::ZERO && row.quantities.values().any(|q| q.unpriced > 0);
+        cells.push(if is_unpriced { "no price".into() } else { row.cost.to_string() });
         rows.push(cells);
     }
     let mut out = table(&rows, left);

@@ -3,7 +3,7 @@
 //! In: a data folder. Out: what was received, kept and dropped, and what each sink has of it; the residual is 0
 //! when every record and byte is accounted for. Exit 1 if it is not.
 
-use crate::cli::table;
+use crate::cli::{say, table};
 use crate::desk::{self, Question};
 use anyhow::Context;
 use flow::event::Note;
@@ -85,33 +85,38 @@ pub fn run(data: &Path, recount: bool, json: bool) -> anyhow::Result<ExitCode> {
     let text = answer.line()?.context("the answer is empty")?;
     let ledger: Value = serde_json::from_str(&text)?;
     if json {
-        println!("{}", serde_json::to_string_pretty(&ledger)?);
+        say(&format!("{}\n", serde_json::to_string_pretty(&ledger)?))?;
     } else {
-        print(&ledger);
+        say(&show(&ledger))?;
     }
     let recounted = ledger["pipelines"].as_object().into_iter().flatten().flat_map(|(_, p)| p["recount"].as_object().into_iter().flatten());
     let lost = recounted.filter(|(_, sink)| sink["retention"] != json!(true)).any(|(_, sink)| sink["difference"].as_u64() != Some(0));
     Ok(ExitCode::from(u8::from(ledger["residual"].as_i64() != Some(0) || lost)))
 }
 
-fn print(ledger: &Value) {
+fn show(ledger: &Value) -> String {
+    let mut out = String::new();
     let several = ledger["pipelines"].as_object().is_some_and(|p| p.len() > 1);
     for (name, pipeline) in ledger["pipelines"].as_object().into_iter().flatten() {
         if several {
-            println!("pipeline {name}");
+            out.push_str(&format!("pipeline {name}\n"));
         }
-        print!("{}", table(&rows(pipeline), 1));
+        out.push_str(&table(&rows(pipeline), 1));
         for (sink, totals) in pipeline["sinks"].as_object().into_iter().flatten() {
-            println!("sink {sink}: {} delivered, {} buffered", totals["delivered"]["records"], totals["buffered"]["records"]);
+            out.push_str(&format!(
+                "sink {sink}: {} delivered, {} buffered\n",
+                totals["delivered"]["records"], totals["buffered"]["records"]
+            ));
         }
         for (sink, count) in pipeline["recount"].as_object().into_iter().flatten() {
-            println!("recount of {sink}: difference {}", count["difference"]);
+            out.push_str(&format!("recount of {sink}: difference {}\n", count["difference"]));
         }
         for (note, count) in pipeline["notes"].as_object().into_iter().flatten() {
-            println!("noted: {note} {count}");
+            out.push_str(&format!("noted: {note} {count}\n"));
         }
     }
-    println!("residual {}", ledger["residual"]);
+    out.push_str(&format!("residual {}\n", ledger["residual"]));
+    out
 }
 
 /// Tenant, received, kept, then a column for each reason that occurred.

@@ -3,7 +3,7 @@
 //! In: the OpenLineage events of a data folder and the name of a dataset, model, service or report. Out: a tree,
 //! or JSON with nodes and edges and the hours in which each edge was seen.
 
-use super::{Mistake, search::read_time};
+use super::{Mistake, say, search::read_time};
 use crate::desk::{self, Question};
 use lake::lineage::Graph;
 use std::path::Path;
@@ -28,9 +28,9 @@ pub fn run(data: &Path, direction: Direction, node: &str, as_of: Option<&str>, j
     };
     let reach = reach.map_err(|e| Mistake(e.to_string()))?;
     if json {
-        println!("{}", serde_json::to_string_pretty(&reach.json())?);
+        say(&format!("{}\n", serde_json::to_string_pretty(&reach.json())?))?;
     } else {
-        print!("{}", reach.tree());
+        say(&reach.tree())?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -11,6 +11,7 @@ pub mod schema;
 pub mod search;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -161,8 +162,9 @@ pub fn main() -> ExitCode {
         Verb::Ledger { data, recount, json } => ledger::run(&data, recount, json),
         Verb::Schema { which } => return schema::run(which),
         Verb::Completion { shell } => {
-            clap_complete::generate(shell, &mut Args::command(), "weir", &mut std::io::stdout());
-            return ExitCode::SUCCESS;
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Args::command(), "weir", &mut script);
+            say(&String::from_utf8_lossy(&script)).map(|()| ExitCode::SUCCESS)
         }
     };
     result.unwrap_or_else(|error| {
@@ -185,6 +187,12 @@ impl std::fmt::Display for Mistake {
 }
 
 impl std::error::Error for Mistake {}
+
+/// Writes to standard output. An error when nobody reads it any more, which `main` takes for the end.
+pub fn say(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    Ok(out.write_all(text.as_bytes()).and_then(|()| out.flush())?)
+}
 
 /// Lays rows out in columns: the first `left` columns to the left, numbers to the right.
 pub fn table(rows: &[Vec<String>], left: usize) -> String {

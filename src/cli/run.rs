@@ -3,11 +3,12 @@
 //! In: pipeline files. Out: the exit code and, after the run, a summary: what came in, what was kept, what was
 //! dropped and why, the bill by tenant, what to try next. Progress is shown on a terminal only.
 
-use super::{cost, ledger, table};
+use super::{cost, ledger, say, table};
 use crate::config;
 use crate::desk::Desk;
 use crate::env;
 use crate::runtime;
+use crate::sinks::SinkConfig;
 use crate::sources::SourceConfig;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
@@ -38,10 +39,12 @@ pub fn run(files: &[PathBuf], options: Options) -> anyhow::Result<ExitCode> {
     let cards = loaded.iter().filter_map(|l| l.rates.as_ref()).map(|r| &r.card).next();
     let summary = summarise(&desk, cards)?;
     if options.json {
-        println!("{}", serde_json::to_string(&summary)?);
+        say(&format!("{}\n", serde_json::to_string(&summary)?))?;
     } else if options.once && !options.quiet {
-        // The sink may be standard output: what people read goes beside it.
-        eprint!("{}", show(&summary, &process.data));
+        let text = show(&summary, &process.data);
+        // Where records go to standard output, what people read goes beside it.
+        let stdout_is_taken = loaded.iter().flat_map(|l| l.config.sinks.values()).any(|s| matches!(s, SinkConfig::Stdout(_)));
+        if stdout_is_taken { eprint!("{text}") } else { say(&text)? }
     }
     Ok(ExitCode::from(u8::from(summary["residual"] != json!(0))))
 }

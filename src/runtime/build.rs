@@ -11,7 +11,7 @@ use flow::fields::Kind;
 use flow::meter::{SUMS_MAX, Sums};
 use flow::pipeline::Rules;
 use flow::units::UnixNanos;
-use hub::frame::{Count, Fact, Frame, Meter, Part, Resumed, StateChange};
+use hub::frame::{Count, Fact, Frame, MISSING, Meter, Part, Resumed, StateChange};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -20,14 +20,12 @@ pub const FRAME_ROWS_BYTES: usize = 1 << 20;
 /// Bytes read after which a frame closes, however little of them is kept: bounds what a crash decides anew.
 pub const FRAME_READ_BYTES: u64 = 16 << 20;
 
-/// Where a row has no such field.
-const MISSING: (u32, u32) = (u32::MAX, u32::MAX);
-
 /// The frame that a lane is filling.
 pub struct Builder {
     rules: Arc<Rules>,
     /// Fields that sinks route by, in the order of `Rows::columns`.
     columns: Vec<usize>,
+    routes: u64,
     /// First meter of each group in `Frame::meters`.
     first_meter: Vec<u32>,
     meters: Vec<Meter>,
@@ -66,7 +64,9 @@ impl Builder {
                 meters.push(Meter { name: meter.name.clone(), unit: meter.unit.clone(), dims, lineage: meter.lineage });
             }
         }
+        let names: Vec<&str> = columns.iter().map(|c| rules.fields.paths()[*c].as_str()).collect();
         let mut builder = Builder {
+            routes: crate::plan::routes(&names),
             rules,
             columns,
             first_meter,
@@ -85,7 +85,7 @@ impl Builder {
     }
 
     fn start_frame(&mut self) {
-        self.frame = Frame { meters: self.meters.clone(), newest: UnixNanos(i64::MIN), ..Frame::default() };
+        self.frame = Frame { meters: self.meters.clone(), newest: UnixNanos(i64::MIN), routes: self.routes, ..Frame::default() };
         self.frame.rows.columns = vec![Vec::new(); self.columns.len()];
         self.tenants.clear();
         self.values.clear();
@@ -156,7 +156,7 @@ impl Builder {
         for (column, field) in rows.columns.iter_mut().zip(&self.columns) {
             let span = spans[*field];
             let missing = matches!(span.kind, Kind::Missing | Kind::Null);
-            column.push(if missing { MISSING } else { (span.start, span.end - span.start) });
+            column.push(if missing { (MISSING, MISSING) } else { (span.start, span.end - span.start) });
         }
     }
 
@@ -269,7 +269,7 @@ impl Builder {
             let mut bytes = Vec::new();
             rules_step.take_changes(&mut bytes);
             if !bytes.is_empty() {
-                frame.state.push(StateChange { step: step as u32, bytes });
+                frame.state.push(StateChange { step: self.rules.step_ids[step], bytes });
             }
         }
         self.start_frame();

@@ -212,7 +212,12 @@ fn split(
     for sink in one.sinks {
         let signals = Arc::new(SinkSignals::default());
         vitals.sinks.push((one.plan.name.clone(), sink.name.clone(), Arc::clone(&signals)));
-        deliveries.push(Delivery { name: sink.name, cursor: sink.cursor, store: sink.store, pace: sink.pace, signals });
+        let mut pace = sink.pace;
+        if options.once {
+            // Only sizes may decide when stores commit: the clock must not show in them.
+            pace.interval = Duration::MAX;
+        }
+        deliveries.push(Delivery { name: sink.name, cursor: sink.cursor, store: sink.store, pace, signals });
     }
     let mut intakes = Vec::new();
     for (n, source) in one.plan.sources.iter().enumerate() {

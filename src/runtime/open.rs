@@ -61,13 +61,8 @@ const MANIFEST: &str = "manifest.json";
 
 impl Manifest {
     pub fn write(&self, disk: &Disk, data: &Path) -> anyhow::Result<()> {
-        let (path, tmp) = (data.join(MANIFEST), data.join("manifest.tmp"));
         let text = serde_json::to_vec_pretty(self).context("the config cannot be written as JSON")?;
-        let mut file = disk.create_or_truncate(&tmp)?;
-        file.append(&text)?;
-        file.sync("manifest")?;
-        disk.rename(&tmp, &path, "manifest rename")?;
-        disk.sync_dir(data, "manifest folder").with_context(|| format!("cannot write {}", path.display()))
+        crate::durable::replace(disk, &data.join(MANIFEST), &text)
     }
 
     pub fn read(data: &Path) -> anyhow::Result<Manifest> {
@@ -123,7 +118,8 @@ pub fn open(disk: &Disk, data: &Path, name: &str, config: &Config) -> anyhow::Re
     let mut sinks = Vec::new();
     let mut cuts: HashMap<StreamId, Vec<u64>> = HashMap::new();
     for sink in &plan.sinks {
-        let (store, pace) = Store::open(disk, data, &format!("{name}.{}", sink.name), sink)?;
+        let routes: Vec<String> = plan.columns.iter().map(|c| plan.rules.fields.paths()[*c].clone()).collect();
+        let (store, pace) = Store::open(disk, data, &format!("{name}.{}", sink.name), sink, routes)?;
         let positions = store.positions();
         for (stream, done) in &positions {
             cuts.entry(*stream).or_default().push(*done);
@@ -135,8 +131,9 @@ pub fn open(disk: &Disk, data: &Path, name: &str, config: &Config) -> anyhow::Re
         cuts.dedup();
     }
     for change in &recovered.state {
-        if let Some(step) = plan.rules.steps.get(change.step as usize) {
-            step.restore(&change.bytes);
+        // A step whose config changed starts anew.
+        if let Some(step) = plan.rules.step_ids.iter().position(|id| *id == change.step) {
+            plan.rules.steps[step].restore(&change.bytes);
         }
     }
     Ok(Opened { plan, hub, recovered, sinks, cuts })

@@ -50,7 +50,7 @@ pub struct ArchiveConfig {
     /// Path of the file a record goes to, as in `logs/{tenant}/{service}.log`: `{tenant}` is who pays, any other name in
     /// braces a field. Relative to `dir`; what a value may not have in a file name is replaced.
     pub path: String,
-    /// Folder the files lie in. Absent: `archive/<sink>` in the data folder.
+    /// Folder the files lie in, relative to the working directory. Absent: `archive/<pipeline>.<sink>/files` in the data folder.
     pub dir: Option<PathBuf>,
     /// When a file is closed and a new one begun. Absent: never.
     pub rotate: Option<RotateConfig>,

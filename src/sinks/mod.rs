@@ -9,6 +9,8 @@ pub use config::*;
 use crate::plan::{SinkKind, SinkPlan};
 use anyhow::Context;
 use flow::event::StreamId;
+use flow::fields::{FieldSet, Kind, Scanner, Span};
+use hub::frame::MISSING;
 use hub::{Disk, Frame};
 use std::collections::HashMap;
 use std::path::Path;
@@ -18,7 +20,7 @@ use std::time::Duration;
 /// A sink's store, opened and recovered.
 pub enum Store {
     Stdout(stdout::Stdout),
-    Archive(Box<archive::Archive>),
+    Archive { archive: Box<archive::Archive>, router: Router },
     Lake { lake: Box<lake::Lake>, held: Vec<Arc<Frame>> },
 }
 
@@ -30,8 +32,8 @@ pub struct Pace {
 }
 
 impl Store {
-    /// Opens a store; `name` is `PIPELINE.SINK`.
-    pub fn open(disk: &Disk, data: &Path, name: &str, plan: &SinkPlan) -> anyhow::Result<(Store, Pace)> {
+    /// Opens a store; `name` is `PIPELINE.SINK`, `routes` names the fields that frames carry for routing.
+    pub fn open(disk: &Disk, data: &Path, name: &str, plan: &SinkPlan, routes: Vec<String>) -> anyhow::Result<(Store, Pace)> {
         let context = || format!("sink {name}");
         Ok(match &plan.kind {
             SinkKind::Stdout | SinkKind::Blackhole => {
@@ -46,7 +48,8 @@ impl Store {
             }
             SinkKind::Archive { settings, columns, commit } => {
                 let archive = archive::Archive::open(disk.clone(), (**settings).clone(), columns.clone()).with_context(context)?;
-                (Store::Archive(Box::new(archive)), Pace { interval: commit.interval.duration(), bytes: commit.bytes.0 })
+                let store = Store::Archive { archive: Box::new(archive), router: Router::new(routes) };
+                (store, Pace { interval: commit.interval.duration(), bytes: commit.bytes.0 })
             }
             SinkKind::Lake { root, options, seal } => {
                 let lake = lake::Lake::open(disk.clone(), root, options.clone()).with_context(context)?;
@@ -60,7 +63,7 @@ impl Store {
     pub fn positions(&self) -> HashMap<StreamId, u64> {
         match self {
             Store::Stdout(stdout) => stdout.positions(),
-            Store::Archive(archive) => archive.positions(),
+            Store::Archive { archive, .. } => archive.positions(),
             Store::Lake { lake, .. } => lake.positions(),
         }
     }
@@ -69,7 +72,10 @@ impl Store {
     pub fn write(&mut self, frame: &Arc<Frame>) -> anyhow::Result<()> {
         match self {
             Store::Stdout(stdout) => stdout.write(frame),
-            Store::Archive(archive) => archive.write(frame),
+            Store::Archive { archive, router } => match router.reroute(frame) {
+                Some(frame) => archive.write(&frame),
+                None => archive.write(frame),
+            },
             Store::Lake { held, .. } => {
                 held.push(Arc::clone(frame));
                 Ok(())
@@ -81,7 +87,7 @@ impl Store {
     pub fn commit(&mut self) -> anyhow::Result<()> {
         match self {
             Store::Stdout(stdout) => stdout.commit(),
-            Store::Archive(archive) => archive.commit(),
+            Store::Archive { archive, .. } => archive.commit(),
             Store::Lake { lake, held } => {
                 if let Some(sealed) = lake.seal(held)? {
                     tracing::info!(
@@ -103,7 +109,7 @@ impl Store {
     /// About once a second: looks after files that others renamed or removed.
     pub fn tick(&mut self) -> anyhow::Result<()> {
         match self {
-            Store::Archive(archive) => archive.tick(),
+            Store::Archive { archive, .. } => archive.tick(),
             Store::Stdout(_) | Store::Lake { .. } => Ok(()),
         }
     }
@@ -111,7 +117,7 @@ impl Store {
     /// SIGHUP: files are closed and opened again by name.
     pub fn reopen(&mut self) -> anyhow::Result<()> {
         match self {
-            Store::Archive(archive) => archive.reopen(),
+            Store::Archive { archive, .. } => archive.reopen(),
             Store::Stdout(_) | Store::Lake { .. } => Ok(()),
         }
     }
@@ -119,7 +125,7 @@ impl Store {
     /// A failed fsync leaves it open what is on disk: the store must be opened anew, and recover.
     pub fn is_failed(&self) -> bool {
         match self {
-            Store::Archive(archive) => archive.is_failed(),
+            Store::Archive { archive, .. } => archive.is_failed(),
             Store::Stdout(_) | Store::Lake { .. } => false,
         }
     }
@@ -127,12 +133,46 @@ impl Store {
     /// The run ends: what may be left for later is done now.
     pub fn finish(&mut self) -> anyhow::Result<()> {
         match self {
-            Store::Archive(archive) => {
+            Store::Archive { archive, .. } => {
                 archive.finish()?;
                 tracing::info!(stats = ?archive.stats(), "archive closed");
                 Ok(())
             }
             Store::Stdout(_) | Store::Lake { .. } => self.commit(),
         }
+    }
+}
+
+/// Finds the fields that an archive routes by in frames that an older plan decided: they carry other ones.
+pub struct Router {
+    routes: u64,
+    scanner: Scanner,
+    fields: usize,
+}
+
+impl Router {
+    fn new(names: Vec<String>) -> Router {
+        let refs: Vec<&str> = names.iter().map(String::as_str).collect();
+        Router { routes: crate::plan::routes(&refs), scanner: Scanner::new(Arc::new(FieldSet::new(&names))), fields: names.len() }
+    }
+
+    /// The frame with the columns of this plan; `None` where it has them.
+    fn reroute(&mut self, frame: &Frame) -> Option<Frame> {
+        if frame.routes == self.routes {
+            return None;
+        }
+        let mut frame = frame.clone();
+        let mut columns = vec![Vec::new(); self.fields];
+        let mut spans = vec![Span::default(); self.fields];
+        for row in 0..frame.rows.len() {
+            self.scanner.scan(frame.rows.row(row), &mut spans);
+            for (column, span) in columns.iter_mut().zip(&spans) {
+                let missing = matches!(span.kind, Kind::Missing | Kind::Null);
+                column.push(if missing { (MISSING, MISSING) } else { (span.start, span.end - span.start) });
+            }
+        }
+        frame.rows.columns = columns;
+        frame.routes = self.routes;
+        Some(frame)
     }
 }

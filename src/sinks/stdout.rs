@@ -54,12 +54,6 @@ impl Stdout {
     pub fn commit(&mut self) -> anyhow::Result<()> {
         self.out.flush().context("standard output")?;
         let kept: BTreeMap<u64, u64> = self.positions.iter().map(|(stream, done)| (stream.0, *done)).collect();
-        let tmp = self.path.with_extension("tmp");
-        let mut file = self.disk.create_or_truncate(&tmp)?;
-        file.append(&serde_json::to_vec(&kept).expect("numbers are plain data"))?;
-        file.sync("cursor")?;
-        self.disk.rename(&tmp, &self.path, "cursor rename")?;
-        self.disk.sync_dir(self.path.parent().expect("the file lies in the data folder"), "cursor folder")?;
-        Ok(())
+        crate::durable::replace(&self.disk, &self.path, &serde_json::to_vec(&kept).expect("numbers are plain data"))
     }
 }

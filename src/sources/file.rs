@@ -87,18 +87,29 @@ impl Finder {
         if self.first {
             paths.extend(self.renamed_away(&paths));
         }
+        let logs = self.logs(&paths);
+        let mut looks: Vec<Look> = paths.into_iter().filter_map(|path| Look::at(path, &logs)).collect();
+        // Files that were renamed away come before the one that has the log's name now, the oldest first.
+        looks.sort_by(|a, b| (&a.log, a.path == a.log, a.modified, &a.path).cmp(&(&b.log, b.path == b.log, b.modified, &b.path)));
         let mut found: BTreeMap<(PathBuf, usize), Found> = BTreeMap::new();
-        for path in paths {
-            match self.look(&path) {
+        for look in looks {
+            match self.look(&look) {
                 Ok(Some((order, file))) => {
                     found.insert((file.log.clone(), order), file);
                 }
                 Ok(None) => {}
-                Err(error) => self.refuse(path, &error),
+                Err(error) => self.refuse(look.path, &error),
             }
         }
         self.first = false;
         Ok(found.into_values().collect())
+    }
+
+    /// Paths that may be the present name of a log.
+    fn logs(&self, paths: &[PathBuf]) -> HashSet<PathBuf> {
+        let register = self.lock();
+        let registered = register.entries().iter().filter(|e| e.source == self.source).map(|e| e.path.clone());
+        registered.chain(paths.iter().cloned()).collect()
     }
 
     /// Files of known streams that were renamed while nobody looked and no pattern finds any more.
@@ -118,11 +129,15 @@ impl Finder {
     }
 
     /// Opens one path if it is a file with a first line that nobody reads yet.
-    fn look(&mut self, path: &Path) -> std::io::Result<Option<(usize, Found)>> {
+    fn look(&mut self, look: &Look) -> std::io::Result<Option<(usize, Found)>> {
+        let path = look.path.as_path();
         let meta = std::fs::metadata(path)?;
         let id = (meta.dev(), meta.ino());
         if !meta.is_file() || self.known.lock().expect("never left half changed").open.contains(&id) {
             return Ok(None);
+        }
+        if path.extension().is_some_and(|e| PACKED.iter().any(|packed| e == *packed)) {
+            return Err(std::io::Error::other("compressed files are not read yet; exclude them"));
         }
         let file = File::open(path)?;
         // Asked again of the open file: the path may have become another file in between.
@@ -152,7 +167,7 @@ impl Finder {
                 }
                 head.truncate(line.unwrap_or(len));
                 let start = if self.first && self.config.start == Start::End { meta.len() } else { 0 };
-                register.add(&self.source, path, id.0, id.1, &head, start).map_err(std::io::Error::other)?
+                register.add(&self.source, &look.log, id.0, id.1, &head, start).map_err(std::io::Error::other)?
             }
         };
         let position = position(&entry);
@@ -173,6 +188,39 @@ impl Finder {
     fn lock(&self) -> std::sync::MutexGuard<'_, Register> {
         self.register.lock().expect("the register is never left half changed")
     }
+}
+
+/// Endings of compressed files.
+const PACKED: [&str; 4] = ["gz", "zst", "bz2", "xz"];
+
+/// A path to look at, and the log it belongs to.
+struct Look {
+    path: PathBuf,
+    log: PathBuf,
+    /// Seconds and nanoseconds.
+    modified: (i64, i64),
+}
+
+impl Look {
+    fn at(path: PathBuf, logs: &HashSet<PathBuf>) -> Option<Look> {
+        let meta = std::fs::metadata(&path).ok()?;
+        let modified = (meta.mtime(), meta.mtime_nsec());
+        let log = rotated_from(&path).filter(|log| logs.contains(log)).unwrap_or_else(|| path.clone());
+        Some(Look { path, log, modified })
+    }
+}
+
+/// The log that a file was renamed away from, going by its name: `app.log.1`, `0.log.20240101-000000`,
+/// `app.log-2024-01-01`. A file that is found only after its rename would else be a log of its own, and a
+/// record split over two files two records.
+fn rotated_from(path: &Path) -> Option<PathBuf> {
+    let name = path.file_name()?.to_str()?;
+    let stem = name.trim_end_matches(|c: char| c.is_ascii_digit() || matches!(c, '-' | '.' | '_' | ':' | 'T'));
+    let suffix = &name[stem.len()..];
+    // `worker-1` beside `worker` are two services; `app.log-1` beside `app.log` are not.
+    let separated = suffix.starts_with('.') || (suffix.starts_with('-') && stem.contains('.'));
+    let starts_well = separated && suffix[1..].starts_with(|c: char| c.is_ascii_digit());
+    (starts_well && !stem.is_empty()).then(|| path.with_file_name(stem))
 }
 
 fn files_of(folder: &Path) -> HashMap<FileId, PathBuf> {
@@ -197,4 +245,25 @@ pub fn read_full(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result
         }
     }
     Ok(len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rotated_files_are_known_by_their_names() {
+        for (name, log) in [
+            ("/l/app.log.1", Some("/l/app.log")),
+            ("/l/0.log.20240101-000000", Some("/l/0.log")),
+            ("/l/app.log-2024-01-01", Some("/l/app.log")),
+            ("/l/app.log", None),
+            ("/l/app.log.json", None),
+            ("/l/app-7d9f", None),
+            ("/l/worker-1", None),
+            ("/l/12", None),
+        ] {
+            assert_eq!(rotated_from(Path::new(name)), log.map(PathBuf::from), "{name}");
+        }
+    }
 }

@@ -47,7 +47,7 @@ fn line(dice: &mut Dice, seed: u64, n: usize) -> String {
     let tenant = TENANTS[(dice.roll(8) * dice.roll(9) / 8) as usize];
     let (service, model) = MODELS[dice.roll(4) as usize];
     let stage = ["gateway", "decode"][dice.roll(2) as usize];
-    let minute = 180 + n as u64 * 7 + dice.roll(7); // from 03:00 on
+    let minute = 180 + (n as u64 * 7 + dice.roll(7)) % (5 * 1440); // from 03:00 on, within the month
     let (day, hour, minute) = (23 + minute / 1440, minute / 60 % 24, minute % 60);
     let tokens_in = dice.roll(4000);
     let message = MESSAGES[dice.roll(4) as usize].replace("{}", &dice.roll(1000).to_string());

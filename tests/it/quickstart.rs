@@ -196,11 +196,8 @@ fn schemas_and_completions_print_for_every_kind() {
     for kind in ["config", "rate-card"] {
         let schema = ask(&["schema", kind]).good();
         let committed = std::fs::read(root().join(format!("schemas/{kind}.schema.json"))).expect("committed");
-        assert_eq!(
-            schema.json(),
-            serde_json::from_slice::<Value>(&committed).expect("JSON"),
-            "schemas/{kind}.schema.json is not what `weir schema {kind}` prints"
-        );
+        let same = schema.json() == serde_json::from_slice::<Value>(&committed).expect("JSON");
+        assert!(same, "schemas/{kind}.schema.json is not what `weir schema {kind}` prints");
     }
     for shell in ["bash", "zsh", "fish"] {
         assert!(ask(&["completion", shell]).good().text().contains("weir"), "{shell}");

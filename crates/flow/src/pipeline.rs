@@ -22,6 +22,8 @@ pub struct Rules {
     pub tenant: Vec<usize>,
     pub tenants: Arc<Tenants>,
     pub steps: Vec<Step>,
+    /// A name for each step, the same as long as its config is: what a step remembers is kept under it.
+    pub step_ids: Vec<u32>,
     pub meters: Meters,
 }
 

@@ -43,6 +43,8 @@ pub struct Frame {
     pub meters: Vec<Meter>,
     /// Dictionary of this frame: `Fact::dims` index it.
     pub values: Vec<Box<[u8]>>,
+    /// Which fields `Rows::columns` are, as a hash of their names: a plan may have changed since.
+    pub routes: u64,
     pub parts: Vec<Part>,
     /// What the frame changed in the state of steps, in order: applied again at recovery.
     pub state: Vec<StateChange>,
@@ -111,7 +113,7 @@ pub struct Fact {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StateChange {
-    /// Index of the step in the plan.
+    /// Which step: the plan's name for it, the same as long as the step's config is.
     pub step: u32,
     /// Entries of [`STATE_ENTRY_BYTES`]: key and value; the last value of a key counts.
     pub bytes: Vec<u8>,
@@ -174,6 +176,7 @@ impl Frame {
             out.push(u8::from(meter.lineage));
         }
         put_list(out, &self.values);
+        put_u64(out, self.routes);
         put_len(out, self.parts.len());
         for part in &self.parts {
             part.encode(out);
@@ -202,6 +205,7 @@ impl Frame {
             tenants: list(r)?,
             meters: meters(r)?,
             values: list(r)?,
+            routes: r.u64()?,
             parts: parts(r)?,
             state: state(r)?,
             rows: Rows::decode(r)?,

@@ -13,12 +13,15 @@ use crate::table;
 use anyhow::Context;
 use arrow_array::{BinaryArray, TimestampNanosecondArray, UInt8Array, UInt32Array, UInt64Array};
 use flow::event::StreamId;
+use flow::fields::{FieldSet, Scanner, Span};
+use flow::time::TimeParser;
 use flow::units::UnixNanos;
 use hub::disk::Disk;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Longest line that is searched whole.
 pub const LINE_BYTES_MAX: usize = 16 << 20;
@@ -26,8 +29,8 @@ const READ_BYTES: usize = 256 << 10;
 
 /// Hands every line of the file that answers `query` to `hit`, until it breaks.
 ///
-/// Of a loose line's [`Hit`], `position` is the offset at which it ended (after decompression), the time is 0
-/// and the tenant empty: nobody has decided them.
+/// Of a loose line's [`Hit`], `position` is the offset at which it ended (after decompression); time, severity
+/// and tenant are what its own fields say, as in a pipeline that says nothing of them.
 pub fn search_file(query: &Query, fields: &Fields, path: &Path, hit: &mut dyn FnMut(Hit) -> ControlFlow<()>) -> anyhow::Result<Stats> {
     let kind = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
     if kind == "parquet" {
@@ -51,6 +54,7 @@ pub fn search_lines(
 ) -> anyhow::Result<Stats> {
     let mut matcher = Matcher::new(query, fields)?;
     let mut stats = Stats { files: 1, passes: 1, ..Stats::default() };
+    let mut about = About::new();
     let mut line = Vec::new();
     let mut position = 0;
     loop {
@@ -68,12 +72,41 @@ pub fn search_lines(
         stats.rows_scanned += 1;
         if matcher.matches(Row { line: &line, tenant: None, severity: None }) {
             stats.hits += 1;
-            let found =
-                Hit { tenant: Vec::new(), time: UnixNanos(0), severity: 0, weight: 1, stream: StreamId(0), position, raw: line.clone() };
-            if hit(found).is_break() {
+            if hit(about.hit(&line, position)).is_break() {
                 return Ok(stats);
             }
         }
+    }
+}
+
+/// Reads from a line's own fields when it was, how severe it is and who pays.
+struct About {
+    scanner: Scanner,
+    times: TimeParser,
+    spans: Vec<Span>,
+}
+
+/// The fields a pipeline looks at by default: time, level, tenant.
+const TIME: [&str; 4] = ["ts", "time", "@timestamp", "timestamp"];
+const LEVEL: [&str; 3] = ["level", "severity", "log.level"];
+const TENANT: [&str; 2] = ["tenant", "kubernetes.labels.tenant"];
+
+impl About {
+    fn new() -> About {
+        let names: Vec<&str> = TIME.into_iter().chain(LEVEL).chain(TENANT).collect();
+        let spans = vec![Span::default(); names.len()];
+        About { scanner: Scanner::new(Arc::new(FieldSet::new(&names))), times: TimeParser::default(), spans }
+    }
+
+    fn hit(&mut self, line: &[u8], position: u64) -> Hit {
+        self.scanner.scan(line, &mut self.spans);
+        let (time, rest) = self.spans.split_at(TIME.len());
+        let (level, tenant) = rest.split_at(LEVEL.len());
+        let first = |spans: &[Span]| spans.iter().copied().find(|s| s.text(line).is_some());
+        let time = first(time).and_then(|s| self.times.parse(s.raw(line), s.kind)).unwrap_or(UnixNanos(0));
+        let severity = first(level).map_or(0, |s| flow::severity::parse(s.raw(line), s.kind));
+        let tenant = first(tenant).and_then(|s| s.text(line)).map(|t| t.into_owned()).unwrap_or_default();
+        Hit { tenant, time, severity, weight: 1, stream: StreamId(0), position, raw: line.to_vec() }
     }
 }
 
