@@ -38,12 +38,17 @@ pub fn run(data: &Path, card: Option<&Path>, by: &[String], json: bool) -> anyho
 /// What to group by: one of ours, or a dimension that some meter has.
 fn read_dims(names: &[String], facts: &[UsageFact]) -> anyhow::Result<Vec<Dim>> {
     let known: BTreeSet<&str> = facts.iter().flat_map(|f| &f.dims).map(|d| d.0.as_str()).collect();
+    if names.is_empty() {
+        let dims = ["service", "model"].into_iter().filter(|name| known.contains(name)).map(Dim::parse);
+        return Ok([Dim::Tenant].into_iter().chain(dims).chain([Dim::Meter]).collect());
+    }
     let mut by = Vec::new();
     for name in names {
         let dim = Dim::parse(name);
         if matches!(dim, Dim::Field(_)) && !known.contains(name.as_str()) && !facts.is_empty() {
             let dims: Vec<&str> = known.iter().copied().collect();
-            let message = format!("nothing was metered by {name:?}; group by tenant, meter, sku, hour, day or {}", dims.join(", "));
+            let ours = ["tenant", "meter", "sku", "hour", "day"].into_iter().chain(dims).collect::<Vec<_>>().join(", ");
+            let message = format!("nothing was metered by {name:?}; group by any of {ours}");
             return Err(Mistake(message).into());
         }
         by.push(dim);

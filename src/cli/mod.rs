@@ -108,8 +108,9 @@ enum CostVerb {
         /// Rate card; default: the one the pipeline ran with.
         #[arg(long)]
         card: Option<PathBuf>,
-        /// What to group by: tenant, service, model, meter, sku, hour, day or any dimension of the meters.
-        #[arg(long, value_delimiter = ',', default_value = "tenant,service,model,meter")]
+        /// What to group by: tenant, meter, sku, hour, day or any dimension of the meters. Default: tenant, service and model
+        /// where meters have them, meter.
+        #[arg(long, value_delimiter = ',')]
         by: Vec<String>,
         #[arg(long)]
         json: bool,

@@ -95,7 +95,7 @@ impl Delivery {
             self.signals.failures.fetch_add(1, Ordering::Relaxed);
             warn!(sink = self.name, what, error = format!("{error:#}"), "sink failed; trying again");
             if error.chain().any(|c| c.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)) {
-                return Err(error.context(format!("sink {}: nobody reads standard output any more", self.name)));
+                return Err(anyhow::anyhow!("sink {}: nobody reads standard output any more ({error:#})", self.name));
             }
             if self.store.is_failed() {
                 return Err(error.context(format!("sink {}: the disk failed; a restart recovers from the last commit", self.name)));

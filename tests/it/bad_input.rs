@@ -57,7 +57,7 @@ fn check(input: &[u8], want: Want) -> Ledger {
 /// Records behind the bill.
 #[track_caller]
 fn metered_records(place: &Place) -> u64 {
-    let report = place.ask(&["cost", "report"]);
+    let report = place.ask(&["cost", "report", "--by", "tenant,meter"]);
     let rows = report["usage"].as_array().unwrap_or_else(|| panic!("no usage in {report}"));
     rows.iter().map(|row| row["events"].as_u64().expect("a count")).sum()
 }

@@ -80,7 +80,7 @@ fn traced(place: &Place, trace: &Path, kill: Option<&Point>, once: bool) -> Runn
 
 /// What changes when the program makes progress: the length of the archive's log, and every third time the lake's commits.
 fn progress(data: &Path, n: usize) -> u64 {
-    if n % 3 == 0 {
+    if n.is_multiple_of(3) {
         return commits(&data.join("lake")) as u64;
     }
     let logs = files_below(&data.join("archive")).into_iter().filter(|name| name.ends_with("archive.log"));

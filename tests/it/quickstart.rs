@@ -132,6 +132,20 @@ fn the_bill_is_exact_over_many_files_and_seals() {
 }
 
 #[test]
+fn a_report_that_asks_for_no_grouping_fits_whatever_the_meters_tell_apart() {
+    for by in ["[]", "[service]", "[region, service]"] {
+        let place = Place::new();
+        place.write("in/a.log", platform(9, 50).concat());
+        place.pipeline(&OTHER.replace("[service, model]", by));
+        place.once();
+        let report = place.ask(&["cost", "report"]);
+        let quantities = report["usage"].as_array().expect("rows").iter().filter(|row| row["meter"] == "tokens_out");
+        let events: u64 = quantities.map(|row| row["events"].as_u64().expect("a count")).sum();
+        assert_eq!(events, 50, "by: {by}");
+    }
+}
+
+#[test]
 fn prices_of_a_card_add_up_to_the_bill() {
     let place = Place::new();
     place.run(&QUICKSTART).good();

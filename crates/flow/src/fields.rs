@@ -399,15 +399,9 @@ fn push_bits(index: &mut Vec<u32>, count: usize, base: usize, mut bits: u64) -> 
     }
     let out = &mut index[count..count + 64];
     let found = bits.count_ones() as usize;
-    let mut n = 0;
-    // Eight at a time without asking whether there are eight: what is written beyond `found` is overwritten.
-    while n < found {
-        let group: &mut [u32] = &mut out[n..n + 8];
-        for slot in group {
-            *slot = (base as u32).wrapping_add(bits.trailing_zeros());
-            bits &= bits.wrapping_sub(1);
-        }
-        n += 8;
+    for slot in &mut out[..found] {
+        *slot = (base as u32).wrapping_add(bits.trailing_zeros());
+        bits &= bits.wrapping_sub(1);
     }
     count + found
 }

@@ -25,3 +25,6 @@ pub mod decimal;
 pub mod escape;
 pub mod event;
 pub mod units;
+
+#[cfg(test)]
+mod laws;

@@ -1,3 +1,5 @@
+//! The archive under crashes at every operation, failing disks and hostile values.
+
 use super::*;
 use flow::units::UnixNanos;
 use hub::disk::{Loss, Sim};

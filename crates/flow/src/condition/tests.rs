@@ -1,3 +1,5 @@
+//! Conditions against an independent reading of the same text over serde_json.
+
 use super::*;
 use serde_json::Value as Json;
 
