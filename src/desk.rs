@@ -47,6 +47,9 @@ pub struct Desk {
     pipelines: Vec<DeskPipeline>,
 }
 
+/// A lake's root, the frames that are not sealed in it yet, and what is sealed.
+type OpenLake = (PathBuf, Vec<Arc<Frame>>, Snapshot);
+
 struct DeskPipeline {
     name: String,
     config: Config,
@@ -139,7 +142,7 @@ impl Desk {
     }
 
     /// Every lake with the frames that are not sealed in it yet; a lake that pipelines share comes once.
-    fn lakes(&self) -> anyhow::Result<Vec<(PathBuf, Vec<Arc<Frame>>, Snapshot)>> {
+    fn lakes(&self) -> anyhow::Result<Vec<OpenLake>> {
         let roots: BTreeSet<&PathBuf> = self.pipelines.iter().flat_map(|p| p.lakes.iter().map(|l| &l.1)).collect();
         if roots.is_empty() {
             bail!("no pipeline of this data folder has a lake sink; add one, as in sinks: {{ store: {{ lake: {{}} }} }}");

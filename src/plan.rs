@@ -49,7 +49,7 @@ pub enum SinkKind {
     Stdout,
     Blackhole,
     Archive { settings: Box<Settings>, columns: Vec<usize>, commit: sinks::CommitConfig },
-    Lake { root: std::path::PathBuf, options: lake::Options, seal: sinks::SealConfig },
+    Lake { root: std::path::PathBuf, options: Box<lake::Options>, seal: sinks::SealConfig },
 }
 
 /// Numbers the fields that a plan names, in order of first mention.
@@ -165,7 +165,7 @@ fn compile_sample(sample: &SampleConfig, message: &[String], fields: &mut Fields
     }
     let policies: [Sampling; 7] = policies.try_into().ok().expect("one policy for each of the seven levels");
     let message = fields.numbers(message);
-    Ok(Step::Sample(Sample { policies, message, by_arrival: sample.clock == Clock::Arrival, counters: Counters::new() }))
+    Ok(Step::Sample(Box::new(Sample { policies, message, by_arrival: sample.clock == Clock::Arrival, counters: Counters::new() })))
 }
 
 fn compile_meters(config: &Config, fields: &mut Fields) -> anyhow::Result<Meters> {
@@ -283,5 +283,5 @@ fn compile_lake(pipeline: &Config, config: &LakeConfig, data: &Path) -> anyhow::
         lineage: pipeline.lineage.clone(),
     };
     // An absolute folder stays what it is: `join` replaces the base by it.
-    Ok(SinkKind::Lake { root: data.join(folder), options, seal: config.seal.clone() })
+    Ok(SinkKind::Lake { root: data.join(folder), options: Box::new(options), seal: config.seal.clone() })
 }

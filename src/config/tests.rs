@@ -149,7 +149,7 @@ sinks:
             error: a.yaml:9:48: sinks.files.archive: the key `rotat` is not known here
               9 |   files: { archive: { path: "../{tenant}.log", rotat: { size: 1MiB } } }
                 |                                                ^^^^^
-              known: path, dir, when, rotate, compress, commit, open_files_max
+              known: path, dir, rotate, compress, commit, open_files_max
               help: did you mean `rotate`?
         "#]],
     );

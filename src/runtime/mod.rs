@@ -110,10 +110,19 @@ pub fn run(loaded: &[Loaded], process: &Process, options: Options, progress: &mu
     spawn("desk", move || serving.serve(listener))?;
     let syncers = hubs.iter().map(|hub| spawn_syncer(Arc::clone(hub))).collect::<anyhow::Result<Vec<_>>>()?;
     let sink_signals: Vec<Arc<SinkSignals>> = deliveries.iter().map(|d| Arc::clone(&d.signals)).collect();
-    let sinks = deliveries
-        .into_iter()
-        .map(|d| spawn_failing(&format!("sink-{}", d.name), &signals, || d.run()))
-        .collect::<anyhow::Result<Vec<_>>>()?;
+    let mut sinks = Vec::new();
+    for delivery in deliveries {
+        let hubs = hubs.clone();
+        let work = move || {
+            let result = delivery.run();
+            if result.is_err() {
+                // A lane that waits for room would wait for ever: nobody takes from this hub any more.
+                hubs.iter().for_each(|hub| hub.close());
+            }
+            result
+        };
+        sinks.push(spawn_failing("sink", &signals, work)?);
+    }
     let mut lane_handles = Vec::new();
     for (n, lane) in lane_threads.into_iter().enumerate() {
         lane_handles.push(spawn_failing(&format!("lane-{n}"), &signals, || lane.run())?);
@@ -158,18 +167,21 @@ fn drain(
     signals: &[Arc<SinkSignals>],
 ) -> anyhow::Result<()> {
     let until = Instant::now() + DRAIN_MAX;
-    let mut result = Ok(());
+    let mut lanes_ended = Ok(());
     for lane in lanes {
         // A lane that waits for room waits for the sinks, which go on.
-        result = result.and(join(lane, until, hubs, signals));
+        lanes_ended = lanes_ended.and(join(lane, until, hubs, signals));
     }
     hubs.iter().for_each(|hub| hub.close());
     for syncer in syncers {
         let _ = syncer.join();
     }
+    let mut result = Ok(());
     for sink in sinks {
         result = result.and(join(sink, until, hubs, signals));
     }
+    // Where a sink failed, that its hub was closed to the lanes is no news.
+    result = result.and(lanes_ended);
     for hub in hubs {
         result = result.and(hub.checkpoint().context("cannot write the memory hub's checkpoint"));
     }

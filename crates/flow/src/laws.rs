@@ -37,7 +37,7 @@ fn drop_if(text: &str) -> Step {
 fn sample_info(policy: Policy) -> Step {
     let all = || Policy::All;
     let policies = [all(), all(), all(), policy, all(), all(), all()];
-    Step::Sample(Sample { policies, message: vec![field("msg")], by_arrival: false, counters: Counters::new() })
+    Step::Sample(Box::new(Sample { policies, message: vec![field("msg")], by_arrival: false, counters: Counters::new() }))
 }
 
 fn meter(name: &str, parts: &[&str], wholes: &[&str]) -> Meter {

@@ -17,7 +17,7 @@ use crate::units::UnixNanos;
 
 pub enum Step {
     Filter(Filter),
-    Sample(Sample),
+    Sample(Box<Sample>),
 }
 
 impl Step {
