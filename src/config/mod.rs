@@ -21,6 +21,7 @@ pub use report::{Mistake, Report};
 #[cfg(test)]
 use rules::template_fields;
 
+use crate::sinks::config::{ArchiveConfig, SinkConfig};
 use flow::step::StepConfig;
 use flow::units::ByteSize;
 use locate::{Env, Found, Path, TEXT_BYTES_MAX, Tree};
@@ -214,10 +215,10 @@ pub fn meter_names(config: &Config) -> impl Iterator<Item = &str> + Clone {
     })
 }
 
-/// Several files run in one process: they agree on what they share, and their names differ.
+/// Several files run in one process: they agree on what they share, and the pipelines' names differ.
 fn check_together(read: &[(Loaded, Tree)], mistakes: &mut Vec<Mistake>) {
     let mut pipelines: BTreeMap<&str, &FilePath> = BTreeMap::new();
-    let mut owners: BTreeMap<(&str, &str), &str> = BTreeMap::new();
+    let mut folders: BTreeMap<&FilePath, &str> = BTreeMap::new();
     for (i, (loaded, tree)) in read.iter().enumerate() {
         let mut add = |path: Path, message: String| {
             if let Found::Node(id) | Found::Above(id) = tree.find(&path) {
@@ -233,13 +234,17 @@ fn check_together(read: &[(Loaded, Tree)], mistakes: &mut Vec<Mistake>) {
             );
             add(Path::default().key("name"), message);
         }
-        let sources = loaded.config.sources.keys().map(|name| ("sources", name));
-        let sinks = loaded.config.sinks.keys().map(|name| ("sinks", name));
-        for (kind, name) in sources.chain(sinks) {
-            if let Some(other) = owners.insert((kind, name), &loaded.name) {
-                let message =
-                    format!("`{name}` is a name in pipeline `{other}` too; positions and folders go by this name; choose another");
-                add(Path::default().key(kind).key(name), message);
+        // Two sinks that append to one folder would cut each other's files at recovery.
+        for (name, sink) in &loaded.config.sinks {
+            let SinkConfig::Archive(ArchiveConfig { dir: Some(dir), .. }) = sink else { continue };
+            if let Some(other) = folders.insert(dir, &loaded.name)
+                && other != loaded.name
+            {
+                let message = format!(
+                    "pipeline `{other}` has an archive in `{}` too; each archive owns its folder; choose another, or leave `dir` out",
+                    dir.display()
+                );
+                add(Path::default().key("sinks").key(name).key("archive").key("dir"), message);
             }
         }
         for key in loaded.written.iter().copied() {

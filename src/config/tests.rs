@@ -746,15 +746,9 @@ fn files_that_run_together_must_agree() {
             | ^^^^
           pipelines of one process share it
           help: write it in one file only
-
-        error: b.yaml:3:12: sources.in: `in` is a name in pipeline `quickstart` too
-          3 | sources: { in: { stdin: {} } }
-            |            ^^
-          positions and folders go by this name
-          help: choose another
     "#]]
     .assert_eq(&render(&[GOOD, other]));
-    let fine = "lanes: 2\nsources: { other: { stdin: {} } }\nsinks: { shown: { stdout: {} } }\n";
+    let fine = "lanes: 2\nsources: { pods: { stdin: {} } }\nsinks: { shown: { stdout: {} } }\n";
     let (loaded, _) = load_texts(&[fine, GOOD]);
     let loaded = loaded.map_err(|report| report.to_string()).unwrap();
     assert_eq!(process(&loaded).data, PathBuf::from("weir-data"));

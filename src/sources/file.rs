@@ -166,7 +166,7 @@ impl Finder {
                     warn!(path = %path.display(), size = meta.len(), position = position(&entry).done, "file is shorter than what was read of it: it was truncated, and is read from its start");
                 }
                 head.truncate(line.unwrap_or(len));
-                let start = if self.first && self.config.start == Start::End { meta.len() } else { 0 };
+                let start = if self.first && self.config.start == Start::End { last_line(&file, meta.len())? } else { 0 };
                 register.add(&self.source, &look.log, id.0, id.1, &head, start).map_err(std::io::Error::other)?
             }
         };
@@ -233,6 +233,24 @@ fn files_of(folder: &Path) -> HashMap<FileId, PathBuf> {
         .collect()
 }
 
+/// Where the last line of a file begins that has no newline yet; its end, where there is none.
+fn last_line(file: &File, size: u64) -> std::io::Result<u64> {
+    const STEP: u64 = 64 << 10;
+    let mut end = size;
+    let mut buffer = vec![0; STEP as usize];
+    // A line that is longer than any is taken as cut anyway: its rest may be read as a line.
+    while end > size.saturating_sub(16 << 20) {
+        let start = end.saturating_sub(STEP);
+        let piece = &mut buffer[..(end - start) as usize];
+        let len = read_full(file, piece, start)?;
+        if let Some(newline) = memchr::memrchr(b'\n', &piece[..len]) {
+            return Ok(start + newline as u64 + 1);
+        }
+        end = start;
+    }
+    Ok(if end == 0 { 0 } else { size })
+}
+
 /// Reads until the buffer is full or the file ends.
 pub fn read_full(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
     let mut len = 0;
@@ -250,6 +268,20 @@ pub fn read_full(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn reading_from_the_end_begins_with_a_whole_line() {
+        for (text, want) in [("", 0), ("a\nb\n", 4), ("a\nb", 2), ("abc", 0)] {
+            let mut file = tempfile::tempfile().expect("a temporary file");
+            file.write_all(text.as_bytes()).expect("room for a few bytes");
+            assert_eq!(last_line(&file, text.len() as u64).unwrap(), want, "{text:?}");
+        }
+        let mut file = tempfile::tempfile().expect("a temporary file");
+        let text = format!("a\n{}", "x".repeat(200_000));
+        file.write_all(text.as_bytes()).expect("room for a few bytes");
+        assert_eq!(last_line(&file, text.len() as u64).unwrap(), 2);
+    }
 
     #[test]
     fn rotated_files_are_known_by_their_names() {
