@@ -13,7 +13,7 @@ use crate::sinks::archive::{Archive, Settings};
 use anyhow::{Context, bail};
 use flow::event::UsageFact;
 use flow::units::UnixNanos;
-use hub::{Disk, Frame, Hub, Ledger};
+use hub::{Disk, Frame, Hub, Ledger, Tally};
 use lake::{Hit, Query, SearchOptions, Snapshot};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -251,7 +251,7 @@ impl Desk {
         let delivered = |sink: &str| ledger.sinks.get(sink).map(|s| s.delivered.clone()).unwrap_or_default();
         for (sink, root) in &pipeline.lakes {
             let rows = Snapshot::read(&self.disk, root)?.rows_by_tenant()?;
-            let delivered = delivered(sink);
+            let delivered = self.delivered_to_lake(root);
             let tenants: BTreeSet<&Vec<u8>> = rows.keys().chain(delivered.keys()).collect();
             let mut difference = 0;
             let mut by_tenant = serde_json::Map::new();
@@ -276,6 +276,19 @@ impl Desk {
             );
         }
         Ok(Value::Object(sinks))
+    }
+
+    /// What all pipelines together delivered to a lake: they may share it.
+    fn delivered_to_lake(&self, root: &Path) -> BTreeMap<Vec<u8>, Tally> {
+        let mut sums: BTreeMap<Vec<u8>, Tally> = BTreeMap::new();
+        for pipeline in &self.pipelines {
+            let mut ledger = pipeline.hub.ledger();
+            for (sink, _) in pipeline.lakes.iter().filter(|l| l.1 == root) {
+                let delivered = ledger.sinks.remove(sink).map(|s| s.delivered).unwrap_or_default();
+                delivered.into_iter().for_each(|(tenant, tally)| sums.entry(tenant).or_default().add(tally));
+            }
+        }
+        sums
     }
 
     /// Serves the socket until the process ends.

@@ -1,6 +1,6 @@
 //! An independent recount of stored rows equals the ledger, and a leak of one record turns it red.
 
-use crate::harness::{Place, skip};
+use crate::harness::{Place, finish, skip, weir};
 use crate::input::platform;
 use crate::stores::{archive_counts, archive_files, lake_files, pyarrow, rows_by_pyarrow};
 use std::collections::BTreeMap;
@@ -73,4 +73,33 @@ fn recount_differs(place: &Place, sink: &str) -> bool {
     let done = place.run(&["ledger", "--recount", "--json"]);
     assert_ne!(done.code, Some(0), "a leak, and exit 0: {}", done.text());
     done.stdout.is_empty() || crate::harness::Ledger::of(&done.json()).difference(sink) > 0
+}
+
+#[test]
+fn pipelines_of_one_process_share_a_lake_and_names_and_the_law_holds() {
+    let place = Place::new();
+    for (n, name) in ["left", "right"].into_iter().enumerate() {
+        place.write(&format!("{name}.log"), platform(50 + n as u64, 400).concat());
+        let text = format!(
+            "name: {name}\nsources: {{ app: {{ file: {{ include: [\"{}\"] }} }} }}\nsinks:\n  files: {{ archive: {{ path: \"{{tenant}}.log\" }} }}\n  store: {{ lake: {{}} }}\n",
+            place.path(&format!("{name}.log")).display()
+        );
+        place.write(&format!("{name}.yaml"), text);
+    }
+    let mut command = weir();
+    command.args(["run", "--once", "--quiet"]).arg(place.path("left.yaml")).arg(place.path("right.yaml"));
+    command.arg("--data").arg(place.data());
+    finish(command).good();
+    let mut command = weir();
+    command.args(["ledger", "--recount", "--json", "--data"]).arg(place.data());
+    let ledger = finish(command).good().json();
+    assert_eq!(ledger["residual"], 0);
+    for name in ["left", "right"] {
+        let pipeline = &ledger["pipelines"][name];
+        assert_eq!(pipeline["kept"]["records"], 400, "{name}");
+        for sink in ["files", "store"] {
+            assert_eq!(pipeline["recount"][sink]["difference"], 0, "{name}.{sink}");
+        }
+    }
+    assert_eq!(place.search("*").len(), 800, "one lake holds both");
 }
