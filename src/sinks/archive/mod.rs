@@ -249,16 +249,11 @@ impl Archive {
     /// Takes the rows of a frame, but for the parts that the archive has. After an error the same frame may be
     /// written again: what was taken is not taken twice.
     pub fn write(&mut self, frame: &Frame) -> anyhow::Result<()> {
-        self.write_selected(frame, None)
-    }
-
-    /// As `write`; `selected`, one per row, says which rows this sink is to have.
-    pub fn write_selected(&mut self, frame: &Frame, selected: Option<&[bool]>) -> anyhow::Result<()> {
         self.log.check()?;
         if self.buffered > self.settings.buffer_bytes_max || self.has_sealed {
             self.write_out()?; // the last attempt failed: take no more before there is room
         }
-        self.route(frame, selected)?;
+        self.route(frame)?;
         for part in &frame.parts {
             if !self.has(part.stream, part.to) {
                 self.stage(frame, part.rows.start as usize..part.rows.end as usize);
@@ -296,7 +291,7 @@ impl Archive {
     // ---- rows to files ----------------------------------------------------------------------------------
 
     /// Finds the file of each row that will be taken. Everything that can fail before a row is taken is here.
-    fn route(&mut self, frame: &Frame, selected: Option<&[bool]>) -> anyhow::Result<()> {
+    fn route(&mut self, frame: &Frame) -> anyhow::Result<()> {
         let rows = &frame.rows;
         self.routes.clear();
         self.routes.resize(rows.len(), NO_PATH);
@@ -310,9 +305,6 @@ impl Archive {
                 bail!("frame {} is no frame: a part's rows are {start}..{end} of {}", frame.seq, rows.len());
             }
             for i in start..end {
-                if selected.is_some_and(|s| !s.get(i).copied().unwrap_or(false)) {
-                    continue;
-                }
                 let Some(tenant) = rows.tenant.get(i).and_then(|t| frame.tenants.get(*t as usize)) else {
                     bail!("frame {} is no frame: row {i} has no tenant", frame.seq)
                 };
@@ -458,9 +450,6 @@ impl Archive {
     fn stage(&mut self, frame: &Frame, rows: std::ops::Range<usize>) {
         for i in rows {
             let route = self.routes[i];
-            if route == NO_PATH {
-                continue; // not selected
-            }
             let row = frame.rows.row(i);
             let mut time = frame.rows.time.get(i).copied().unwrap_or(0);
             if frame.received.0 > 0 {
