@@ -265,7 +265,7 @@ impl Desk {
         }
         for (sink, settings) in &pipeline.archives {
             let lines = Archive::recount(&self.disk, settings)?;
-            let records: u64 = lines.values().sum();
+            let records = lines.values().sum::<u64>().saturating_sub(Archive::inner_newlines(&self.disk, settings)?);
             let want: u64 = delivered(sink).values().map(|t| t.records).sum();
             let files: BTreeMap<String, u64> = lines.iter().map(|(path, n)| (String::from_utf8_lossy(path).into_owned(), *n)).collect();
             // Retention removes whole files: what it removed was delivered and is no longer there.

@@ -30,3 +30,19 @@ pub fn peak_resident_bytes() -> Option<u64> {
     let line = status.lines().find(|l| l.starts_with("VmHWM:"))?;
     line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
 }
+
+/// Sets a file's time of change to now.
+pub fn touch(file: &std::fs::File) -> std::io::Result<()> {
+    file.set_modified(SystemTime::now())
+}
+
+/// When a file was born, in nanoseconds since the epoch; 0 where the file system does not tell.
+pub fn born(meta: &std::fs::Metadata) -> i64 {
+    let since = meta.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    since.map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(0))
+}
+
+/// How many files this process may have open.
+pub fn open_files_limit() -> usize {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current.map_or(usize::MAX, |limit| limit as usize)
+}

@@ -9,6 +9,7 @@ mod config;
 mod desk;
 mod durable;
 mod env;
+mod heap;
 mod metrics;
 mod plan;
 mod runtime;
@@ -16,5 +17,6 @@ mod sinks;
 mod sources;
 
 fn main() -> std::process::ExitCode {
+    heap::keep_freed();
     cli::main()
 }

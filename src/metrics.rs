@@ -5,6 +5,7 @@
 
 use crate::env;
 use crate::runtime::control::Vitals;
+use crate::sources::status::{self, State};
 use hub::{Ledger, Tally};
 use prometheus::core::Collector;
 use prometheus::{Encoder, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
@@ -74,12 +75,45 @@ pub fn render(vitals: &Vitals) -> String {
     page.counters("weir_sink_failures_total", "Attempts of a sink that failed and were made again.", &["pipeline", "sink"], failures);
     let read = vitals.signals.read_bytes.load(Ordering::Relaxed);
     page.counters("weir_read_bytes_total", "Bytes read from sources since the start.", &[], vec![(Vec::new(), read)]);
+    add_sources(&page, vitals);
     if let Some(bytes) = env::resident_bytes() {
         page.gauges("process_resident_memory_bytes", "Resident memory of this process.", &[], vec![(Vec::new(), bytes as i64)]);
     }
     let mut text = Vec::new();
     TextEncoder::new().encode(&page.0.gather(), &mut text).expect("writing to memory works");
     String::from_utf8(text).expect("the text format is UTF-8")
+}
+
+fn add_sources(page: &Page, vitals: &Vitals) {
+    let (mut files, mut refused, mut behind) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut truncations, mut rotations, mut abandoned) = (Vec::new(), Vec::new(), Vec::new());
+    for (pipeline, source, known) in &vitals.sources {
+        let known = status::lock(known);
+        let labels = || vec![pipeline.clone(), source.clone()];
+        for state in State::ALL {
+            let count = known.open.values().filter(|file| file.state() == state).count();
+            files.push(([labels(), vec![state.name().to_string()]].concat(), count as i64));
+        }
+        for (reason, count) in &known.refused_counts {
+            refused.push(([labels(), vec![reason.name().to_string()]].concat(), *count as i64));
+        }
+        behind.push((labels(), known.open.values().map(|file| file.behind_bytes()).sum::<u64>() as i64));
+        truncations.push((labels(), known.counts.truncations));
+        rotations.push((labels(), known.counts.rotations));
+        abandoned.push((labels(), known.counts.abandoned_bytes));
+    }
+    let names: &[&str] = &["pipeline", "source"];
+    page.gauges("weir_source_files", "Files a source holds open, by state.", &["pipeline", "source", "state"], files);
+    page.gauges("weir_source_refused_files", "Paths that match and are not read, by reason.", &["pipeline", "source", "reason"], refused);
+    page.gauges("weir_source_behind_bytes", "Bytes of open files that are not read yet.", names, behind);
+    page.counters("weir_source_truncations_total", "Files that were truncated or written anew under the reader.", names, truncations);
+    page.counters("weir_source_rotations_total", "Open files that were seen under a new name.", names, rotations);
+    page.counters(
+        "weir_source_abandoned_bytes_total",
+        "Unread bytes of rotated files that were let go, as `rotated` says.",
+        names,
+        abandoned,
+    );
 }
 
 /// Tenants that have labels of their own: the largest by records received.

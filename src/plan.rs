@@ -10,7 +10,7 @@ use crate::sources::{self, Malformed, SourceConfig};
 use anyhow::Context;
 use flow::condition::Condition;
 use flow::counter::Counters;
-use flow::decode::{Format, Limits};
+use flow::decode::{Encoding, Format, Limits, Multiline};
 use flow::fields::{FIELDS_MAX, FieldSet};
 use flow::meter::{Group, METERS_PER_GROUP_MAX, Meter, Meters};
 use flow::pipeline::{Reading, Rules};
@@ -37,6 +37,8 @@ pub struct SourcePlan {
     pub config: SourceConfig,
     pub format: Format,
     pub limits: Limits,
+    pub multiline: Option<Multiline>,
+    pub encoding: Encoding,
     pub reading: Reading,
 }
 
@@ -93,27 +95,33 @@ pub fn compile(name: &str, config: &Config, data: &Path) -> anyhow::Result<Plan>
     let tenants = Tenants::new(&config.tenancy.unknown, config.tenancy.tenants_max as usize);
     let rules =
         Rules { fields: Arc::new(FieldSet::new(&fields.0)), time, level, tenant, tenants: Arc::new(tenants), steps, step_ids, meters };
-    let sources = config.sources.iter().map(|(name, source)| compile_source(name, source)).collect();
+    let sources = config.sources.iter().map(|(name, source)| compile_source(name, source)).collect::<anyhow::Result<_>>()?;
     Ok(Plan { name: name.to_string(), rules: Arc::new(rules), columns, sources, sinks })
 }
 
-fn compile_source(name: &str, source: &SourceConfig) -> SourcePlan {
-    let (format, malformed, line, join) = match source {
-        SourceConfig::File(c) => (c.format, c.malformed, c.line_bytes_max, c.join.bytes_max),
-        SourceConfig::Stdin(c) => (c.format, c.malformed, c.line_bytes_max, c.join.bytes_max),
+fn compile_source(name: &str, source: &SourceConfig) -> anyhow::Result<SourcePlan> {
+    let (format, malformed, line, join, multiline, encoding) = match source {
+        SourceConfig::File(c) => (c.format, c.malformed, c.line_bytes_max, &c.join, c.multiline.as_ref(), c.encoding),
+        SourceConfig::Stdin(c) => (c.format, c.malformed, c.line_bytes_max, &c.join, None, Encoding::Auto),
     };
+    let multiline =
+        multiline.map(Multiline::new).transpose().map_err(anyhow::Error::msg).with_context(|| format!("sources.{name}.multiline"))?;
     let format = match format {
         sources::Format::Json => Format::Json,
         sources::Format::Cri => Format::Cri,
+        sources::Format::Docker => Format::Docker,
+        sources::Format::Container => Format::Container,
         sources::Format::Text => Format::Text,
     };
-    SourcePlan {
+    Ok(SourcePlan {
         name: name.to_string(),
         config: source.clone(),
         format,
-        limits: Limits { line_bytes_max: line.0 as usize, join_bytes_max: join.0 as usize },
+        limits: Limits { line_bytes_max: line.0 as usize, join_bytes_max: join.bytes_max.0 as usize, join_age_ns: join.age.0 },
+        multiline,
+        encoding,
         reading: Reading { json: format != Format::Text, drop_malformed: malformed == Malformed::Drop },
-    }
+    })
 }
 
 /// The steps that decide, and a name for each: a hash of its config and of how many like it came before.

@@ -6,7 +6,8 @@
 use crate::config::memory::{self, Need};
 use crate::config::{self, Config, HubConfig, Loaded, Report};
 use crate::sinks::config::SinkConfig;
-use crate::sources::config::{Ack, Format, Malformed, SourceConfig, Start};
+use crate::sources::config::{Ack, FileConfig, Format, Malformed, SourceConfig, Start};
+use crate::sources::kubernetes::{KubernetesConfig, Trust};
 use flow::event::{Reason, ReasonClass};
 use flow::step::{Metered, Policy, SampleConfig, StepConfig};
 use flow::units::ByteSize;
@@ -145,6 +146,8 @@ fn format_name(format: Format) -> &'static str {
     match format {
         Format::Json => "json",
         Format::Cri => "cri",
+        Format::Docker => "docker",
+        Format::Container => "container",
         Format::Text => "text",
     }
 }
@@ -169,7 +172,39 @@ fn describe_source(source: &SourceConfig) -> String {
     if malformed == Malformed::Drop {
         text.push_str(", malformed lines dropped");
     }
+    if let SourceConfig::File(FileConfig { kubernetes: Some(kubernetes), .. }) = source {
+        text.push_str("; ");
+        text.push_str(&describe_kubernetes(kubernetes));
+    }
     text
+}
+
+fn describe_kubernetes(config: &KubernetesConfig) -> String {
+    let from = match &config.metadata {
+        Some(m) => format!(
+            "labels from {} every {}, at most {} and {} pods, kept {} after a pod went; a log waits {} for its pod",
+            m.path.display(),
+            m.refresh,
+            m.bytes_max,
+            m.pods_max,
+            m.ttl,
+            m.wait
+        ),
+        None => "no labels (`metadata`), only what paths say".into(),
+    };
+    let labels = config.labels.as_ref().map_or("all labels".into(), |labels| format!("labels {}", list(labels)));
+    let tenant = &config.tenant;
+    let map = if tenant.map.is_empty() { String::new() } else { format!(", then of a map of {} namespaces", tenant.map.len()) };
+    let over = match tenant.trust {
+        Trust::Metadata => "what records say of tenants is not read",
+        Trust::Record => "behind what records say",
+    };
+    let wishes = if config.annotations.allow { "annotations may exclude and choose text" } else { "annotations may ask for nothing" };
+    let own = if config.own.read { "own logs are read too" } else { "own logs are not read" };
+    format!(
+        "kubernetes: {from}; {labels} go into records; tenant by label {} of the pod, then of the namespace{map} ({over}); {wishes}; {own}",
+        tenant.label
+    )
 }
 
 fn describe_step(step: &StepConfig) -> Line {

@@ -7,7 +7,7 @@ use crate::cli::{say, table};
 use crate::desk::{self, Question};
 use anyhow::Context;
 use flow::event::Note;
-use hub::{Ledger, SinkTotals, Tally};
+use hub::{Ledger, LostReason, SinkTotals, Tally};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -30,10 +30,19 @@ fn sink_view(sink: &SinkTotals) -> Value {
     json!({
         "delivered": total(&sink.delivered),
         "buffered": total(&sink.buffered),
-        "rejected": total(&sink.rejected),
+        "rejected": rejected(sink),
         "not_selected": total(&sink.not_selected),
         "tenants": { "delivered": by_tenant(&sink.delivered), "buffered": by_tenant(&sink.buffered) },
     })
+}
+
+/// By tenant and reason.
+fn rejected(sink: &SinkTotals) -> Value {
+    let reasons = |by_reason: &BTreeMap<LostReason, Tally>| -> Value {
+        by_reason.iter().map(|(reason, t)| (reason.name().to_string(), tally(t))).collect::<Map<_, _>>().into()
+    };
+    let tenants = sink.rejected.iter().map(|(tenant, by_reason)| (String::from_utf8_lossy(tenant).into_owned(), reasons(by_reason)));
+    tenants.collect::<Map<_, _>>().into()
 }
 
 /// A ledger as JSON.
@@ -103,10 +112,15 @@ fn show(ledger: &Value) -> String {
         }
         out.push_str(&table(&rows(pipeline), 1));
         for (sink, totals) in pipeline["sinks"].as_object().into_iter().flatten() {
-            out.push_str(&format!(
-                "sink {sink}: {} delivered, {} buffered\n",
-                totals["delivered"]["records"], totals["buffered"]["records"]
-            ));
+            out.push_str(&format!("sink {sink}: {} delivered, {} buffered", totals["delivered"]["records"], totals["buffered"]["records"]));
+            let mut lost: BTreeMap<&str, u64> = BTreeMap::new();
+            for (reason, t) in totals["rejected"].as_object().into_iter().flatten().flat_map(|(_, t)| t.as_object().into_iter().flatten()) {
+                *lost.entry(reason).or_default() += t["records"].as_u64().unwrap_or(0);
+            }
+            for (reason, records) in lost {
+                out.push_str(&format!(", {records} rejected: {reason}"));
+            }
+            out.push('\n');
         }
         for (sink, count) in pipeline["recount"].as_object().into_iter().flatten() {
             out.push_str(&format!("recount of {sink}: difference {}\n", count["difference"]));

@@ -2,6 +2,7 @@
 //!
 //! Exit 0 good, 1 the world failed, 2 the user's input is wrong.
 
+pub mod buffer;
 pub mod check;
 pub mod cost;
 pub mod ledger;
@@ -90,6 +91,9 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// What waits in the journals: look, verify, print, write out again. Works while a process runs and when none does.
+    #[command(subcommand)]
+    Buffer(buffer::Verb),
     /// Print a JSON Schema or the reference of the config.
     Schema {
         #[arg(value_enum, default_value_t)]
@@ -161,6 +165,7 @@ pub fn main() -> ExitCode {
             lineage::run(&args.data, lineage::Direction::Down, &args.node, args.as_of.as_deref(), args.json)
         }
         Verb::Ledger { data, recount, json } => ledger::run(&data, recount, json),
+        Verb::Buffer(verb) => buffer::run(&verb),
         Verb::Schema { which } => return schema::run(which),
         Verb::Completion { shell } => {
             let mut script = Vec::new();

@@ -3,9 +3,10 @@
 //! In: configs and the number of lanes; out: one row for each component. The floor is what it cannot work without, the
 //! ceiling what it never exceeds. A plan whose floors add up to more than `memory` is refused.
 
-use super::model::{Config, HubConfig};
+use super::model::{Config, HubConfig, WhenFull};
 use crate::sinks::config::SinkConfig;
 use crate::sources::config::{JoinConfig, SourceConfig};
+use crate::sources::kubernetes::KubernetesConfig;
 use serde::Serialize;
 
 const MIB: u64 = 1 << 20;
@@ -68,9 +69,20 @@ fn source_need(component: String, config: &SourceConfig) -> Need {
     let joined = |join: &JoinConfig| join.bytes_max.0;
     match config {
         // One line at a time is gathered, and one record joined; what is held back of other files is read again.
-        SourceConfig::File(file) => Need::new(component, MIB / 4, 2 * MIB + file.line_bytes_max.0.saturating_add(joined(&file.join))),
+        SourceConfig::File(file) => {
+            let lines = file.line_bytes_max.0.saturating_add(joined(&file.join));
+            let (floor, ceiling) = file.kubernetes.as_deref().map_or((0, 0), kubernetes_need);
+            Need::new(component, MIB / 4 + floor, (2 * MIB + ceiling).saturating_add(lines))
+        }
         SourceConfig::Stdin(stdin) => Need::new(component, MIB / 4, MIB + stdin.line_bytes_max.0.saturating_add(joined(&stdin.join))),
     }
+}
+
+/// What comes of a chunk, the metadata files while they are read, and what is kept of their pods: no more than the files
+/// said, but for the pods that went and as much again while a new catalog is made.
+fn kubernetes_need(config: &KubernetesConfig) -> (u64, u64) {
+    let files = config.metadata.as_ref().map_or(0, |metadata| metadata.bytes_max.0);
+    (MIB / 4, flow::enrich::ENRICHED_BYTES_MAX as u64 + files.saturating_mul(3))
 }
 
 fn sink_need(component: String, config: &SinkConfig) -> Need {
@@ -90,7 +102,13 @@ fn sink_need(component: String, config: &SinkConfig) -> Need {
 pub fn disk(config: &Config) -> Vec<String> {
     let mut lines = Vec::new();
     match &config.hub {
-        HubConfig::Journal(journal) => lines.push(format!("hub: at most {}, then sources wait", journal.bytes_max)),
+        HubConfig::Journal(journal) => {
+            let then = match journal.when_full {
+                WhenFull::Wait => "sources wait",
+                WhenFull::DropOldest => "the oldest rows are dropped",
+            };
+            lines.push(format!("hub: at most {}, then {then}", journal.bytes_max));
+        }
         HubConfig::Memory(_) => lines.push("hub: nothing but positions".into()),
     }
     for (name, sink) in &config.sinks {

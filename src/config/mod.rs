@@ -16,7 +16,7 @@ pub mod memory;
 mod report;
 pub mod schemas;
 
-pub use model::{AdminConfig, Config, HubConfig};
+pub use model::{AdminConfig, Config, HubConfig, WhenFull};
 pub use report::{Mistake, Report};
 #[cfg(test)]
 use rules::template_fields;

@@ -99,6 +99,9 @@ pub enum WhenFull {
     /// Sources wait until the slowest sink has caught up.
     #[default]
     Wait,
+    /// The oldest rows are dropped and counted, for each sink that did not have them, as `rejected: dropped_oldest`. Never what was
+    /// decided about them: facts, counts and positions stay, in an eighth of the bytes; when that is used up, sources wait.
+    DropOldest,
 }
 
 /// The hub in memory.

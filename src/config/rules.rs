@@ -9,9 +9,12 @@ use super::read::without_secrets;
 use super::report::{Mistake, Spot};
 use crate::sinks::config::{ArchiveConfig, LakeConfig, SinkConfig};
 use crate::sources::config::{Ack, FileConfig, JoinConfig, SourceConfig};
+use crate::sources::kubernetes::KubernetesConfig;
 use flow::condition::Condition;
+use flow::decode::Multiline;
 use flow::fields::FIELDS_MAX;
 use flow::step::{FilterConfig, MeterConfig, Metered, Policy, SampleConfig, StepConfig};
+use flow::tenancy::TENANT_BYTES_MAX;
 use flow::units::{ByteSize, NANOS_PER_SECOND, Span};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -174,7 +177,62 @@ impl Rules<'_> {
         }
         self.size(&at.key("line_bytes_max"), file.line_bytes_max, KIB, 64 * MIB);
         self.span(&at.key("scan"), file.scan, 10_000_000, 3_600 * NANOS_PER_SECOND);
+        for (key, value, max) in [("files_max", file.files_max, 10_000_000), ("open_files_max", file.open_files_max, 1_000_000)] {
+            if !(1..=max).contains(&value) {
+                self.at(&at.key(key), format!("is {value}; it must be from 1 to {max}; write {}", value.clamp(1, max)));
+            }
+        }
+        if let Some(Err(error)) = file.multiline.as_ref().map(Multiline::new) {
+            self.at_key(&at.key("multiline"), error.to_string());
+        }
+        let rotated = at.key("rotated");
+        if let Some(age) = file.rotated.age_max {
+            self.span(&rotated.key("age_max"), age, NANOS_PER_SECOND, i64::MAX);
+        }
+        if let Some(bytes) = file.rotated.bytes_max {
+            self.size(&rotated.key("bytes_max"), bytes, MIB, u64::MAX);
+        }
         self.join(&at.key("join"), &file.join);
+        if let Some(kubernetes) = &file.kubernetes {
+            self.kubernetes(&at.key("kubernetes"), kubernetes);
+        }
+    }
+
+    fn kubernetes(&mut self, at: &Path, config: &KubernetesConfig) {
+        if let Some(metadata) = &config.metadata {
+            let at = at.key("metadata");
+            if metadata.path.as_os_str().is_empty() {
+                self.at(&at.key("path"), "is empty; labels of pods are read from a file or a folder; write /var/lib/weir/pods.json");
+            }
+            self.span(&at.key("refresh"), metadata.refresh, 10_000_000, 3_600 * NANOS_PER_SECOND);
+            self.span(&at.key("wait"), metadata.wait, 0, 3_600 * NANOS_PER_SECOND);
+            self.span(&at.key("ttl"), metadata.ttl, 0, 7 * 86_400 * NANOS_PER_SECOND);
+            self.size(&at.key("bytes_max"), metadata.bytes_max, 4 * KIB, 1024 * MIB);
+            if !(1..=1_000_000).contains(&metadata.pods_max) {
+                self.at(&at.key("pods_max"), format!("is {}; it must be from 1 to 1000000; write 100000", metadata.pods_max));
+            }
+        }
+        for (list, at) in [(config.labels.as_ref(), at.key("labels")), (Some(&config.annotations.keep), at.key("annotations").key("keep"))]
+        {
+            for (i, name) in list.into_iter().flatten().enumerate() {
+                self.label(&at.index(i), name);
+            }
+        }
+        let at = at.key("tenant");
+        self.label(&at.key("label"), &config.tenant.label);
+        for (namespace, tenant) in &config.tenant.map {
+            if tenant.trim().is_empty() || tenant.len() > TENANT_BYTES_MAX {
+                let rule = format!("the namespace {namespace} belongs to somebody, in 1 to {TENANT_BYTES_MAX} bytes");
+                self.at(&at.key("map").key(namespace), format!("is no tenant; {rule}; write its name, or leave the namespace out"));
+            }
+        }
+    }
+
+    fn label(&mut self, at: &Path, name: &str) {
+        if name.is_empty() || name.len() > 317 || name.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            let rule = "a label's name is at most 317 bytes without blanks";
+            self.at(at, format!("{name:?} is no label; {rule}; write app.kubernetes.io/name"));
+        }
     }
 
     fn pattern(&mut self, at: &Path, pattern: &str) {
@@ -190,6 +248,7 @@ impl Rules<'_> {
 
     fn join(&mut self, at: &Path, join: &JoinConfig) {
         self.size(&at.key("bytes_max"), join.bytes_max, KIB, 64 * MIB);
+        self.span(&at.key("age"), join.age, NANOS_PER_SECOND / 10, 3_600 * NANOS_PER_SECOND);
     }
 
     fn size(&mut self, at: &Path, size: ByteSize, min: u64, max: u64) {

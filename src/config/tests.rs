@@ -108,13 +108,13 @@ sinks:
             error: a.yaml:2:19: sources.pods.file: the key `inclde` is not known here
               2 |   pods: { file: { inclde: ["*.log"], format: jsn } }
                 |                   ^^^^^^
-              known: include, exclude, format, start, line_bytes_max, malformed, scan, join
+              known: include, exclude, format, start, line_bytes_max, malformed, scan, files_max, open_files_max, rotated, join, multiline, encoding, kubernetes
               help: did you mean `include`?
 
             error: a.yaml:2:46: sources.pods.file.format: `jsn` is not known here
               2 |   pods: { file: { inclde: ["*.log"], format: jsn } }
                 |                                              ^^^
-              one of: json, cri, text
+              one of: json, cri, docker, container, text
               help: did you mean `json`?
 
             error: a.yaml:4:40: steps[0].sample.levels.info.ratio: 15 is no ratio
@@ -841,7 +841,7 @@ fn json_says_the_same_for_machines() {
               "column": 35,
               "path": "sources.in.stdin.format",
               "message": "`jsn` is not known here",
-              "rule": "one of: json, cri, text",
+              "rule": "one of: json, cri, docker, container, text",
               "help": "did you mean `json`?",
               "source": "sources: { in: { stdin: { format: jsn } } }"
             }

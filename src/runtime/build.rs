@@ -17,6 +17,8 @@ use std::sync::Arc;
 
 /// Kept bytes after which a frame closes: small enough to group-commit often, large enough to make calls rare.
 pub const FRAME_ROWS_BYTES: usize = 1 << 20;
+/// A full frame grows by the last chunk's rows: so much more is kept ready, or half of it is copied to grow.
+const FRAME_ROWS_MORE: usize = super::tail::CHUNK_BYTES;
 /// Bytes read after which a frame closes, however little of them is kept: bounds what a crash decides anew.
 pub const FRAME_READ_BYTES: u64 = 16 << 20;
 
@@ -124,6 +126,7 @@ impl Builder {
         self.read_bytes += stretch.to.done - stretch.from;
         part.to = stretch.to.done;
         part.resume = stretch.to.resume;
+        part.before = stretch.to.before;
         for resumed in stretch.also {
             part.also.retain(|r| r.stream != resumed.stream);
             part.also.push(resumed);
@@ -143,6 +146,9 @@ impl Builder {
     #[inline(always)]
     fn push_row(&mut self, batch: &Batch, i: usize, tenant: u32) {
         let rows = &mut self.frame.rows;
+        if rows.bytes.capacity() == 0 {
+            rows.bytes.reserve(FRAME_ROWS_BYTES + FRAME_ROWS_MORE);
+        }
         rows.bytes.extend_from_slice(batch.record(i));
         rows.ends.push(rows.bytes.len() as u32);
         rows.tenant.push(tenant);
@@ -261,6 +267,7 @@ impl Builder {
     pub fn close(&mut self, received: Option<UnixNanos>) -> Frame {
         self.finish_part();
         let mut frame = std::mem::take(&mut self.frame);
+        frame.rows.bytes.shrink_to_fit(); // a hub counts what is reserved
         if frame.newest.0 == i64::MIN {
             frame.newest = UnixNanos(0);
         }

@@ -1,13 +1,14 @@
 //! Control: signals and the admin port, on one thread with the only tokio runtime of the process.
 //!
 //! In: SIGTERM and SIGINT (drain; a second one ends at once), SIGHUP (archives reopen), SIGUSR2 (not built
-//! yet), requests for `/livez`, `/readyz`, `/metrics` and `/api/ledger`. Health is progress: alive and stuck is unhealthy and
+//! yet), requests for `/livez`, `/readyz`, `/metrics`, `/api/ledger` and `/api/sources`. Health is progress: alive and stuck is unhealthy and
 //! says where. The port is loopback only; the config refuses anything else.
 
 use super::deliver::SinkSignals;
 use super::lane::Signals;
 use crate::config::AdminConfig;
 use crate::desk::Desk;
+use crate::sources::status;
 use crate::{env, metrics};
 use anyhow::Context;
 use axum::Router;
@@ -21,7 +22,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
-/// A lane or sink that has not moved for this long, though it has work, is stuck.
+/// A component that has not moved for this long, though it has work, is not ready.
+const SLOW_MS: u64 = 10_000;
+/// After this time it is stuck: whoever watches over the process may start it anew.
 const STUCK_MS: u64 = 30_000;
 
 /// What health and metrics are read from.
@@ -29,6 +32,8 @@ pub struct Vitals {
     pub signals: Arc<Signals>,
     pub hubs: Vec<(String, Arc<Hub>)>,
     pub lanes: Vec<(String, Arc<AtomicU64>)>,
+    /// Pipeline, source, its files.
+    pub sources: Vec<(String, String, crate::sources::status::Shared)>,
     /// Pipeline, sink, signals.
     pub sinks: Vec<(String, String, Arc<SinkSignals>)>,
     pub ready: AtomicBool,
@@ -42,24 +47,39 @@ impl Vitals {
             signals,
             hubs: Vec::new(),
             lanes: Vec::new(),
+            sources: Vec::new(),
             sinks: Vec::new(),
             ready: AtomicBool::new(false),
             labels: Default::default(),
         }
     }
 
-    /// Components that have work and do not move.
-    fn stuck(&self) -> Vec<String> {
+    /// Components that have work and have not moved for `for_ms`.
+    fn stuck(&self, for_ms: u64) -> Vec<String> {
         let now = (env::now().0 / 1_000_000) as u64;
-        let silent = |beat: &AtomicU64| {
-            let beat = beat.load(Ordering::Relaxed);
-            beat > 0 && now.saturating_sub(beat) > STUCK_MS
-        };
+        let since = |at: u64| at > 0 && now.saturating_sub(at) > for_ms;
+        let silent = |beat: &AtomicU64| since(beat.load(Ordering::Relaxed));
         // A lane that waits for room in the hub is not stuck: a sink is.
         let full = self.hubs.iter().any(|(_, hub)| hub.is_full());
-        let lanes = self.lanes.iter().filter(|l| !full && silent(&l.1)).map(|l| l.0.clone());
-        let sinks = self.sinks.iter().filter(|s| silent(&s.2.heartbeat)).map(|s| format!("sink {}.{}", s.0, s.1));
-        lanes.chain(sinks).collect()
+        let mut stuck: Vec<String> = self.lanes.iter().filter(|l| !full && silent(&l.1)).map(|l| l.0.clone()).collect();
+        for (pipeline, sink, signals) in &self.sinks {
+            let failing = signals.failing_since.load(Ordering::Relaxed);
+            if since(failing) {
+                let reason = status::lock(&signals.trouble).clone();
+                stuck.push(format!("sink {pipeline}.{sink} (fails for {} s: {reason})", now.saturating_sub(failing) / 1000));
+            } else if silent(&signals.heartbeat) {
+                stuck.push(format!("sink {pipeline}.{sink}"));
+            }
+        }
+        for (pipeline, hub) in &self.hubs {
+            stuck.extend(hub.trouble().map(|why| format!("hub {pipeline}: {why}")));
+        }
+        for (pipeline, source, known) in &self.sources {
+            let known = status::lock(known);
+            let failing = known.open.values().filter(|file| since(file.failing_since_ms.load(Ordering::Relaxed)));
+            stuck.extend(failing.map(|file| format!("source {pipeline}.{source}: cannot read {}", file.path().display())).take(10));
+        }
+        stuck
     }
 }
 
@@ -78,10 +98,13 @@ impl Control {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the control runtime")?;
         let shared = Arc::clone(&vitals);
         let main = std::thread::current();
+        let (handled, handling) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new()
             .name("control".into())
-            .spawn(move || runtime.block_on(serve(listener, shared, desk, stopped, main)))
+            .spawn(move || runtime.block_on(serve(listener, shared, desk, stopped, main, handled)))
             .context("cannot start the control thread")?;
+        // Until then a signal has its default effect; an error means that the thread has ended.
+        let _ = handling.recv();
         Ok(Control { vitals, stop, thread })
     }
 
@@ -109,8 +132,9 @@ async fn serve(
     desk: Arc<Desk>,
     mut stopped: tokio::sync::mpsc::Receiver<()>,
     main: std::thread::Thread,
+    handled: std::sync::mpsc::Sender<()>,
 ) {
-    let watching = tokio::spawn(watch_signals(Arc::clone(&vitals), main));
+    let watching = tokio::spawn(watch_signals(Arc::clone(&vitals), main, handled));
     let serving = listener.map(|listener| tokio::spawn(serve_port(listener, Arc::clone(&vitals), desk)));
     // Ends when told to, or when the sender is gone.
     stopped.recv().await;
@@ -118,10 +142,11 @@ async fn serve(
     serving.inspect(|s| s.abort());
 }
 
-async fn watch_signals(vitals: Arc<Vitals>, main: std::thread::Thread) {
+async fn watch_signals(vitals: Arc<Vitals>, main: std::thread::Thread, handled: std::sync::mpsc::Sender<()>) {
     let on = |kind| signal(kind).expect("signal handlers can be set in a thread of their own");
     let (mut term, mut int) = (on(SignalKind::terminate()), on(SignalKind::interrupt()));
     let (mut hup, mut usr2) = (on(SignalKind::hangup()), on(SignalKind::user_defined2()));
+    let _ = handled.send(());
     loop {
         let end = tokio::select! {
             _ = term.recv() => "SIGTERM",
@@ -152,6 +177,7 @@ async fn serve_port(listener: TcpListener, vitals: Arc<Vitals>, desk: Arc<Desk>)
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics_page))
         .route("/api/ledger", get(ledger))
+        .route("/api/sources", get(sources))
         .with_state(state);
     match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => {
@@ -166,7 +192,11 @@ async fn serve_port(listener: TcpListener, vitals: Arc<Vitals>, desk: Arc<Desk>)
 type Shared = State<Arc<(Arc<Vitals>, Arc<Desk>)>>;
 
 async fn livez(State(state): Shared) -> (StatusCode, String) {
-    let stuck = state.0.stuck();
+    health(&state.0, STUCK_MS)
+}
+
+fn health(vitals: &Vitals, for_ms: u64) -> (StatusCode, String) {
+    let stuck = vitals.stuck(for_ms);
     if stuck.is_empty() {
         (StatusCode::OK, "ok\n".into())
     } else {
@@ -182,12 +212,17 @@ async fn readyz(State(state): Shared) -> (StatusCode, String) {
     if vitals.signals.stop.load(Ordering::Relaxed) {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n".into());
     }
-    livez(State(Arc::clone(&state))).await
+    health(vitals, SLOW_MS)
 }
 
 async fn metrics_page(State(state): Shared) -> (StatusCode, [(&'static str, &'static str); 1], String) {
     let text = metrics::render(&state.0);
     (StatusCode::OK, [("content-type", "text/plain; version=0.0.4")], text)
+}
+
+async fn sources(State(state): Shared) -> (StatusCode, [(&'static str, &'static str); 1], String) {
+    let sources: Vec<_> = state.0.sources.iter().map(|(pipeline, source, known)| status::lock(known).view(pipeline, source)).collect();
+    (StatusCode::OK, [("content-type", "application/json")], serde_json::json!({ "sources": sources }).to_string())
 }
 
 async fn ledger(State(state): Shared) -> (StatusCode, [(&'static str, &'static str); 1], String) {

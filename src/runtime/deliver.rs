@@ -8,8 +8,8 @@ use crate::env;
 use crate::sinks::{Pace, Store};
 use anyhow::Context;
 use hub::{Cursor, Next};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tracing::warn;
 
@@ -28,6 +28,10 @@ pub struct SinkSignals {
     pub heartbeat: AtomicU64,
     /// Attempts that failed.
     pub failures: AtomicU64,
+    /// Since when every attempt fails, in ms since the epoch; 0: the last one worked.
+    pub failing_since: AtomicU64,
+    /// Why the last attempt failed.
+    pub trouble: Mutex<String>,
 }
 
 pub struct Delivery {
@@ -93,6 +97,9 @@ impl Delivery {
         let mut pause = RETRY_MIN;
         while let Err(error) = attempt(&mut self.store) {
             self.signals.failures.fetch_add(1, Ordering::Relaxed);
+            let now = (env::now().0 / 1_000_000) as u64;
+            let _ = self.signals.failing_since.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed); // keeps the first one
+            *self.signals.trouble.lock().expect("no holder of this lock panics") = format!("{error:#}");
             warn!(sink = self.name, what, error = format!("{error:#}"), "sink failed; trying again");
             if error.chain().any(|c| c.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)) {
                 return Err(anyhow::anyhow!("sink {}: nobody reads standard output any more ({error:#})", self.name));
@@ -106,6 +113,7 @@ impl Delivery {
             std::thread::sleep(pause);
             pause = (pause * 2).min(RETRY_MAX);
         }
+        self.signals.failing_since.store(0, Ordering::Relaxed);
         Ok(())
     }
 }

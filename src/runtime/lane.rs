@@ -1,45 +1,74 @@
 //! A lane: one thread that takes records from read to hub, with no hand-over in between.
 //!
 //! In: logs, each a path's rotation chain with its partial state; a log stays with its lane. Out: frames,
-//! accepted by the hub. A turn reads one chunk of one log, so that files share the lane by bytes. Memory: one
-//! chunk ([`CHUNK_BYTES`], for a moment as long as the longest line) and one frame per pipeline.
+//! accepted by the hub. A turn reads one chunk of one log, so that files share the lane by bytes. A log that was read to its
+//! end sleeps until somebody tells that it grew, or until it is time for a look. Memory: one
+//! chunk (256 KiB, for a moment as long as the longest line) and one frame per pipeline; per log about 1 KiB.
 
 use super::build::{Builder, Stretch};
+use super::tail::{Ahead, CHUNK_BYTES, Glance, Tail};
 use crate::env;
-use crate::sources::file::{FileId, Found, Known, read_full};
+use crate::sources::file::Found;
+use crate::sources::kubernetes::{Attached, Kubernetes, Readiness};
+use crate::sources::status::{Shared, State, lock};
 use anyhow::Context;
-use flow::batch::Batch;
-use flow::decode::{Decoder, End, Format, Limits};
+use flow::batch::{Batch, Payer};
+use flow::decode::{Decoder, Encoding, End, Format, Limits, Multiline, trailing_nuls};
+use flow::enrich::Enricher;
 use flow::event::{Position, StreamId};
 use flow::pipeline::{Reading, Rules, Worker};
 use flow::units::UnixNanos;
 use hub::Hub;
 use hub::frame::Resumed;
-use std::collections::{HashMap, VecDeque};
-use std::fs::File;
-use std::io::Read;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
-use tracing::warn;
+use tracing::{info, warn};
 
-/// What one read asks for: fits the second-level cache together with what is known about its records.
-pub const CHUNK_BYTES: usize = 256 << 10;
 /// Age at which a frame closes, however small it is.
 const FRAME_AGE: Duration = Duration::from_millis(200);
 /// How long a file that was renamed away must have been silent before the next one of its log is read.
 const ROTATED_GRACE: Duration = Duration::from_secs(2);
-/// An idle file is looked at after this time, then twice that, and so on.
+/// A file whose growth nobody tells is looked at after this time, then twice that, and so on.
 const IDLE_MIN: Duration = Duration::from_millis(10);
 const IDLE_MAX: Duration = Duration::from_millis(500);
+/// A file whose growth is told is looked at anyway, as news can be lost.
+const SAFETY: Duration = Duration::from_secs(10);
+/// What a drain waits at most for lines that belong together.
+const GROUPS_MAX: Duration = Duration::from_secs(10);
+/// Finished files of a log that are remembered: they are found again soon after their rotation, if at all.
+const FINISHED_MAX: usize = 64;
+/// A log that holds part of a record is looked at after this time.
+const HELD_PAUSE: Duration = Duration::from_millis(100);
+/// A log whose container nobody knows yet is looked at after this time.
+const METADATA_PAUSE: Duration = Duration::from_millis(100);
+/// What a lane sleeps at most: it shows that it is alive.
+const HEARTBEAT: Duration = Duration::from_millis(500);
+/// A log without files is kept for so long: its next file may come, and what it holds is part of a record.
+const LINGER: Duration = Duration::from_secs(10);
 
 /// One source of one pipeline, as its lanes see it.
 pub struct Intake {
     pub format: Format,
     pub limits: Limits,
     pub reading: Reading,
-    pub known: Arc<Mutex<Known>>,
+    pub known: Shared,
+    pub rotated: Rotated,
+    /// Whose containers the logs are.
+    pub kubernetes: Option<Arc<Kubernetes>>,
+    pub multiline: Option<Multiline>,
+    pub encoding: Encoding,
+}
+
+/// How long a file that was rotated away is held until it is read; absent: as long as it takes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rotated {
+    pub age_max: Option<Duration>,
+    pub bytes_max: Option<u64>,
 }
 
 /// One pipeline, as its lanes see it.
@@ -63,10 +92,23 @@ pub struct Signals {
     pub ended: AtomicBool,
 }
 
-/// New work for a lane, handed over by whoever finds files.
+/// News for a lane: files that were found, and logs that grew.
 #[derive(Default)]
 pub struct Inbox {
     pub found: Mutex<Vec<(usize, usize, Input)>>,
+    pub grown: Mutex<Vec<u64>>,
+    /// News were lost: every log may have grown.
+    pub look_at_all: AtomicBool,
+    /// The lane's thread, to be woken.
+    pub thread: OnceLock<Thread>,
+}
+
+impl Inbox {
+    pub fn wake(&self) {
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
 }
 
 /// One file or standard input, not read by anyone yet.
@@ -80,12 +122,17 @@ pub struct Lane {
     workers: Vec<Worker>,
     builders: Vec<Builder>,
     opened: Vec<Option<Instant>>,
-    logs: Vec<Log>,
+    logs: HashMap<u64, Log>,
+    /// Logs that may have something to read, in the order of their turns.
+    ready: VecDeque<u64>,
+    /// When to look at the others.
+    timers: BinaryHeap<Reverse<(Instant, u64)>>,
     inbox: Arc<Inbox>,
     signals: Arc<Signals>,
     /// When this lane last went round, in ms since the epoch: progress is health.
     pub heartbeat: Arc<AtomicU64>,
     batch: Batch,
+    enricher: Enricher,
     once: bool,
 }
 
@@ -93,43 +140,37 @@ struct Log {
     pipeline: usize,
     intake: usize,
     path: PathBuf,
+    /// Whose container it is.
+    pod: Option<Attached>,
     decoder: Decoder,
+    /// The first one is being read.
     files: VecDeque<Tail>,
+    /// Files that were read to their end and have grown since: read when nothing is held.
+    late: Vec<Tail>,
+    /// How far files were read that were finished in this run: whoever finds them again may know less. The last [`FINISHED_MAX`].
+    finished: VecDeque<(StreamId, u64)>,
     /// Files read to their end in which part of a record began: newest first.
     older: Vec<Resumed>,
+    /// Streams whose last newline waited for what was held; it is framing once nothing is named by it.
+    owed: Vec<Owed>,
     /// Newest event time so far; stands in where a record has none and the clock must not be asked.
     newest: UnixNanos,
+    watched: bool,
     idle: Duration,
-    look_at: Instant,
-}
-
-struct Tail {
-    reader: Reader,
-    stream: StreamId,
-    done: u64,
-    /// Parts of a record lie between here and `done`: read again, decided already.
-    catch_up: Option<u64>,
-    chunk_bytes: usize,
-    silent_since: Instant,
-}
-
-enum Reader {
-    File {
-        file: File,
-        id: FileId,
-    },
-    /// Cannot be read again: what no line used yet is carried.
-    Stdin {
-        carry: Vec<u8>,
-        ended: bool,
-    },
+    /// When it is to be looked at; earlier timers are void.
+    look_at: Option<Instant>,
+    /// It stands in the queue of those that are ready.
+    queued: bool,
+    /// It has no file since.
+    empty_since: Option<Instant>,
 }
 
 /// What a turn did.
-#[derive(PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 enum Turn {
     Worked,
-    Idle,
+    /// There is nothing to do before this time has passed, unless somebody tells.
+    Idle(Duration),
     /// The log's last file was read to its end and nothing more will come.
     Ended,
 }
@@ -144,128 +185,270 @@ impl Lane {
             workers,
             builders,
             opened,
-            logs: Vec::new(),
+            logs: HashMap::new(),
+            ready: VecDeque::new(),
+            timers: BinaryHeap::new(),
             inbox,
             signals,
             heartbeat: Arc::default(),
             batch: Batch::default(),
+            enricher: Enricher::default(),
             once,
         }
     }
 
     /// Works until told to stop, or with `--once` until everything is read; then hands over what it holds.
     pub fn run(mut self) -> anyhow::Result<()> {
+        self.inbox.thread.get_or_init(std::thread::current);
         while !self.signals.stop.load(Ordering::Relaxed) {
             self.heartbeat.store((env::now().0 / 1_000_000) as u64, Ordering::Relaxed);
-            self.take_inbox();
+            self.take_news()?;
             let worked = self.round()?;
             self.close_frames(|builder, age| builder.is_full() || age >= FRAME_AGE)?;
             if self.once && self.logs.is_empty() {
                 break;
             }
             if !worked {
-                std::thread::sleep(IDLE_MIN);
+                std::thread::park_timeout(self.pause());
             }
+        }
+        if !self.once {
+            self.finish_groups()?;
         }
         self.close_frames(|_, _| true)
     }
 
-    fn take_inbox(&mut self) {
-        let found = std::mem::take(&mut *self.inbox.found.lock().expect("the inbox is never left half changed"));
+    /// Lines that belong together are complete when no other came for a while: waits for that, and goes on reading meanwhile.
+    fn finish_groups(&mut self) -> anyhow::Result<()> {
+        let pipelines = Arc::clone(&self.pipelines);
+        let multiline = |log: &Log| pipelines[log.pipeline].intakes[log.intake].multiline.is_some();
+        let until = Instant::now() + GROUPS_MAX;
+        while Instant::now() < until && self.logs.values().any(|log| multiline(log) && log.decoder.spare().is_some()) {
+            self.heartbeat.store((env::now().0 / 1_000_000) as u64, Ordering::Relaxed);
+            self.take_news()?;
+            if !self.round()? {
+                std::thread::park_timeout(self.pause().min(HELD_PAUSE));
+            }
+        }
+        Ok(())
+    }
+
+    /// How long nothing is to be done unless somebody tells.
+    fn pause(&self) -> Duration {
+        let now = Instant::now();
+        let timer = self.timers.peek().map(|Reverse((at, _))| at.saturating_duration_since(now));
+        let frame = self.opened.iter().flatten().map(|at| FRAME_AGE.saturating_sub(at.elapsed())).min();
+        timer.into_iter().chain(frame).fold(HEARTBEAT, Duration::min)
+    }
+
+    fn take_news(&mut self) -> anyhow::Result<()> {
+        let found = std::mem::take(&mut *lock(&self.inbox.found));
         for (pipeline, intake, input) in found {
-            self.add(pipeline, intake, input);
+            self.add(pipeline, intake, input)?;
+        }
+        let mut grown = std::mem::take(&mut *lock(&self.inbox.grown));
+        if self.inbox.look_at_all.swap(false, Ordering::Relaxed) {
+            grown = self.logs.keys().copied().collect();
+        }
+        for log in grown {
+            self.make_ready(log);
+        }
+        let now = Instant::now();
+        while let Some(Reverse((at, log))) = self.timers.peek().copied().filter(|Reverse((at, _))| *at <= now) {
+            self.timers.pop();
+            if self.logs.get(&log).is_some_and(|l| l.look_at == Some(at)) {
+                self.make_ready(log);
+            }
+        }
+        Ok(())
+    }
+
+    fn make_ready(&mut self, log: u64) {
+        if let Some(state) = self.logs.get_mut(&log)
+            && !std::mem::replace(&mut state.queued, true)
+        {
+            state.look_at = None;
+            self.ready.push_back(log);
         }
     }
 
     /// Adds a file to its log; a log that is new is created.
-    fn add(&mut self, pipeline: usize, intake: usize, input: Input) {
-        let (path, modified, tail) = match input {
-            Input::File(found) => (found.log.clone(), found.modified, Tail::file(found)),
-            Input::Stdin(stream) => (PathBuf::from("stdin"), env::now(), Tail::stdin(stream)),
+    fn add(&mut self, pipeline: usize, intake: usize, input: Input) -> anyhow::Result<()> {
+        let (key, path, modified, watched, tail) = match input {
+            Input::File(mut found) => {
+                let finished = self.logs.get(&found.reader.log).and_then(|log| log.finished.iter().find(|f| f.0 == found.stream));
+                if let Some((_, done)) = finished {
+                    // What is held of it is in the decoder.
+                    (found.position.resume, found.position.done) = (*done, *done);
+                }
+                let (key, path, modified, watched) = (found.reader.log, found.log.clone(), found.modified, found.watched);
+                let (id, shown) = (found.id, found.status.path());
+                match Tail::file(found) {
+                    Ok(tail) => (key, path, modified, watched, tail),
+                    Err(error) => {
+                        warn!(path = %shown.display(), %error, "cannot read; it is tried again when it changes");
+                        lock(&self.pipelines[pipeline].intakes[intake].known).open.remove(&id);
+                        return Ok(());
+                    }
+                }
+            }
+            Input::Stdin(stream) => (stream.0, PathBuf::from("stdin"), env::now(), true, Tail::stdin(stream)),
         };
-        let same = |log: &&mut Log| log.pipeline == pipeline && log.intake == intake && log.path == path;
-        match self.logs.iter_mut().find(same) {
-            Some(log) => {
-                log.files.push_back(tail);
-                log.look_at = Instant::now();
-            }
-            None => {
-                let settings = &self.pipelines[pipeline].intakes[intake];
-                self.logs.push(Log {
-                    pipeline,
-                    intake,
-                    path,
-                    decoder: Decoder::new(settings.format, settings.limits),
-                    files: VecDeque::from([tail]),
-                    older: Vec::new(),
-                    newest: modified,
-                    idle: IDLE_MIN,
-                    look_at: Instant::now(),
-                });
-            }
-        }
+        let settings = &self.pipelines[pipeline].intakes[intake];
+        let log = self.logs.entry(key).or_insert_with(|| Log {
+            pipeline,
+            intake,
+            pod: settings.kubernetes.as_ref().map(|kubernetes| kubernetes.attach(&path, Instant::now())),
+            path,
+            decoder: Decoder::new(settings.format, settings.limits).with(settings.multiline.clone(), settings.encoding),
+            files: VecDeque::new(),
+            late: Vec::new(),
+            finished: VecDeque::new(),
+            older: Vec::new(),
+            owed: Vec::new(),
+            newest: modified,
+            watched,
+            idle: IDLE_MIN,
+            look_at: None,
+            queued: false,
+            empty_since: None,
+        });
+        log.watched &= watched;
+        log.take(tail);
+        self.make_ready(key);
+        Ok(())
     }
 
     /// One turn for each log that may have something; with `--once` the first log is read to its end first,
     /// so that records come in the same order on every machine. Was anything read?
     fn round(&mut self) -> anyhow::Result<bool> {
         let mut worked = false;
-        let mut n = 0;
-        while n < self.logs.len() {
-            if self.logs[n].look_at > Instant::now() {
-                n += 1;
-                continue;
-            }
-            let turn = self.turn(n)?;
-            let log = &mut self.logs[n];
+        for _ in 0..self.ready.len() {
+            let Some(key) = self.ready.pop_front() else { break };
+            let turn = self.turn(key)?;
+            let Some(log) = self.logs.get_mut(&key) else { continue };
             match turn {
                 Turn::Worked => {
                     worked = true;
                     log.idle = IDLE_MIN;
                     if self.once {
+                        self.ready.push_front(key);
+                        break;
+                    }
+                    self.ready.push_back(key);
+                }
+                Turn::Idle(pause) => {
+                    log.queued = false;
+                    let at = Instant::now() + pause;
+                    log.look_at = Some(at);
+                    self.timers.push(Reverse((at, key)));
+                    if self.once {
                         break;
                     }
                 }
-                Turn::Idle => {
-                    log.look_at = Instant::now() + log.idle;
-                    log.idle = (log.idle * 2).min(IDLE_MAX);
-                }
                 Turn::Ended => {
-                    self.logs.remove(n);
-                    continue;
+                    self.logs.remove(&key);
+                    worked |= self.once;
                 }
             }
-            n += 1;
         }
         Ok(worked)
     }
 
     /// Reads one chunk of one log and decides about its records.
-    fn turn(&mut self, n: usize) -> anyhow::Result<Turn> {
-        let log = &mut self.logs[n];
+    fn turn(&mut self, key: u64) -> anyhow::Result<Turn> {
+        let log = self.logs.get_mut(&key).expect("only logs that are there are ready");
         let pipeline = &self.pipelines[log.pipeline];
         let intake = &pipeline.intakes[log.intake];
         let batch = &mut self.batch;
+        log.take_late();
         let more_files = log.files.len() > 1;
-        let Some(tail) = log.files.front_mut() else { return Ok(Turn::Ended) };
-        if let Some(from) = tail.catch_up.take() {
-            tail.catch_up(batch, &mut log.decoder, from).with_context(|| format!("cannot read {}", log.path.display()))?;
+        if log.files.is_empty() {
+            let now = env::now();
+            let (due, turn) = (log.decoder.due(now), log.linger(self.once));
+            if log.decoder.spare().is_some() && (due || self.once) {
+                self.flush_older(key, now);
+            }
+            return Ok(turn);
+        }
+        let tail = log.files.front_mut().expect("asked just before");
+        let mut splice = None;
+        let mut payer = Payer::Record;
+        let mut chunk_bytes = CHUNK_BYTES;
+        if let Some(pod) = &mut log.pod {
+            let trusts_record = pod.trusts_record();
+            match pod.ready(Instant::now()) {
+                Readiness::Ready(of_pod) | Readiness::Missing(of_pod) => {
+                    chunk_bytes = chunk_bytes.min(of_pod.chunk_bytes_max());
+                    splice = Some(of_pod);
+                }
+                Readiness::Wait => {
+                    if let Some(status) = &tail.status {
+                        status.set_state(State::AwaitsMetadata);
+                    }
+                    return Ok(Turn::Idle(METADATA_PAUSE));
+                }
+                // The finder does not hand them over; a link may have come between.
+                Readiness::Own => return Ok(Turn::Ended),
+                Readiness::Plain if trusts_record => {}
+                Readiness::Plain => payer = Payer::Named(None),
+            }
+        }
+        tail.bound_chunk(chunk_bytes);
+        let now = if self.once { log.newest } else { env::now() };
+        if std::mem::take(&mut tail.fresh) && tail.done > 0 {
+            log.decoder.set_encoding(tail.encoding);
+        }
+        if tail.needs_catch_up() {
+            log.decoder.set_encoding(tail.encoding);
+            tail.catch_up(batch, &mut log.decoder, if self.once { UnixNanos(0) } else { now })
+                .with_context(|| format!("cannot read {}", log.path.display()))?;
+        }
+        let grace = if log.files.len() > 2 { ROTATED_GRACE / 10 } else { ROTATED_GRACE };
+        if let Some(bytes) = log.over_limit(intake.rotated) {
+            self.abandon(key, bytes);
+            return Ok(Turn::Worked);
+        }
+        let tail = log.files.front_mut().expect("asked just before");
+        let glance = match tail.glance() {
+            Ok(glance) => glance,
+            Err(error) => return Ok(log.fail(&error)),
+        };
+        if let Glance::Same(ahead @ (Ahead::Nothing | Ahead::Gone)) = glance {
+            let ends = self.once || ((more_files || ahead == Ahead::Gone) && tail.is_silent(grace));
+            let due = log.decoder.due(now);
+            if !ends && due && log.decoder.spare().is_some_and(|ago| ago > 0) {
+                self.flush_older(key, now);
+                return Ok(Turn::Worked);
+            }
+            if !ends && !due {
+                if lock(&intake.known).crowded && log.is_complete() {
+                    self.finish_file(key, End::File, Ahead::Nothing);
+                    self.logs.remove(&key);
+                    return Ok(Turn::Ended);
+                }
+                let rotated = more_files || ahead == Ahead::Gone;
+                return Ok(log.rest(rotated.then_some(grace / 4)));
+            }
         }
         let cut = pipeline.cuts.get(&tail.stream).and_then(|cuts| cuts.iter().copied().find(|cut| *cut > tail.done));
-        let ahead = match tail.read(batch, cut) {
-            Ok(ahead) => ahead,
-            Err(error) => {
-                warn!(path = %log.path.display(), %error, "cannot read; trying again");
-                return Ok(Turn::Idle);
+        let ahead = match glance {
+            Glance::Same(Ahead::Truncated) => {
+                batch.arena.clear();
+                Ahead::Truncated
             }
+            _ => match tail.read(batch, cut, splice.is_some()) {
+                // Nobody goes on writing it.
+                Ok(Ahead::Nothing) if self.once && tail.is_packed() => Ahead::Damaged,
+                Ok(ahead) => ahead,
+                Err(error) => return Ok(log.fail(&error)),
+            },
         };
-        if ahead == Ahead::Truncated {
-            warn!(path = %log.path.display(), position = tail.done, "file was truncated: what stood behind the position is lost, and it is read from its start");
-        }
-        let silent = tail.silent_since.elapsed() >= ROTATED_GRACE;
+        let at_end = matches!(ahead, Ahead::Nothing | Ahead::Gone);
+        let silent = at_end && tail.is_silent(grace);
         let end = match ahead {
             Ahead::More => End::Open,
-            Ahead::Truncated => End::File,
+            Ahead::Truncated | Ahead::Damaged => End::File,
             Ahead::Nothing | Ahead::Gone if more_files && (self.once || silent) => End::File,
             Ahead::Nothing | Ahead::Gone if self.once => End::Log,
             // A part of a record without an end is a record only together with bytes that were not decided yet.
@@ -276,68 +459,162 @@ impl Lane {
                     End::Log
                 }
             }
-            Ahead::Nothing | Ahead::Gone => End::Open,
+            Ahead::Nothing | Ahead::Gone => End::Idle,
+            Ahead::Ended if more_files => End::File,
             Ahead::Ended => End::Log,
         };
-        let now = if self.once { log.newest } else { env::now() };
         batch.arrival = now;
         let from = tail.done;
         let read = batch.arena.len();
-        let used = log.decoder.decode(batch, from, end);
-        tail.carry(batch, used, read);
-        tail.done += used as u64;
-        if used == 0 && read == tail.chunk_bytes {
-            // A line longer than the chunk: read more at once, until the decoder takes it as too long.
-            tail.chunk_bytes = (tail.chunk_bytes * 2).min(intake.limits.line_bytes_max + CHUNK_BYTES);
-        }
-        let (stream, done) = (tail.stream, tail.done);
+        // Zeros with something behind them are a hole; without, somebody may write over them.
+        let zeros = trailing_nuls(&batch.arena);
+        let hole = zeros > 0 && ahead == Ahead::More && tail.data_behind(from + read as u64).unwrap_or(false);
+        let end = if hole && end == End::Open { End::Hole } else { end };
+        // Only what is read as it comes grows old.
+        let clock = if self.once { UnixNanos(0) } else { now };
+        let left = cut.map(|cut| (cut - from) as usize).filter(|left| *left <= read);
+        let behind = left.map_or(Vec::new(), |left| batch.arena[left..].to_vec());
+        let used = match (cut, left) {
+            (Some(cut), Some(left)) if end != End::File || left < read => {
+                let held = was_held(&log.decoder, &batch.arena, left, intake.limits.line_bytes_max);
+                log.decoder.decode_to(batch, from, cut, held, clock)
+            }
+            _ => log.decoder.decode(batch, from, end, clock),
+        };
+        let end = if left.is_some_and(|left| left < read) { End::Open } else { end };
+        tail.awaits_zeros = zeros > 0 && used < read && behind.is_empty();
+        tail.used(batch, used, read, &behind, intake.limits.line_bytes_max);
+        // After the end of a file the decoder already counts that file as one ago.
+        let files_ago = u32::from(end == End::File);
+        let to = tail.position(log.decoder.oldest_held(files_ago).unwrap_or(tail.done));
+        let state = match ahead {
+            _ if more_files || ahead == Ahead::Gone => State::Rotated,
+            Ahead::More => State::Reading,
+            _ => State::Idle,
+        };
+        tail.show(to, state);
+        let stream = tail.stream;
         if used > 0 || !batch.is_empty() {
-            tail.silent_since = Instant::now();
-            // After the end of a file the decoder already counts that file as one ago.
-            let files_ago = u32::from(end == End::File);
-            let to = Position { resume: log.decoder.oldest_held(files_ago).unwrap_or(done), done };
-            let also = log.settle_older(files_ago);
+            let also = log.settle_older(files_ago, intake);
             let builder = &mut self.builders[log.pipeline];
             builder.enter(stream, from);
-            self.workers[log.pipeline].process(batch, intake.reading, now, &mut builder.sums);
+            batch.payer = payer;
+            let reading = splice.map_or(intake.reading, |splice| self.enricher.enrich(batch, &splice, intake.reading));
+            self.workers[log.pipeline].process(batch, reading, now, &mut builder.sums);
             log.newest = batch.time.iter().copied().max().map_or(log.newest, |time| time.max(log.newest));
             builder.add(batch, Stretch { stream, from, to, also });
-            if cut == Some(done) {
+            if cut == Some(to.done) {
                 builder.finish_part();
+            }
+            if log.decoder.spare().is_none_or(|ago| ago == files_ago) {
+                for owed in std::mem::take(&mut log.owed) {
+                    let settled = owed.settle(now, builder);
+                    lock(&intake.known).positions.insert(owed.stream, settled);
+                    log.finish(owed.stream, settled.done);
+                }
             }
             self.opened[log.pipeline].get_or_insert_with(Instant::now);
             self.signals.read_bytes.fetch_add(used as u64, Ordering::Relaxed);
         }
-        if end != End::Open {
-            self.finish_file(n, end);
-            return Ok(if self.logs[n].files.is_empty() { Turn::Ended } else { Turn::Worked });
+        let pipeline = log.pipeline;
+        if end == End::Log && log.decoder.spare().is_some_and(|ago| ago > 0) {
+            self.flush_older(key, now);
         }
-        if self.builders[self.logs[n].pipeline].is_full() {
+        if matches!(end, End::File | End::Log) {
+            self.finish_file(key, end, ahead);
+            let log = &self.logs[&key];
+            return Ok(if end == End::Log && log.files.is_empty() && log.late.is_empty() { Turn::Ended } else { Turn::Worked });
+        }
+        if self.builders[pipeline].is_full() {
             self.close_frames(|builder, _| builder.is_full())?;
         }
-        Ok(if used > 0 { Turn::Worked } else { Turn::Idle })
+        let log = self.logs.get_mut(&key).expect("nobody removed it");
+        let zeros_ahead = zeros == read && used == 0;
+        if used > 0 || (ahead == Ahead::More && !zeros_ahead) {
+            return Ok(Turn::Worked);
+        }
+        if zeros_ahead && ahead == Ahead::More {
+            return Ok(log.rest(Some(IDLE_MAX)));
+        }
+        let log = self.logs.get_mut(&key).expect("nobody removed it");
+        Ok(log.rest((more_files || ahead == Ahead::Gone).then_some(grace / 4)))
+    }
+
+    /// Lets go of a rotated file that is not read to its end, as the operator's limit says.
+    fn abandon(&mut self, key: u64, bytes: u64) {
+        let log = self.logs.get_mut(&key).expect("its turn it was");
+        let mut known = lock(&self.pipelines[log.pipeline].intakes[log.intake].known);
+        known.counts.abandoned_files += 1;
+        known.counts.abandoned_bytes += bytes;
+        let path = log.files.front().and_then(|tail| tail.status.as_ref()).map_or_else(|| log.path.clone(), |status| status.path());
+        warn!(path = %path.display(), bytes, "a rotated file is let go before its end, as `rotated` says: these bytes are lost");
+        drop(known);
+        self.finish_file(key, End::File, Ahead::Nothing);
+    }
+
+    /// What is held of older files becomes records, named by the newline that was left unused at the end of one of them.
+    fn flush_older(&mut self, key: u64, now: UnixNanos) {
+        let log = self.logs.get_mut(&key).expect("its turn it was");
+        let pipeline = &self.pipelines[log.pipeline];
+        let intake = &pipeline.intakes[log.intake];
+        let files_ago = log.decoder.spare().unwrap_or(0) as usize;
+        // Without a file of its own everything is one more file ago.
+        let Some(older) = files_ago.checked_sub(1).and_then(|n| log.older.get(n).copied()) else { return };
+        let before = log.owed.iter().find(|owed| owed.stream == older.stream).map_or(0, |owed| owed.before);
+        let used = log.decoder.flush(&mut self.batch, older.done + 1) as u64;
+        self.batch.arrival = now;
+        let to = Position { resume: older.done + used, done: older.done + used, before };
+        let also = log.settle_older(0, intake).into_iter().filter(|resumed| resumed.stream != older.stream).collect();
+        let builder = &mut self.builders[log.pipeline];
+        builder.enter(older.stream, older.done);
+        self.workers[log.pipeline].process(&mut self.batch, intake.reading, now, &mut builder.sums);
+        builder.add(&self.batch, Stretch { stream: older.stream, from: older.done, to, also });
+        builder.finish_part();
+        self.opened[log.pipeline].get_or_insert_with(Instant::now);
+        lock(&intake.known).positions.insert(older.stream, to);
+        log.finish(older.stream, to.done);
+        log.owed.retain(|owed| owed.stream != older.stream);
+        if let Some(settled) = log.older.iter_mut().find(|o| o.stream == older.stream) {
+            (settled.resume, settled.done) = (to.done, to.done);
+        }
     }
 
     /// The log's first file was read to its end: forget it, remember where records that go on began.
-    fn finish_file(&mut self, n: usize, end: End) {
-        let log = &mut self.logs[n];
+    fn finish_file(&mut self, key: u64, end: End, ahead: Ahead) {
+        let log = self.logs.get_mut(&key).expect("its turn it was");
         let tail = log.files.pop_front().expect("a file was read just before");
         let files_ago = u32::from(end == End::File);
         let resume = log.decoder.oldest_held(files_ago).unwrap_or(tail.done);
-        if let Reader::File { id, .. } = &tail.reader {
+        let position = tail.position(resume);
+        if let Some(id) = tail.id() {
             // It may grow again, or come back under another name: then reading goes on from here.
-            let mut known = self.pipelines[log.pipeline].intakes[log.intake].known.lock().expect("never left half changed");
-            known.positions.insert(tail.stream, Position { resume, done: tail.done });
-            known.open.remove(id);
+            let mut known = lock(&self.pipelines[log.pipeline].intakes[log.intake].known);
+            known.positions.insert(tail.stream, position);
+            known.open.remove(&id);
+            known.dirty = true;
+            match ahead {
+                Ahead::Truncated => {
+                    known.displaced.insert(tail.stream, ());
+                    known.counts.truncations += 1;
+                    warn!(path = %log.path.display(), position = tail.done, "file was truncated: what nobody had read of it is lost unless a copy is found, and it is read from its start");
+                }
+                Ahead::Damaged => {
+                    warn!(path = %log.path.display(), position = tail.done, "a compressed file is damaged or ends in the middle: what stands behind is not read");
+                    known.damaged.insert(id, None);
+                }
+                _ => info!(path = %log.path.display(), stream = tail.stream.0, position = tail.done, "file read to its end"),
+            }
         } else {
             self.signals.ended.store(true, Ordering::Relaxed);
         }
+        log.finish(tail.stream, tail.done);
+        if end == End::File && log.decoder.spare() == Some(1) {
+            log.owed.push(Owed { stream: tail.stream, done: tail.done, before: tail.before_newline() });
+        }
         if end == End::File {
             log.older.insert(0, Resumed { stream: tail.stream, resume, done: tail.done });
-            if log.files.is_empty() && resume < tail.done {
-                warn!(path = %log.path.display(), "the log is gone with part of a record that has no end: the part is not delivered");
-            }
         }
+        log.empty_since = log.files.is_empty().then(Instant::now);
         self.builders[log.pipeline].finish_part();
     }
 
@@ -358,15 +635,135 @@ impl Lane {
     }
 }
 
+/// Whether something was held when a run stood at `left`: before the newline of a line that was taken, or within a line longer
+/// than any. (Else it stood behind a newline, or a file had ended there without one.) UTF-16 is not told apart.
+fn was_held(decoder: &Decoder, arena: &[u8], left: usize, line_bytes_max: usize) -> bool {
+    let line = memchr::memrchr(b'\n', &arena[..left]).map_or(0, |newline| newline + 1);
+    let long_under_way = line == 0 && decoder.oldest_held(0).is_some() && decoder.spare().is_none();
+    let at_line_end = arena.get(left) == Some(&b'\n') && left > line;
+    at_line_end || left - line > line_bytes_max || (left > 0 && long_under_way)
+}
+
+/// The last newline of a file, which waits for what is held: it may become a name.
+struct Owed {
+    stream: StreamId,
+    /// Where the newline stands.
+    done: u64,
+    /// Hash of what stands before the byte behind it.
+    before: u64,
+}
+
+impl Owed {
+    /// Nothing is named by it: it is a part of its own, of framing.
+    fn settle(&self, now: UnixNanos, builder: &mut Builder) -> Position {
+        let mut batch = Batch { arrival: now, ..Batch::default() };
+        batch.law.framing_bytes = 1;
+        builder.enter(self.stream, self.done);
+        let to = Position { resume: self.done + 1, done: self.done + 1, before: self.before };
+        builder.add(&batch, Stretch { stream: self.stream, from: self.done, to, also: Vec::new() });
+        builder.finish_part();
+        to
+    }
+}
+
 impl Log {
+    /// Takes a file of this log, the oldest first.
+    fn take(&mut self, tail: Tail) {
+        self.empty_since = None;
+        match self.files.front() {
+            Some(front) if tail.is_older(front) => self.late.push(tail),
+            _ => {
+                let at = self.files.iter().position(|other| tail.is_older(other)).unwrap_or(self.files.len());
+                self.files.insert(at, tail);
+            }
+        }
+    }
+
+    /// Remembers how far a file was read.
+    fn finish(&mut self, stream: StreamId, done: u64) {
+        self.finished.retain(|finished| finished.0 != stream);
+        self.finished.push_front((stream, done));
+        self.finished.truncate(FINISHED_MAX);
+    }
+
+    /// Turns to a file that grew after its end was read, where nothing of the present one is held.
+    fn take_late(&mut self) {
+        let holds = self.decoder.spare().is_some() || self.decoder.oldest_held(0).is_some();
+        if !self.late.is_empty() && (self.files.is_empty() || !holds) {
+            let tail = self.late.remove(0);
+            self.files.push_front(tail);
+        }
+    }
+
+    /// Unread bytes of the first file, if it was rotated away and is over a limit.
+    fn over_limit(&mut self, rotated: Rotated) -> Option<u64> {
+        if rotated.age_max.is_none() && rotated.bytes_max.is_none() {
+            return None;
+        }
+        let more_files = self.files.len() > 1;
+        let tail = self.files.front_mut()?;
+        let behind = tail.behind_bytes();
+        if behind == 0 || !(more_files || tail.is_gone()) {
+            tail.rotated_since = None;
+            return None;
+        }
+        let since = tail.rotated_since.get_or_insert_with(Instant::now).elapsed();
+        let too_old = rotated.age_max.is_some_and(|max| since >= max);
+        let too_large = rotated.bytes_max.is_some_and(|max| behind > max);
+        (too_old || too_large).then_some(behind)
+    }
+
+    /// Everything of it is read and decided, and nothing held.
+    fn is_complete(&self) -> bool {
+        let held = self.decoder.spare().is_some() || self.decoder.oldest_held(0).is_some() || !self.older.is_empty();
+        self.files.len() == 1 && self.late.is_empty() && !held && self.files[0].unused_bytes == 0 && self.files[0].id().is_some()
+    }
+
+    /// Until when nothing is to be done. `sooner`: something is to be decided by then.
+    fn rest(&mut self, sooner: Option<Duration>) -> Turn {
+        let pause = if self.watched { SAFETY } else { self.idle };
+        self.idle = (self.idle * 2).min(IDLE_MAX);
+        let late = (!self.late.is_empty()).then_some(IDLE_MAX);
+        // What is held becomes a record when its age is reached.
+        let held = self.decoder.spare().map(|_| HELD_PAUSE);
+        Turn::Idle(sooner.into_iter().chain(late).chain(held).fold(pause, Duration::min))
+    }
+
+    /// The file cannot be read right now.
+    fn fail(&mut self, error: &std::io::Error) -> Turn {
+        let path = self.path.display();
+        if let Some(status) = self.files.front().and_then(|tail| tail.status.as_ref()) {
+            status.set_state(State::Failing);
+            let now = (env::now().0 / 1_000_000) as u64;
+            if status.failing_since_ms.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+                warn!(%path, %error, "cannot read; trying again");
+            }
+        }
+        self.idle = (self.idle * 2).min(IDLE_MAX);
+        Turn::Idle(self.idle)
+    }
+
+    /// A log without files: its next one may come, and what it holds waits for its age.
+    fn linger(&mut self, once: bool) -> Turn {
+        let since = *self.empty_since.get_or_insert_with(Instant::now);
+        let left = LINGER.saturating_sub(since.elapsed());
+        if once || (left.is_zero() && self.decoder.spare().is_none()) {
+            return Turn::Ended;
+        }
+        Turn::Idle(left.max(HELD_PAUSE))
+    }
+
     /// Older files whose parts have found their ends since: their new positions.
-    fn settle_older(&mut self, shift: u32) -> Vec<Resumed> {
+    fn settle_older(&mut self, shift: u32, intake: &Intake) -> Vec<Resumed> {
         let mut settled = Vec::new();
         for (n, older) in self.older.iter_mut().enumerate() {
             let resume = self.decoder.oldest_held(n as u32 + 1 + shift).unwrap_or(older.done);
             if resume != older.resume {
                 older.resume = resume;
                 settled.push(*older);
+                if let Some(position) = lock(&intake.known).positions.get_mut(&older.stream) {
+                    position.resume = resume;
+                }
             }
         }
         while self.older.last().is_some_and(|older| older.resume == older.done) {
@@ -374,109 +771,4 @@ impl Log {
         }
         settled
     }
-}
-
-/// What lies behind the bytes that a read returned.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Ahead {
-    More,
-    /// The file's end, for now.
-    Nothing,
-    /// The file's end, and no name leads to it any more.
-    Gone,
-    /// The file is shorter than what was read of it.
-    Truncated,
-    /// Standard input was closed.
-    Ended,
-}
-
-impl Tail {
-    fn file(found: Found) -> Tail {
-        let Position { resume, done } = found.position;
-        let catch_up = (resume < done).then_some(resume);
-        let reader = Reader::File { file: found.file, id: found.id };
-        Tail { reader, stream: found.stream, done, catch_up, chunk_bytes: CHUNK_BYTES, silent_since: Instant::now() }
-    }
-
-    fn stdin(stream: StreamId) -> Tail {
-        let reader = Reader::Stdin { carry: Vec::new(), ended: false };
-        Tail { reader, stream, done: 0, catch_up: None, chunk_bytes: CHUNK_BYTES, silent_since: Instant::now() }
-    }
-
-    /// Fills the batch's arena with the bytes from `done` on, at most up to `cut`.
-    fn read(&mut self, batch: &mut Batch, cut: Option<u64>) -> std::io::Result<Ahead> {
-        let room = cut.map_or(self.chunk_bytes, |cut| self.chunk_bytes.min(usize::try_from(cut - self.done).unwrap_or(usize::MAX)));
-        match &mut self.reader {
-            Reader::File { file, .. } => {
-                batch.arena.resize(room, 0);
-                let len = read_full(file, &mut batch.arena, self.done)?;
-                batch.arena.truncate(len);
-                if len == room {
-                    // Full: most likely there is more; whether this was the end matters only at the end.
-                    let size = file.metadata()?.len();
-                    return Ok(if self.done + len as u64 >= size { Ahead::Nothing } else { Ahead::More });
-                }
-                let meta = file.metadata()?;
-                Ok(match meta.len() {
-                    size if size < self.done => Ahead::Truncated,
-                    size if size > self.done + len as u64 => Ahead::More,
-                    _ if std::os::unix::fs::MetadataExt::nlink(&meta) == 0 => Ahead::Gone,
-                    _ => Ahead::Nothing,
-                })
-            }
-            Reader::Stdin { carry, ended } => {
-                let had = carry.len();
-                batch.arena.clear();
-                batch.arena.append(carry);
-                if !*ended && had < room {
-                    batch.arena.resize(room, 0);
-                    let len = read_stdin(&mut batch.arena[had..])?;
-                    batch.arena.truncate(had + len.unwrap_or(0));
-                    *ended = len == Some(0);
-                }
-                Ok(if *ended { Ahead::Ended } else { Ahead::More })
-            }
-        }
-    }
-
-    /// Keeps what no line used, where it cannot be read again.
-    fn carry(&mut self, batch: &Batch, used: usize, read: usize) {
-        if let Reader::Stdin { carry, .. } = &mut self.reader {
-            carry.extend_from_slice(&batch.arena[used..read]);
-        }
-    }
-
-    /// Reads the held parts of unfinished records again; every record in there was decided before.
-    fn catch_up(&mut self, batch: &mut Batch, decoder: &mut Decoder, from: u64) -> std::io::Result<()> {
-        let Reader::File { file, .. } = &self.reader else { return Ok(()) };
-        let mut at = from;
-        let mut chunk = CHUNK_BYTES;
-        while at < self.done {
-            let room = chunk.min((self.done - at) as usize);
-            batch.arena.resize(room, 0);
-            let len = read_full(file, &mut batch.arena, at)?;
-            batch.arena.truncate(len);
-            let used = decoder.decode(batch, at, End::Open);
-            at += used as u64;
-            match used {
-                0 if len < chunk => break,
-                0 => chunk *= 2,
-                _ => {}
-            }
-        }
-        batch.clear_records();
-        Ok(())
-    }
-}
-
-/// Reads what standard input has within a moment: `None` if there is nothing yet, 0 at its end.
-fn read_stdin(buffer: &mut [u8]) -> std::io::Result<Option<usize>> {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let stdin = std::io::stdin();
-    let moment = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
-    let ready = poll(&mut [PollFd::new(&stdin, PollFlags::IN)], Some(&moment))?;
-    if ready == 0 {
-        return Ok(None);
-    }
-    stdin.lock().read(buffer).map(Some)
 }

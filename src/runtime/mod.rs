@@ -10,19 +10,26 @@ pub mod control;
 pub mod deliver;
 pub mod lane;
 pub mod open;
+pub mod tail;
 
-use crate::config::{Loaded, Process, lanes};
+use crate::config::{Config, Loaded, Process, lanes};
 use crate::desk::Desk;
+use crate::plan::SinkKind;
+use crate::sinks::config::SinkConfig;
 use crate::sources::SourceConfig;
-use crate::sources::file::Finder;
-use crate::sources::streams::{Register, hash};
+use crate::sources::file::{Finder, Lanes};
+use crate::sources::kubernetes::{Guard, Kubernetes, Outputs};
+use crate::sources::status;
+use crate::sources::streams::{NewFile, Register};
+use crate::sources::watch::{News, Watcher};
 use anyhow::{Context, bail};
 use control::{Control, Vitals};
 use deliver::{Delivery, SinkSignals};
+use flow::decode::Format;
+use flow::units::UnixNanos;
 use hub::{Disk, Hub};
-use lane::{Inbox, Input, Intake, Lane, Pipeline, Signals};
+use lane::{Inbox, Input, Intake, Lane, Pipeline, Rotated, Signals};
 use open::{Manifest, ManifestPipeline, Opened};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -48,7 +55,17 @@ struct Watch {
     finder: Finder,
     every: Duration,
     next: Instant,
+    /// What the last look took.
+    took: Duration,
+    looked: Instant,
+    /// The last look went wrong: some files may not have been seen.
+    failed: bool,
 }
+
+/// How often folders are looked through where the kernel does not tell of changes.
+const POLLED: Duration = Duration::from_millis(250);
+/// How long growth is gathered before lanes are woken.
+const GATHER: Duration = Duration::from_millis(10);
 
 /// Runs until the sources have ended (`--once`), or a signal comes. `progress` is called now and then with the
 /// number of bytes read. Returns the desk, which still answers.
@@ -60,6 +77,7 @@ pub fn run(loaded: &[Loaded], process: &Process, options: Options, progress: &mu
     let Some(lock) = open::lock(data, Duration::from_secs(5))? else {
         bail!("another process owns the data folder {}; stop it, or name another folder with --data", data.display());
     };
+    let alive = lock.last_alive();
     write_manifest(&disk, data, loaded)?;
     let (register, notices) = Register::open(disk.clone(), &data.join("streams.log"))?;
     notices.iter().for_each(|notice| warn!("{notice}"));
@@ -75,6 +93,8 @@ pub fn run(loaded: &[Loaded], process: &Process, options: Options, progress: &mu
     let desk = Arc::new(Desk::new(disk, &refs));
     drop(refs);
 
+    let outputs = Arc::new(outputs(&opened));
+    let lane_count = if options.once { 1 } else { lanes(process) as usize };
     let signals = Arc::new(Signals::default());
     let mut vitals = Vitals::new(Arc::clone(&signals));
     let mut deliveries = Vec::new();
@@ -84,19 +104,25 @@ pub fn run(loaded: &[Loaded], process: &Process, options: Options, progress: &mu
     for (number, (config, one)) in opened.into_iter().enumerate() {
         vitals.labels.extend(config.labels);
         vitals.hubs.push((one.plan.name.clone(), Arc::clone(&one.hub)));
-        pipelines.push(split(number, one, &register, options, &mut watches, &mut inputs, &mut deliveries, &mut vitals)?);
+        let sources = Sources { register: &register, outputs: &outputs, lanes: lane_count, alive, once: options.once };
+        pipelines.push(split(number, one, sources, &mut watches, &mut inputs, &mut deliveries, &mut vitals)?);
     }
     let hubs: Vec<Arc<Hub>> = pipelines.iter().map(|p| Arc::clone(&p.hub)).collect();
     let pipelines = Arc::new(pipelines);
 
-    let lane_count = if options.once { 1 } else { lanes(process) as usize };
     let inboxes: Vec<Arc<Inbox>> = (0..lane_count).map(|_| Arc::default()).collect();
     let has_stdin = !inputs.is_empty();
     for (pipeline, intake, input) in inputs {
-        hand_over(&inboxes, pipeline, intake, input);
+        hand_over(&inboxes[0], pipeline, intake, input);
     }
+    let mut watcher = (!options.once && !watches.is_empty()).then(Watcher::new);
     // With --once everything that will be read is known before the first byte is.
-    find(&mut watches, &inboxes)?;
+    if let (Some(error), true) = (find(&mut watches, &inboxes, watcher.as_mut()), options.once) {
+        return Err(error);
+    }
+    if watches.iter().all(|watch| !watch.failed) {
+        lock.touch();
+    }
 
     let mut lane_threads = Vec::new();
     for (n, inbox) in inboxes.iter().enumerate() {
@@ -132,20 +158,43 @@ pub fn run(loaded: &[Loaded], process: &Process, options: Options, progress: &mu
 
     let only_stdin = has_stdin && watches.is_empty();
     let mut checkpointed = Instant::now();
+    let mut told: Vec<String> = Vec::new();
     loop {
-        std::thread::park_timeout(Duration::from_millis(20));
+        match &mut watcher {
+            Some(watcher) => {
+                let news = watcher.wait(Duration::from_millis(20));
+                let changed = news.changed;
+                pass_on(news, &inboxes, &mut watches);
+                // What grows goes on growing: gather it, or every line wakes somebody. A new file may be gone in a moment.
+                if !changed {
+                    std::thread::park_timeout(GATHER);
+                }
+            }
+            None => std::thread::park_timeout(Duration::from_millis(20)),
+        }
         progress(signals.read_bytes.load(Ordering::Relaxed));
         let ended = lane_handles.iter().all(JoinHandle::is_finished);
         if ended || signals.stop.load(Ordering::Relaxed) || (only_stdin && signals.ended.load(Ordering::Relaxed)) {
             break;
         }
         if !options.once {
-            find(&mut watches, &inboxes)?;
+            find(&mut watches, &inboxes, watcher.as_mut());
         }
         if checkpointed.elapsed() >= CHECKPOINT {
             checkpointed = Instant::now();
+            // The next start reads what was rotated away since: it must know of looks that failed.
+            if watches.iter().all(|watch| !watch.failed) {
+                lock.touch();
+            }
+            let troubles: Vec<String> = hubs.iter().filter_map(|hub| hub.trouble()).collect();
+            if troubles != told {
+                troubles.iter().for_each(|trouble| warn!(trouble, "the hub waits for its disk"));
+                told = troubles;
+            }
             for hub in &hubs {
-                hub.checkpoint().context("cannot write the memory hub's checkpoint")?;
+                if let Err(error) = hub.checkpoint() {
+                    warn!(%error, "cannot write the memory hub's checkpoint; trying again");
+                }
             }
         }
     }
@@ -209,13 +258,39 @@ fn write_manifest(disk: &Disk, data: &Path, loaded: &[Loaded]) -> anyhow::Result
     Manifest { pipelines }.write(disk, data)
 }
 
+/// The files that the sinks of all pipelines write.
+fn outputs(opened: &[(Config, Opened)]) -> Outputs {
+    let (mut folders, mut archives) = (Vec::new(), Vec::new());
+    for (config, one) in opened {
+        for sink in &one.plan.sinks {
+            match (&sink.kind, config.sinks.get(&sink.name)) {
+                (SinkKind::Lake { root, .. }, _) => folders.push(root.clone()),
+                (SinkKind::Archive { settings, .. }, Some(SinkConfig::Archive(archive))) => {
+                    archives.push((settings.dir.clone(), archive.path.clone()));
+                }
+                _ => {}
+            }
+        }
+    }
+    Outputs::new(&folders, &archives)
+}
+
+/// What finders stand on.
+struct Sources<'a> {
+    register: &'a Arc<Mutex<Register>>,
+    /// Files that sinks write.
+    outputs: &'a Arc<Outputs>,
+    lanes: usize,
+    /// When the last run was last seen alive.
+    alive: UnixNanos,
+    once: bool,
+}
+
 /// Takes an opened pipeline apart: sinks to their threads, sources to their finders, the rest to the lanes.
-#[expect(clippy::too_many_arguments, reason = "one place where everything comes together")]
 fn split(
     number: usize,
     one: Opened,
-    register: &Arc<Mutex<Register>>,
-    options: Options,
+    sources: Sources,
     watches: &mut Vec<Watch>,
     inputs: &mut Vec<(usize, usize, Input)>,
     deliveries: &mut Vec<Delivery>,
@@ -225,7 +300,7 @@ fn split(
         let signals = Arc::new(SinkSignals::default());
         vitals.sinks.push((one.plan.name.clone(), sink.name.clone(), Arc::clone(&signals)));
         let mut pace = sink.pace;
-        if options.once {
+        if sources.once {
             // Only sizes may decide when stores commit: the clock must not show in them.
             pace.interval = Duration::MAX;
         }
@@ -235,44 +310,132 @@ fn split(
     for (n, source) in one.plan.sources.iter().enumerate() {
         // Sources of two pipelines may share a name; their streams must not.
         let name = format!("{}.{}", one.plan.name, source.name);
+        let mut kubernetes = None;
         let known = match &source.config {
             SourceConfig::File(file) => {
-                let finder = Finder::new(&name, file.clone(), Arc::clone(register), one.recovered.positions.clone(), options.once)?;
+                if let Some(config) = &file.kubernetes {
+                    kubernetes = Some(Kubernetes::open(config, source.format == Format::Text, sources.once)?);
+                }
+                let guard = Guard { kubernetes: kubernetes.clone(), outputs: Arc::clone(sources.outputs) };
+                let lanes = Lanes { pipeline: number, intake: n, lanes: sources.lanes };
+                let (register, positions) = (Arc::clone(sources.register), one.recovered.positions.clone());
+                let finder = Finder::new(&name, file.clone(), guard, lanes, register, positions, sources.alive, sources.once)?;
                 let known = finder.known();
-                watches.push(Watch { pipeline: number, intake: n, finder, every: file.scan.duration(), next: Instant::now() });
+                vitals.sources.push((one.plan.name.clone(), source.name.clone(), Arc::clone(&known)));
+                let now = Instant::now();
+                let every = file.scan.duration();
+                watches.push(Watch {
+                    pipeline: number,
+                    intake: n,
+                    finder,
+                    every,
+                    next: now,
+                    took: Duration::ZERO,
+                    looked: now,
+                    failed: false,
+                });
                 known
             }
             SourceConfig::Stdin(_) => {
-                let mut register = register.lock().expect("the register is never left half changed");
-                let entry = register.add(&name, Path::new("stdin"), 0, 0, b"", 0)?;
+                let file = NewFile { source: &name, log: Path::new("stdin"), id: (0, 0), born: 0, head: b"", first_bytes: b"", start: 0 };
+                let mut register = status::lock(sources.register);
+                let (_, entry) = register.add(file)?;
+                register.sync()?;
                 inputs.push((number, n, Input::Stdin(entry.stream())));
                 Arc::default()
             }
         };
-        intakes.push(Intake { format: source.format, limits: source.limits, reading: source.reading, known });
+        let rotated = match &source.config {
+            SourceConfig::File(file) => {
+                Rotated { age_max: file.rotated.age_max.map(|age| age.duration()), bytes_max: file.rotated.bytes_max.map(|bytes| bytes.0) }
+            }
+            SourceConfig::Stdin(_) => Rotated::default(),
+        };
+        intakes.push(Intake {
+            format: source.format,
+            limits: source.limits,
+            reading: source.reading,
+            known,
+            rotated,
+            kubernetes,
+            multiline: source.multiline.clone(),
+            encoding: source.encoding,
+        });
     }
     Ok(Pipeline { name: one.plan.name, rules: one.plan.rules, hub: one.hub, columns: one.plan.columns, intakes, cuts: one.cuts })
 }
 
-/// Looks for files where it is time to.
-fn find(watches: &mut [Watch], inboxes: &[Arc<Inbox>]) -> anyhow::Result<()> {
-    for watch in watches.iter_mut().filter(|w| w.next <= Instant::now()) {
-        for found in watch.finder.scan()? {
-            hand_over(inboxes, watch.pipeline, watch.intake, Input::File(found));
+/// Looks for files where it is time to. Returns the last error; what failed is tried again soon.
+fn find(watches: &mut [Watch], inboxes: &[Arc<Inbox>], mut watcher: Option<&mut Watcher>) -> Option<anyhow::Error> {
+    let mut failure = None;
+    for watch in watches {
+        if std::mem::take(&mut status::lock(&watch.finder.known()).dirty) {
+            watch.change();
         }
-        watch.next = Instant::now() + watch.every;
+        let now = Instant::now();
+        if watch.next > now {
+            continue;
+        }
+        let found = watch.finder.scan(crate::env::now(), watcher.as_deref_mut());
+        watch.took = now.elapsed();
+        watch.looked = Instant::now();
+        let every = if watch.finder.polled { watch.every.min(POLLED) } else { watch.every };
+        let every = if watch.finder.again || found.is_err() { every.min(POLLED) } else { every };
+        watch.next = watch.looked + every.max(watch.took * 10);
+        if watch.finder.crowded {
+            // Lanes close what was read to its end, so that others can be opened.
+            for inbox in inboxes {
+                inbox.look_at_all.store(true, Ordering::Relaxed);
+                inbox.wake();
+            }
+        }
+        let failed = std::mem::replace(&mut watch.failed, found.is_err());
+        let found = found.unwrap_or_else(|error| {
+            if !failed {
+                warn!(error = format!("{error:#}"), "cannot look for files; trying again");
+            }
+            failure = Some(error);
+            Vec::new()
+        });
+        for file in found {
+            let inbox = &inboxes[file.reader.lane];
+            hand_over(inbox, watch.pipeline, watch.intake, Input::File(file));
+        }
     }
-    Ok(())
+    failure
 }
 
-/// Gives a file to the lane that owns its log: a log never changes its lane.
-fn hand_over(inboxes: &[Arc<Inbox>], pipeline: usize, intake: usize, input: Input) {
-    let log = match &input {
-        Input::File(found) => found.log.as_os_str().as_bytes(),
-        Input::Stdin(_) => b"",
-    };
-    let lane = hash(&[&(pipeline as u64).to_le_bytes(), &(intake as u64).to_le_bytes(), log]) as usize % inboxes.len();
-    inboxes[lane].found.lock().expect("the inbox is never left half changed").push((pipeline, intake, input));
+impl Watch {
+    /// Something changed: look at once, but spend no more than a quarter of the time on looking.
+    fn change(&mut self) {
+        let soon = Instant::now().max(self.looked + self.took * 3);
+        self.next = self.next.min(soon);
+    }
+}
+
+/// Tells lanes and finders what the kernel told.
+fn pass_on(news: News, inboxes: &[Arc<Inbox>], watches: &mut [Watch]) {
+    if news.changed || news.overflow {
+        watches.iter_mut().for_each(Watch::change);
+    }
+    for (lane, inbox) in inboxes.iter().enumerate() {
+        let mut grown = status::lock(&inbox.grown);
+        let before = grown.len();
+        grown.extend(news.grown.iter().filter(|reader| reader.lane == lane).map(|reader| reader.log));
+        if news.overflow {
+            inbox.look_at_all.store(true, Ordering::Relaxed);
+        }
+        if grown.len() > before || news.overflow {
+            drop(grown);
+            inbox.wake();
+        }
+    }
+}
+
+/// Gives a file to the lane that owns its log.
+fn hand_over(inbox: &Inbox, pipeline: usize, intake: usize, input: Input) {
+    status::lock(&inbox.found).push((pipeline, intake, input));
+    inbox.wake();
 }
 
 fn spawn<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> anyhow::Result<JoinHandle<T>> {

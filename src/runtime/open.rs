@@ -7,8 +7,9 @@ use crate::config::{Config, HubConfig};
 use crate::plan::{self, Plan};
 use crate::sinks::{Pace, Store};
 use anyhow::{Context, bail};
-use flow::event::StreamId;
-use hub::{Cursor, Disk, Hub, Limits, Recovered};
+use flow::event::{Position, StreamId};
+use flow::units::UnixNanos;
+use hub::{Cursor, Disk, Hub, Limits, Recovered, WhenFull};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -25,7 +26,22 @@ const SEGMENT_BYTES: u64 = 16 << 20;
 const SYNC_BYTES: u64 = 4 << 20;
 
 /// The data folder's lock, held as long as this lives.
-pub struct Lock(#[expect(dead_code, reason = "held, not read")] File);
+pub struct Lock(File);
+
+impl Lock {
+    /// When a process that held the lock last said that it runs.
+    pub fn last_alive(&self) -> UnixNanos {
+        use std::os::unix::fs::MetadataExt;
+        // A lock without a time was never held before.
+        self.0.metadata().map_or(UnixNanos(i64::MAX), |m| UnixNanos(m.mtime().saturating_mul(1_000_000_000).saturating_add(m.mtime_nsec())))
+    }
+
+    /// Says that this process runs.
+    pub fn touch(&self) {
+        // A hint for the next start; where it cannot be written, files rotated meanwhile count as older.
+        let _ = crate::env::touch(&self.0);
+    }
+}
 
 /// Takes the lock of a data folder that exists; waits for up to `patience`.
 pub fn lock(data: &Path, patience: Duration) -> anyhow::Result<Option<Lock>> {
@@ -97,7 +113,7 @@ pub fn open(disk: &Disk, data: &Path, name: &str, config: &Config) -> anyhow::Re
     let folder = data.join("hub").join(name);
     disk.create_dir_all(&folder, "hub folder").with_context(|| format!("cannot create {}", folder.display()))?;
     let tenants_max = config.tenancy.tenants_max as usize + 2;
-    let (hub, recovered) = match &config.hub {
+    let (hub, mut recovered) = match &config.hub {
         HubConfig::Journal(journal) => {
             let limits = Limits {
                 bytes_max: journal.bytes_max.0,
@@ -105,17 +121,28 @@ pub fn open(disk: &Disk, data: &Path, name: &str, config: &Config) -> anyhow::Re
                 segment_bytes: SEGMENT_BYTES,
                 sync_interval: journal.sync_interval.duration(),
                 sync_bytes: SYNC_BYTES,
+                when_full: match journal.when_full {
+                    crate::config::WhenFull::Wait => WhenFull::Wait,
+                    crate::config::WhenFull::DropOldest => WhenFull::DropOldest,
+                },
             };
             Hub::open_journal(disk.clone(), &folder, limits, tenants_max)?
         }
         HubConfig::Memory(memory) => {
             let bytes_max = memory.bytes_max.0;
-            let limits = Limits { bytes_max, window_bytes_max: bytes_max, segment_bytes: 0, sync_interval: Duration::ZERO, sync_bytes: 0 };
+            let limits = Limits {
+                bytes_max,
+                window_bytes_max: bytes_max,
+                segment_bytes: 0,
+                sync_interval: Duration::ZERO,
+                sync_bytes: 0,
+                when_full: WhenFull::Wait,
+            };
             Hub::open_memory(disk.clone(), &folder, limits, tenants_max)?
         }
     };
     let hub = Arc::new(hub);
-    let mut sinks = Vec::new();
+    let mut stores = Vec::new();
     let mut cuts: HashMap<StreamId, Vec<u64>> = HashMap::new();
     for sink in &plan.sinks {
         let routes: Vec<String> = plan.columns.iter().map(|c| plan.rules.fields.paths()[*c].clone()).collect();
@@ -124,8 +151,17 @@ pub fn open(disk: &Disk, data: &Path, name: &str, config: &Config) -> anyhow::Re
         for (stream, done) in &positions {
             cuts.entry(*stream).or_default().push(*done);
         }
-        sinks.push(OpenedSink { name: sink.name.clone(), store, cursor: hub.cursor(&sink.name, positions), pace });
+        stores.push((sink.name.clone(), store, pace, positions));
     }
+    if recovered.positions_lost {
+        let known: Vec<&HashMap<StreamId, u64>> = stores.iter().map(|s| &s.3).collect();
+        recovered.positions = smallest(&known, &recovered.positions);
+        hub.restore_positions(recovered.positions.clone()).context("cannot write the positions that the stores know")?;
+    }
+    let sinks = stores
+        .into_iter()
+        .map(|(name, store, pace, positions)| OpenedSink { cursor: hub.cursor(&name, positions), name, store, pace })
+        .collect();
     for cuts in cuts.values_mut() {
         cuts.sort_unstable();
         cuts.dedup();
@@ -137,4 +173,32 @@ pub fn open(disk: &Disk, data: &Path, name: &str, config: &Config) -> anyhow::Re
         }
     }
     Ok(Opened { plan, hub, recovered, sinks, cuts })
+}
+
+/// Where sources go on when the hub's own positions are lost: at what every store has, so that nothing is lost; each store
+/// passes over what it has beyond. A stream that is in frames which are still there goes on behind them.
+fn smallest(stores: &[&HashMap<StreamId, u64>], recovered: &HashMap<StreamId, Position>) -> HashMap<StreamId, Position> {
+    let mut positions = recovered.clone();
+    for (stream, done) in stores.iter().flat_map(|s| s.iter()) {
+        let least = stores.iter().map(|store| store.get(stream).copied().unwrap_or(0)).min().unwrap_or(*done);
+        if least > 0 {
+            positions.entry(*stream).or_insert(Position { resume: least, done: least, before: 0 });
+        }
+    }
+    positions
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lost_positions_are_those_that_every_store_has() {
+        let store = |positions: &[(u64, u64)]| positions.iter().map(|(s, to)| (StreamId(*s), *to)).collect::<HashMap<_, _>>();
+        let (archive, lake) = (store(&[(1, 90), (2, 50), (4, 7)]), store(&[(1, 70), (2, 80), (3, 20), (4, 9)]));
+        let folded = Position { resume: 95, done: 100, before: 5 };
+        let found = smallest(&[&archive, &lake], &HashMap::from([(StreamId(4), folded)]));
+        let at = |n| Position { resume: n, done: n, before: 0 };
+        assert_eq!(found, HashMap::from([(StreamId(1), at(70)), (StreamId(2), at(50)), (StreamId(4), folded)]));
+    }
 }

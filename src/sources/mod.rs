@@ -2,6 +2,12 @@
 
 pub mod config;
 pub mod file;
+pub mod kubernetes;
+pub mod packed;
+pub mod rotated;
+pub mod status;
 pub mod streams;
+pub mod walk;
+pub mod watch;
 
 pub use config::*;

@@ -8,6 +8,7 @@ use crate::condition::Columns;
 use crate::event::{Note, Outcome, Severity, Skip};
 use crate::fields::Span;
 use crate::units::UnixNanos;
+use std::sync::Arc;
 
 #[derive(Default)]
 pub struct Batch {
@@ -40,8 +41,24 @@ pub struct Batch {
     pub metered_anyway: Vec<bool>,
     /// How many records this one stands for, itself included.
     pub weight: Vec<u32>,
+    /// Who pays, where the records' own fields do not say it alone.
+    pub payer: Payer,
+    /// Records that their pod asked to leave out: they are dropped as filtered. Empty: none.
+    pub left_out: Vec<bool>,
     /// Use of the bytes between the records.
     pub law: Law,
+}
+
+/// Who pays for the records of a batch, which are all of one log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Payer {
+    /// Whom each record names.
+    #[default]
+    Record,
+    /// This tenant, or else the unknown one; what a record says of tenants is not read.
+    Named(Option<Arc<[u8]>>),
+    /// Whom the record names; this tenant if it names nobody.
+    RecordOr(Arc<[u8]>),
 }
 
 /// What became of the bytes of a stretch of a stream.
@@ -97,6 +114,8 @@ impl Batch {
         self.position.clear();
         self.origin_bytes.clear();
         self.notes.clear();
+        self.payer = Payer::Record;
+        self.left_out.clear();
         self.law = Law::default();
     }
 

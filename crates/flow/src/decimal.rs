@@ -136,6 +136,40 @@ pub fn small_integer(text: &[u8]) -> Option<i64> {
     Some(if negative { -value } else { value })
 }
 
+/// A whole number of one to eight digits and nothing else, read without a loop.
+#[inline(always)]
+pub fn short_integer(text: &[u8]) -> Option<i64> {
+    if text.is_empty() || text.len() > 8 {
+        return None;
+    }
+    // The last digit in the highest byte, zeros in front of the first.
+    let word = match (text.first_chunk::<4>(), text.last_chunk::<4>()) {
+        (Some(first), Some(last)) => {
+            let (first, last) = (u64::from(u32::from_le_bytes(*first)), u64::from(u32::from_le_bytes(*last)));
+            last << 32 | (first << 32) >> ((text.len() - 4) * 8)
+        }
+        _ => text.iter().fold(0, |word, digit| word >> 8 | u64::from(*digit) << 56),
+    };
+    let empty = 0x3030_3030_3030_3030u64.checked_shr(text.len() as u32 * 8).unwrap_or(0);
+    eight_digits(word | empty).map(i64::from)
+}
+
+/// The number of eight digits, the first in the lowest byte. Method: Lemire 2018, "Quickly parsing eight digits".
+#[inline(always)]
+pub fn eight_digits(word: u64) -> Option<u32> {
+    const ZEROS: u64 = 0x3030_3030_3030_3030;
+    const HIGH: u64 = 0xf0f0_f0f0_f0f0_f0f0;
+    if word & HIGH != ZEROS || (word.wrapping_add(0x0606_0606_0606_0606)) & HIGH != ZEROS {
+        return None;
+    }
+    let digits = word - ZEROS;
+    let pairs = digits.wrapping_mul(10).wrapping_add(digits >> 8);
+    const MASK: u64 = 0x0000_00ff_0000_00ff;
+    let high = (pairs & MASK).wrapping_mul(0x000f_4240_0000_0064);
+    let low = (pairs >> 16 & MASK).wrapping_mul(0x0000_2710_0000_0001);
+    Some((high.wrapping_add(low) >> 32) as u32)
+}
+
 /// At least one digit, and what follows them.
 fn split_digits(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
@@ -215,6 +249,28 @@ mod tests {
         assert_eq!(small_integer(b"-999999999999999999"), Some(-999_999_999_999_999_999));
         for text in ["", "-", "1.0", "1e3", "1000000000000000000", "1a"] {
             assert_eq!(small_integer(text.as_bytes()), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn short_integers_are_whole_numbers_of_up_to_eight_digits() {
+        let check = |text: &str| {
+            let want = (text.len() <= 8 && !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse().expect(text));
+            assert_eq!(short_integer(text.as_bytes()), want, "{text:?}");
+        };
+        for text in ["", "0", "7", "07", "123456789", "-1", "+1", "1.5", "1e3", " 12", "12 ", "/", ":", "1234567:", "/2345678"] {
+            check(text);
+        }
+        let mut number: u64 = 1;
+        for n in 0..2_000u64 {
+            number = number.wrapping_mul(6364136223846793005).wrapping_add(n | 1);
+            let text = (number >> 32).to_string();
+            for length in 0..text.len().min(9) {
+                check(&text[..length + 1]);
+                let mut bytes = text.as_bytes()[..length + 1].to_vec();
+                bytes[number as usize % (length + 1)] = (number >> 24) as u8 & 0x7f;
+                check(std::str::from_utf8(&bytes).expect("ASCII"));
+            }
         }
     }
 

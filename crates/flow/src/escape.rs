@@ -1,4 +1,4 @@
-//! JSON string escapes: from the bytes between the quotes to the bytes that are meant.
+//! JSON string escapes: from the bytes between the quotes to the bytes that are meant, and back.
 //!
 //! In: a string's inside as it stands in a line. Out: its bytes, one by one or appended to a buffer; at most
 //! three times the input (a stray backslash becomes three bytes), never more than the input if it is valid.
@@ -117,6 +117,53 @@ fn encode_utf8(code: u32, buffer: &mut [u8; 4]) -> usize {
     char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER).encode_utf8(buffer).len()
 }
 
+/// Which bytes cannot stand in a JSON string as they are.
+const MUST_ESCAPE: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = byte < 0x20 || byte == b'"' as usize || byte == b'\\' as usize;
+        byte += 1;
+    }
+    table
+};
+
+/// How many of the first bytes of `text` can stand in a JSON string as they are.
+#[inline]
+pub fn plain_len(text: &[u8]) -> usize {
+    text.iter().position(|byte| MUST_ESCAPE[usize::from(*byte)]).unwrap_or(text.len())
+}
+
+/// Appends what stands for one byte that cannot stand for itself; at most 6 bytes.
+pub fn escape_byte(byte: u8, out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let short = match byte {
+        b'"' => b'"',
+        b'\\' => b'\\',
+        b'\n' => b'n',
+        b'\r' => b'r',
+        b'\t' => b't',
+        0x08 => b'b',
+        0x0c => b'f',
+        _ => {
+            let (high, low) = (HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]);
+            return out.extend_from_slice(&[b'\\', b'u', b'0', b'0', high, low]);
+        }
+    };
+    out.extend_from_slice(&[b'\\', short]);
+}
+
+/// Appends the inside of a JSON string that means `text`. Bytes that are no UTF-8 pass as they are.
+pub fn escape_into(mut text: &[u8], out: &mut Vec<u8>) {
+    loop {
+        let (plain, rest) = text.split_at(plain_len(text));
+        out.extend_from_slice(plain);
+        let Some((byte, rest)) = rest.split_first() else { return };
+        escape_byte(*byte, out);
+        text = rest;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,6 +215,20 @@ mod tests {
             let mut got = Vec::new();
             unescape_into(raw.as_bytes(), &mut got);
             assert_eq!(got, want.as_bytes(), "{raw}");
+        }
+    }
+
+    #[test]
+    fn what_is_escaped_reads_as_it_was() {
+        let every: String = (0..=0x2ffu32).filter_map(char::from_u32).collect();
+        for text in ["", "plain", "\"\\", "a\nb", "\u{1}\u{7f}", every.as_str()] {
+            let mut escaped = Vec::new();
+            escape_into(text.as_bytes(), &mut escaped);
+            let quoted = format!("\"{}\"", String::from_utf8_lossy(&escaped));
+            assert_eq!(serde_json::from_str::<String>(&quoted).expect("it is a JSON string"), text);
+            let mut back = Vec::new();
+            unescape_into(&escaped, &mut back);
+            assert_eq!(back, text.as_bytes());
         }
     }
 

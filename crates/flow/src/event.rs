@@ -13,6 +13,9 @@ pub struct Position {
     pub resume: u64,
     /// Every record that was complete at or before this offset is decided.
     pub done: u64,
+    /// Hash of up to 256 bytes of the stream before `done`, so that a file that was written anew is told from one that
+    /// grew; 0 where nobody knows.
+    pub before: u64,
 }
 
 /// Why a record was dropped. The first step that drops it decides.
@@ -93,16 +96,22 @@ pub enum Skip {
     LineTooLong = 2,
     /// A byte order mark at the start of a stream.
     ByteOrderMark = 3,
+    /// Zero bytes between lines: a hole after a truncation or a power loss, or space taken in advance.
+    Nul = 4,
+    /// Bytes of a compressed file that could not be decompressed.
+    Undecodable = 5,
 }
 
 impl Skip {
-    pub const ALL: [Skip; 3] = [Skip::Blank, Skip::LineTooLong, Skip::ByteOrderMark];
+    pub const ALL: [Skip; 5] = [Skip::Blank, Skip::LineTooLong, Skip::ByteOrderMark, Skip::Nul, Skip::Undecodable];
 
     pub fn name(self) -> &'static str {
         match self {
             Skip::Blank => "blank",
             Skip::LineTooLong => "line_too_long",
             Skip::ByteOrderMark => "byte_order_mark",
+            Skip::Nul => "nul",
+            Skip::Undecodable => "undecodable",
         }
     }
 
@@ -125,13 +134,14 @@ pub enum Note {
     DuplicateMetered = 3,
     /// Another key that a rule reads occurs twice: the last one counts.
     DuplicateKey = 4,
-    /// A string holds bytes that are no UTF-8; they travel as they are, and read as U+FFFD.
+    /// A string holds bytes that are no UTF-8; they travel as they are, and read as U+FFFD. In a source that is
+    /// decoded (UTF-16, escapes of docker) they become U+FFFD at once.
     InvalidUtf8 = 5,
     /// Cut at `line_bytes_max`.
     Truncated = 6,
     /// No usable time in the record: arrival time is used.
     ArrivalTime = 7,
-    /// A joined record whose last part never came.
+    /// A joined record that is not whole: its last part never came, or a limit cut it.
     Partial = 8,
     /// A metered quantity is negative, no whole number, or too large: not metered.
     BadQuantity = 9,
@@ -141,12 +151,16 @@ pub enum Note {
     TenantOverLimit = 11,
     /// The last line of a stream has no newline.
     Unterminated = 12,
-    /// Not a line of the container runtime's format; kept as it is.
+    /// Not a line of the container runtime's format (CRI or docker); kept as it is.
     NotCri = 13,
+    /// What is known about the record's pod did not come in time; it went without.
+    MetadataMissing = 14,
+    /// A CRI line whose first tag is neither `P` nor `F`; it counts as a whole line.
+    UnknownTag = 15,
 }
 
 impl Note {
-    pub const ALL: [Note; 14] = [
+    pub const ALL: [Note; 16] = [
         Note::NotJson,
         Note::TooDeep,
         Note::DuplicateTenant,
@@ -161,6 +175,8 @@ impl Note {
         Note::TenantOverLimit,
         Note::Unterminated,
         Note::NotCri,
+        Note::MetadataMissing,
+        Note::UnknownTag,
     ];
 
     pub fn name(self) -> &'static str {
@@ -179,6 +195,8 @@ impl Note {
             Note::TenantOverLimit => "tenant_over_limit",
             Note::Unterminated => "unterminated",
             Note::NotCri => "not_cri",
+            Note::MetadataMissing => "metadata_missing",
+            Note::UnknownTag => "unknown_tag",
         }
     }
 

@@ -79,7 +79,12 @@ fn run(steps: Vec<Step>, input: &[u8]) -> Outcomes {
     });
     let mut worker = Worker::new(Arc::clone(&rules));
     let mut batch = Batch { arena: input.to_vec(), ..Batch::default() };
-    Decoder::new(Format::Json, Limits { line_bytes_max: 1 << 20, join_bytes_max: 1 << 20 }).decode(&mut batch, 0, End::Log);
+    Decoder::new(Format::Json, Limits { line_bytes_max: 1 << 20, join_bytes_max: 1 << 20, join_age_ns: 0 }).decode(
+        &mut batch,
+        0,
+        End::Log,
+        UnixNanos(0),
+    );
     assert_eq!(batch.law.total(), input.len() as i64, "every byte has a use");
     let mut sums = Sums::default();
     worker.process(&mut batch, Reading { json: true, drop_malformed: false }, UnixNanos(0), &mut sums);

@@ -1,7 +1,8 @@
 //! The pure heart: bytes in, decisions out. No clock, disk, network or task in here.
 //!
 //! Read in this order: `pipeline` (one batch through every stage: the hot path), `batch` (records in one
-//! arena and what is known of them), `decode` (chunk to records), `fields` (the one structural pass over a
+//! arena and what is known of them), `decode` (chunk to records), `enrich` and `kubernetes` (whose container it
+//! was, written into the record), `fields` (the one structural pass over a
 //! record), `tenancy` (who pays), `condition` and `step` (keep or drop, and why), `meter` (what was used).
 //! `units` and `event` are the words that everybody shares.
 #![deny(unsafe_code)]
@@ -10,7 +11,9 @@ pub mod pipeline;
 
 pub mod batch;
 pub mod decode;
+pub mod enrich;
 pub mod fields;
+pub mod kubernetes;
 
 pub mod severity;
 pub mod tenancy;
@@ -25,6 +28,7 @@ pub mod decimal;
 pub mod escape;
 pub mod event;
 pub mod units;
+mod word;
 
 #[cfg(test)]
 mod laws;

@@ -10,6 +10,7 @@ use crate::batch::Batch;
 use crate::condition::Condition;
 use crate::event::{Note, Outcome, ReasonClass};
 use crate::fields::{Kind, Span};
+use crate::word;
 use hashbrown::HashTable;
 
 /// Entries after which a frame is closed early: 64 Ki entries of about 150 bytes are 10 MiB.
@@ -58,7 +59,6 @@ pub struct Sums {
     keys: Vec<u8>,
     /// Quantities, one per meter of the row's group.
     quantities: Vec<Quantity>,
-    key: Vec<u8>,
     mask: Vec<bool>,
 }
 
@@ -70,9 +70,7 @@ pub struct Quantity {
 
 struct Sum {
     hash: u64,
-    group: u32,
-    tenant: u32,
-    minute: i64,
+    of: Of,
     key_start: u32,
     key_len: u32,
     quantities: u32,
@@ -93,12 +91,18 @@ impl Meters {
     /// Adds the batch to `sums`. Runs after every step, when verdicts are final.
     pub fn apply(&self, batch: &mut Batch, sums: &mut Sums) {
         for (number, group) in self.groups.iter().enumerate() {
+            let Some(when) = &group.when else {
+                for i in 0..batch.len() {
+                    if counts(batch, i) {
+                        group.add(number, batch, i, sums);
+                    }
+                }
+                continue;
+            };
             let mut mask = std::mem::take(&mut sums.mask);
             mask.clear();
             mask.resize(batch.len(), true);
-            if let Some(when) = &group.when {
-                when.eval(&*batch, &mut mask);
-            }
+            when.eval(&*batch, &mut mask);
             for i in 0..batch.len() {
                 if mask[i] && counts(batch, i) {
                     group.add(number, batch, i, sums);
@@ -122,77 +126,76 @@ fn counts(batch: &Batch, i: usize) -> bool {
 impl Group {
     #[inline(always)]
     fn add(&self, number: usize, batch: &mut Batch, i: usize, sums: &mut Sums) {
+        let record = batch.record(i);
+        let spans = batch.record_spans(i);
         // Quantities first: a record that has none of them takes no entry.
-        let mut found = [None::<i128>; METERS_PER_GROUP_MAX];
-        let mut any = false;
-        for (slot, meter) in found.iter_mut().zip(&self.meters) {
-            match meter.read(batch, i) {
-                Ok(quantity) => {
-                    any |= quantity.is_some();
+        let mut quantities = [0; METERS_PER_GROUP_MAX];
+        let mut found = 0u32;
+        let mut notes = 0;
+        for (n, (slot, meter)) in quantities.iter_mut().zip(&self.meters).enumerate() {
+            match meter.read(record, spans) {
+                Ok(Some(quantity)) => {
                     *slot = quantity;
+                    found |= 1 << n;
                 }
-                Err(note) => batch.note(i, note),
+                Ok(None) => {}
+                Err(note) => notes |= note.bit(),
             }
         }
-        if !any {
-            return;
-        }
-        let row = self.entry(number, batch, i, sums);
-        let at = sums.rows[row].quantities as usize;
-        for (sum, quantity) in sums.quantities[at..at + self.meters.len()].iter_mut().zip(found) {
-            if let Some(quantity) = quantity {
+        if found != 0 {
+            let of = Of { group: number as u32, tenant: batch.tenant[i], minute: batch.time[i].minute() };
+            let row = self.entry(of, record, spans, sums);
+            let at = sums.rows[row].quantities as usize;
+            for (n, (sum, quantity)) in sums.quantities[at..at + self.meters.len()].iter_mut().zip(quantities).enumerate() {
                 // 2^63 per record: 2^64 records of that size fit before an i128 overflows.
-                sum.total += quantity;
-                sum.events += 1;
+                sum.total += i128::from(quantity);
+                sum.events += u64::from(found >> n & 1);
             }
+        }
+        if notes != 0 {
+            batch.notes[i] |= notes;
         }
     }
 
     /// The row of this record's tenant, minute and dimensions; added where it is new.
     #[inline(always)]
-    fn entry(&self, number: usize, batch: &Batch, i: usize, sums: &mut Sums) -> usize {
-        let record = batch.record(i);
-        let spans = batch.record_spans(i);
-        sums.key.clear();
+    fn entry(&self, of: Of, record: &[u8], spans: &[Span], sums: &mut Sums) -> usize {
+        let plain = |field: usize| match spans[field].kind {
+            Kind::Missing | Kind::Null => &[],
+            _ => spans[field].raw(record),
+        };
+        let mut is_plain = true;
+        for (_, field) in &self.dims {
+            is_plain &= spans[*field].kind != Kind::Escaped && (spans[*field].end - spans[*field].start) as usize <= DIM_BYTES_MAX;
+        }
+        if is_plain {
+            return sums.entry(of, self.meters.len(), self.dims.iter().map(|(_, field)| plain(*field)));
+        }
+        self.entry_rewritten(of, record, spans, sums)
+    }
+
+    /// The row of a record whose dimensions are unescaped or cut first.
+    #[cold]
+    fn entry_rewritten(&self, of: Of, record: &[u8], spans: &[Span], sums: &mut Sums) -> usize {
+        let mut values = Vec::new();
         for (_, field) in &self.dims {
             let span = spans[*field];
-            let at = sums.key.len();
-            sums.key.extend_from_slice(&[0; 2]);
-            match span.kind {
-                Kind::Missing | Kind::Null => {}
-                Kind::Escaped => sums.key.extend(crate::escape::unescape(span.raw(record)).take(DIM_BYTES_MAX)),
-                _ => sums.key.extend_from_slice(&span.raw(record)[..span.raw(record).len().min(DIM_BYTES_MAX)]),
-            }
-            let len = (sums.key.len() - at - 2) as u16;
-            sums.key[at..at + 2].copy_from_slice(&len.to_le_bytes());
+            values.push(match span.kind {
+                Kind::Missing | Kind::Null => Vec::new(),
+                Kind::Escaped => crate::escape::unescape(span.raw(record)).take(DIM_BYTES_MAX).collect(),
+                _ => span.raw(record)[..span.raw(record).len().min(DIM_BYTES_MAX)].to_vec(),
+            });
         }
-        let tenant = batch.tenant[i];
-        let minute = batch.time[i].minute();
-        let hash = hash(&sums.key, u64::from(tenant) << 32 ^ (number as u64) << 56 ^ minute as u64);
-        let (rows, keys) = (&sums.rows, &sums.keys);
-        let same = |row: &u32| {
-            let row = &rows[*row as usize];
-            row.tenant == tenant && row.minute == minute && row.group == number as u32 && row.key(keys) == sums.key
-        };
-        if let Some(row) = sums.table.find(hash, same) {
-            return *row as usize;
-        }
-        let row = sums.rows.len();
-        sums.rows.push(Sum {
-            hash,
-            group: number as u32,
-            tenant,
-            minute,
-            key_start: sums.keys.len() as u32,
-            key_len: sums.key.len() as u32,
-            quantities: sums.quantities.len() as u32,
-        });
-        sums.keys.extend_from_slice(&sums.key);
-        sums.quantities.resize(sums.quantities.len() + self.meters.len(), Quantity::default());
-        let rows = &sums.rows;
-        sums.table.insert_unique(hash, row as u32, |row| rows[*row as usize].hash);
-        row
+        sums.entry(of, self.meters.len(), values.iter().map(Vec::as_slice))
     }
+}
+
+/// What a row is of, besides its dimensions.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Of {
+    group: u32,
+    tenant: u32,
+    minute: i64,
 }
 
 /// Meters with the same dimensions and condition; the plan opens a second group beyond.
@@ -201,10 +204,8 @@ pub const METERS_PER_GROUP_MAX: usize = 8;
 impl Meter {
     /// The quantity of one record; `None` where it has none; `Err` where it must not be counted.
     #[inline(always)]
-    fn read(&self, batch: &Batch, i: usize) -> Result<Option<i128>, Note> {
+    fn read(&self, record: &[u8], spans: &[Span]) -> Result<Option<i64>, Note> {
         let Some(field) = self.quantity else { return Ok(Some(1)) };
-        let record = batch.record(i);
-        let spans = batch.record_spans(i);
         let Some(quantity) = read_quantity(spans[field], record)? else { return Ok(None) };
         for part in &self.parts {
             if read_quantity(spans[*part], record)?.is_some_and(|part| part > quantity) {
@@ -216,7 +217,7 @@ impl Meter {
                 return Err(Note::PartAboveWhole);
             }
         }
-        Ok(Some(i128::from(quantity)))
+        Ok(Some(quantity))
     }
 }
 
@@ -227,6 +228,9 @@ fn read_quantity(span: Span, record: &[u8]) -> Result<Option<i64>, Note> {
         Kind::Missing | Kind::Null => Ok(None),
         Kind::Number => {
             let digits = span.raw(record);
+            if let Some(value) = crate::decimal::short_integer(digits) {
+                return Ok(Some(value));
+            }
             if digits.len() > 19 || !digits.iter().all(u8::is_ascii_digit) {
                 return Err(Note::BadQuantity);
             }
@@ -242,6 +246,25 @@ impl Sum {
     fn key<'a>(&self, keys: &'a [u8]) -> &'a [u8] {
         &keys[self.key_start as usize..(self.key_start + self.key_len) as usize]
     }
+
+    /// Are these the row's dimensions?
+    #[inline(always)]
+    fn has<'a>(&self, keys: &[u8], dims: impl Iterator<Item = &'a [u8]>) -> bool {
+        let mut key = self.key(keys);
+        for value in dims {
+            match key.split_first_chunk::<2>() {
+                Some((len, rest)) if usize::from(u16::from_le_bytes(*len)) == value.len() => {
+                    let (own, rest) = rest.split_at(value.len());
+                    if !word::same(own, value) {
+                        return false;
+                    }
+                    key = rest;
+                }
+                _ => return false,
+            }
+        }
+        true // rows of one group have the same number of dimensions
+    }
 }
 
 impl Sums {
@@ -253,14 +276,46 @@ impl Sums {
         self.rows.is_empty()
     }
 
+    /// The row of these dimensions; added where it is new.
+    #[inline(always)]
+    fn entry<'a>(&mut self, of: Of, quantities: usize, dims: impl Iterator<Item = &'a [u8]> + Clone) -> usize {
+        let seed = u64::from(of.tenant) << 32 ^ u64::from(of.group) << 56 ^ of.minute as u64;
+        let hash = dims.clone().fold(seed, |so_far, value| word::hash(value, so_far));
+        let (rows, keys) = (&self.rows, &self.keys);
+        let same = |row: &u32| {
+            let row = &rows[*row as usize];
+            row.hash == hash && row.of == of && row.has(keys, dims.clone())
+        };
+        match self.table.find(hash, same) {
+            Some(row) => *row as usize,
+            None => self.add(of, hash, quantities, dims),
+        }
+    }
+
+    #[cold]
+    fn add<'a>(&mut self, of: Of, hash: u64, quantities: usize, dims: impl Iterator<Item = &'a [u8]>) -> usize {
+        let row = self.rows.len();
+        let key_start = self.keys.len();
+        for value in dims {
+            self.keys.extend_from_slice(&(value.len() as u16).to_le_bytes());
+            self.keys.extend_from_slice(value);
+        }
+        let key_len = (self.keys.len() - key_start) as u32;
+        self.rows.push(Sum { hash, of, key_start: key_start as u32, key_len, quantities: self.quantities.len() as u32 });
+        self.quantities.resize(self.quantities.len() + quantities, Quantity::default());
+        let rows = &self.rows;
+        self.table.insert_unique(hash, row as u32, |row| rows[*row as usize].hash);
+        row
+    }
+
     /// The sums in the order in which they were begun.
     pub fn iter(&self) -> impl Iterator<Item = ClosedSum<'_>> {
         self.rows.iter().enumerate().map(|(n, row)| {
             let end = self.rows.get(n + 1).map_or(self.quantities.len(), |next| next.quantities as usize);
             ClosedSum {
-                group: row.group as usize,
-                tenant: row.tenant,
-                minute: row.minute,
+                group: row.of.group as usize,
+                tenant: row.of.tenant,
+                minute: row.of.minute,
                 dims: split_key(row.key(&self.keys)),
                 quantities: &self.quantities[row.quantities as usize..end],
             }
@@ -284,22 +339,4 @@ fn split_key(mut key: &[u8]) -> Vec<&[u8]> {
         key = rest;
     }
     dims
-}
-
-/// Folded multiplication over 8-byte words (the method of wyhash); only for tables in memory.
-#[inline(always)]
-fn hash(bytes: &[u8], seed: u64) -> u64 {
-    const K: u64 = 0x9E37_79B9_7F4A_7C15;
-    let fold = |a: u64, b: u64| {
-        let product = u128::from(a) * u128::from(b);
-        product as u64 ^ (product >> 64) as u64
-    };
-    let mut hash = seed ^ K;
-    let (words, rest) = bytes.as_chunks::<8>();
-    for word in words {
-        hash = fold(hash ^ u64::from_le_bytes(*word), K | 1);
-    }
-    let mut last = [0; 8];
-    last[..rest.len()].copy_from_slice(rest);
-    fold(hash ^ u64::from_le_bytes(last) ^ (bytes.len() as u64) << 56, 0xD6E8_FEB8_6659_FD93)
 }

@@ -3,7 +3,7 @@
 //! In: a batch whose records `decode` has split. Out: the same records with time, severity, tenant, verdict
 //! and weight, and the sums of the meters. Nothing here allocates per record once its buffers have grown.
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Payer};
 use crate::event::{Note, Outcome, Reason};
 use crate::fields::{FieldSet, Malformed, Scanner};
 use crate::meter::{Meters, Sums};
@@ -63,6 +63,7 @@ impl Worker {
     /// Decides about every record of the batch and adds what it used to `sums`.
     pub fn process(&mut self, batch: &mut Batch, reading: Reading, now: UnixNanos, sums: &mut Sums) {
         self.scan(batch, reading); // where the fields are, when it was, how severe
+        leave_out(batch); // what a pod asked to leave out
         self.tenancy.apply(batch); // who pays
         let rules = Arc::clone(&self.rules);
         for step in &rules.steps {
@@ -94,11 +95,13 @@ impl Worker {
             batch.severity.resize(n, 0);
             return;
         }
-        let tenant_fields = rules.tenant.iter().fold(0u64, |mask, f| mask | 1 << f);
+        // Where the records do not say who pays, a tenant that is named twice is no riddle.
+        let named = if matches!(batch.payer, Payer::Named(_)) { [].as_slice() } else { &rules.tenant };
+        let tenant_fields = named.iter().fold(0u64, |mask, f| mask | 1 << f);
         let mut spans = std::mem::take(&mut batch.spans);
         for i in 0..n {
-            let record = &batch.arena[batch.start[i] as usize..batch.end[i] as usize];
-            let shape = self.scanner.scan(record, &mut spans[i * batch.fields..(i + 1) * batch.fields]);
+            let (start, end) = (batch.start[i] as usize, batch.end[i] as usize);
+            let shape = self.scanner.scan_in(&batch.arena, start, end, &mut spans[i * batch.fields..(i + 1) * batch.fields]);
             let mut notes = 0;
             if shape.invalid_utf8 {
                 notes |= Note::InvalidUtf8.bit();
@@ -138,6 +141,15 @@ impl Worker {
             batch.severity.push(severity);
         }
     }
+}
+
+fn leave_out(batch: &mut Batch) {
+    let left_out = std::mem::take(&mut batch.left_out);
+    for (i, _) in left_out.iter().enumerate().filter(|(_, left_out)| **left_out) {
+        batch.decide(i, Outcome::Dropped(Reason::Filtered));
+        batch.unmetered[i] = true;
+    }
+    batch.left_out = left_out;
 }
 
 fn duplicate_notes(duplicates: u64, tenant: u64, metered: u64) -> u16 {

@@ -2,11 +2,14 @@
 //!
 //! Reads the spans of the tenant fields, writes the column `tenant`. The first of the configured fields that
 //! a record has names its tenant; a record without, or with the name twice, belongs to the unknown tenant,
-//! never to another one. Names are bytes and never normalised (rule R19). Memory: `tenants_max` names of at
-//! most 256 bytes; a new name beyond that is counted as unknown and noted.
+//! never to another one. What is known of the whole log (`Batch::payer`) goes over what records say. Names
+//! are bytes and never normalised (rule R19). Memory: `tenants_max` names of at most 256 bytes; a new name
+//! beyond that is counted as unknown and noted.
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Payer};
 use crate::event::Note;
+use crate::fields::{Kind, Span};
+use crate::word;
 use hashbrown::HashMap;
 use std::sync::{Arc, Mutex};
 
@@ -68,29 +71,89 @@ pub struct Tenancy {
     fields: Vec<usize>,
     tenants: Arc<Tenants>,
     met: HashMap<Box<[u8]>, u32>,
+    /// The last of the met whose hash falls on each place, names of at most 16 bytes: most records find theirs here.
+    recent: [Recent; RECENT],
 }
+
+/// A name of at most 16 bytes, as its length and two words.
+#[derive(Clone, Copy, Debug)]
+struct Recent {
+    length: usize,
+    words: (u64, u64),
+    number: u32,
+}
+
+const RECENT: usize = 64; // 2 KiB
 
 impl Tenancy {
     pub fn new(fields: Vec<usize>, tenants: Arc<Tenants>) -> Tenancy {
-        Tenancy { fields, tenants, met: HashMap::new() }
+        let nobody = Recent { length: usize::MAX, words: (0, 0), number: UNKNOWN };
+        Tenancy { fields, tenants, met: HashMap::new(), recent: [nobody; RECENT] }
     }
 
     pub fn apply(&mut self, batch: &mut Batch) {
         batch.tenant.clear();
+        let other = match std::mem::take(&mut batch.payer) {
+            Payer::Record => UNKNOWN,
+            Payer::RecordOr(name) => self.number(batch, &name),
+            Payer::Named(name) => {
+                let number = name.map_or(UNKNOWN, |name| self.number(batch, &name));
+                return batch.tenant.resize(batch.len(), number);
+            }
+        };
         for i in 0..batch.len() {
-            let number = self.tenant(batch, i);
+            let number = self.tenant(batch, i, other);
             batch.tenant.push(number);
         }
     }
 
+    /// Number of a tenant that is not named by the records; noted on each if there is no room for it.
+    fn number(&mut self, batch: &mut Batch, name: &[u8]) -> u32 {
+        if let Some(number) = self.met.get(name) {
+            return *number;
+        }
+        if name.is_empty() || name.len() > TENANT_BYTES_MAX {
+            return UNKNOWN;
+        }
+        match self.tenants.number(name) {
+            Some(number) => {
+                self.met.insert(name.into(), number);
+                number
+            }
+            None => {
+                (0..batch.len()).for_each(|i| batch.note(i, Note::TenantOverLimit));
+                UNKNOWN
+            }
+        }
+    }
+
     #[inline(always)]
-    fn tenant(&mut self, batch: &mut Batch, i: usize) -> u32 {
+    fn tenant(&mut self, batch: &mut Batch, i: usize, other: u32) -> u32 {
         if batch.notes[i] & Note::DuplicateTenant.bit() != 0 {
             return UNKNOWN;
         }
-        let Some(span) = batch.first_present(i, &self.fields) else { return UNKNOWN };
+        let Some(span) = batch.first_present(i, &self.fields) else { return other };
         let record = batch.record(i);
-        let Some(name) = span.text(record) else { return UNKNOWN };
+        let raw = span.raw(record);
+        if span.kind == Kind::Escaped || raw.len() > 16 {
+            return self.tenant_met(batch, i, span);
+        }
+        let words = word::words(raw);
+        let place = word::hash(raw, 0) as usize % RECENT;
+        let recent = &self.recent[place];
+        if recent.length == raw.len() && recent.words == words {
+            return recent.number;
+        }
+        let length = raw.len();
+        let number = self.tenant_met(batch, i, span);
+        if number != UNKNOWN {
+            self.recent[place] = Recent { length, words, number };
+        }
+        number
+    }
+
+    fn tenant_met(&mut self, batch: &mut Batch, i: usize, span: Span) -> u32 {
+        let Some(name) = span.text(batch.record(i)) else { return UNKNOWN };
         if let Some(number) = self.met.get(name.as_ref()) {
             return *number;
         }

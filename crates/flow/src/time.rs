@@ -9,7 +9,7 @@
 //! Numbers, also as strings: seconds, ms, us or ns by magnitude, from the decimal text, never through a float.
 //! Memory: one stamp; records of the same second cost only their fraction.
 
-use crate::decimal::Decimal;
+use crate::decimal::{Decimal, eight_digits};
 use crate::escape::unescape_short;
 use crate::fields::Kind;
 use crate::units::{NANOS_PER_SECOND, UnixNanos, days_from_civil};
@@ -121,6 +121,9 @@ fn split_fraction(tail: &[u8]) -> Option<(i64, &[u8])> {
     let [b'.' | b',', digits @ ..] = tail else {
         return Some((0, tail));
     };
+    if let Some((nanos, rest)) = split_nanos(digits) {
+        return Some((nanos, rest));
+    }
     let mut nanos = 0;
     let mut count = 0;
     while let Some(&digit @ b'0'..=b'9') = digits.get(count) {
@@ -131,6 +134,18 @@ fn split_fraction(tail: &[u8]) -> Option<(i64, &[u8])> {
     }
     const SCALE: [i64; 10] = [1_000_000_000, 100_000_000, 10_000_000, 1_000_000, 100_000, 10_000, 1_000, 100, 10, 1];
     Some((nanos * SCALE[count.min(9)], &digits[count..]))
+}
+
+/// A fraction of exactly nine digits, as most writers have it.
+#[inline(always)]
+fn split_nanos(digits: &[u8]) -> Option<(i64, &[u8])> {
+    let (eight, rest) = digits.split_first_chunk::<8>()?;
+    let (last @ b'0'..=b'9', rest) = rest.split_first()? else { return None };
+    if rest.first().is_some_and(u8::is_ascii_digit) {
+        return None;
+    }
+    let eight = eight_digits(u64::from_le_bytes(*eight))?;
+    Some((i64::from(eight) * 10 + i64::from(last - b'0'), rest))
 }
 
 /// How far local time is ahead of UTC, in seconds.

@@ -7,9 +7,12 @@
 use crate::account::Account;
 use crate::disk::Disk;
 use crate::frame::Frame;
-use crate::hub::{Hub, Store};
-use crate::ledger::{Tally, add_delta};
-use crate::segment::{self, Kind, Place, Read};
+use crate::hub::{Hub, NOTING, READING, Store};
+use crate::journal::{Journal, kept_of};
+use crate::ledger::Tally;
+use crate::queue::Had;
+use crate::recover::Segment;
+use crate::segment::{self, Found, Kind, Place, Read};
 use flow::event::StreamId;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -27,9 +30,15 @@ pub enum Next {
     Closed,
 }
 
+/// How long a sink whose frame cannot be read is told that there is nothing, before it is tried again.
+const READ_PAUSE: Duration = Duration::from_millis(100);
+
 pub struct Cursor {
     hub: Arc<Hub>,
     id: usize,
+    sink: String,
+    /// How far the store was at the start: what stands for lost frames must not reach over it.
+    has: HashMap<StreamId, u64>,
     next_seq: u64,
     place: Place,
     /// The last frame given out when pressure was last reported: reported again only after the timeout.
@@ -39,10 +48,10 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    pub(crate) fn new(hub: &Arc<Hub>, sink: &str, has: &HashMap<StreamId, u64>) -> Cursor {
+    pub(crate) fn new(hub: &Arc<Hub>, sink: &str, has: HashMap<StreamId, u64>) -> Cursor {
         let (start, broken) = match &hub.store {
             Store::Memory(_) => (None, None),
-            Store::Journal(journal) => match find_start(hub, &journal.disk, &journal.dir, has) {
+            Store::Journal(journal) => match find_start(hub, journal, sink, &has) {
                 Ok(start) => (Some(start), None),
                 Err(e) => (None, Some(e)),
             },
@@ -50,18 +59,20 @@ impl Cursor {
         let mut queue = hub.lock();
         let start = start.unwrap_or_else(|| match (queue.segments.front(), &broken) {
             // Unreadable: everything that is retained stays undelivered until somebody has looked at it.
-            (Some(first), Some(_)) => {
-                Start { seq: first.first_seq, place: Place { segment: first.number, offset: first.start }, delivered: BTreeMap::new() }
-            }
+            (Some(first), Some(_)) => Start { seq: first.first_seq, place: first.place(), had: Had::default() },
             _ => Start {
                 seq: queue.account.seq + 1,
                 place: Place::default(),
-                delivered: queue.account.books.kept_totals().map(|(name, tally)| (name.to_vec(), tally)).collect(),
+                had: Had {
+                    delivered: queue.account.books.kept_totals().map(|(name, tally)| (name.to_vec(), tally)).collect(),
+                    ..Had::default()
+                },
             },
         });
-        let id = queue.register(sink, (start.seq, start.place), &start.delivered);
+        let id = queue.register(sink, (start.seq, start.place), &start.had);
         drop(queue);
-        Cursor { hub: Arc::clone(hub), id, next_seq: start.seq, place: start.place, pressed_at: None, broken }
+        let sink = sink.to_owned();
+        Cursor { hub: Arc::clone(hub), id, sink, has, next_seq: start.seq, place: start.place, pressed_at: None, broken }
     }
 
     /// The next frame, or what else there is to know.
@@ -80,9 +91,9 @@ impl Cursor {
                     drop(queue);
                     return Ok(self.advance(frame, end));
                 }
-                let place = queue.place_of(self.next_seq, self.place);
                 drop(queue);
-                return self.read(place);
+                let left = until.map_or(READ_PAUSE, |until| until.saturating_duration_since(Instant::now()));
+                return self.read(left.min(READ_PAUSE));
             }
             if queue.closed && self.next_seq > queue.accepted {
                 return Ok(Next::Closed);
@@ -101,15 +112,58 @@ impl Cursor {
         }
     }
 
-    /// Reads a frame that is no longer in memory. Its segment stays: this sink has not committed it.
-    fn read(&mut self, place: Place) -> io::Result<Next> {
-        let Store::Journal(journal) = &self.hub.store else {
+    /// Reads a frame that is no longer in memory. Its segment stays: this sink has not committed it. Where the disk does not
+    /// give it, that is trouble and no end: tried again with the next call.
+    fn read(&mut self, pause: Duration) -> io::Result<Next> {
+        let hub = Arc::clone(&self.hub);
+        let Store::Journal(journal) = &hub.store else {
             return Err(io::Error::other(format!("frame {} is gone from memory before every sink had it", self.next_seq)));
         };
-        let (frame, offset) = segment::read_frame(&journal.disk, &journal.dir, place, self.next_seq)?;
-        let end = Place { segment: place.segment, offset };
-        self.hub.lock().give(self.id, &frame, end);
+        let result = {
+            let _not_rewritten = journal.files.read().expect("no holder of this lock panics");
+            let place = hub.lock().place_of(self.next_seq, self.place);
+            segment::read_frame(&journal.disk, &journal.dir, place, self.next_seq).map(|(frame, offset)| (frame, Place { offset, ..place }))
+        };
+        let (frame, end) = match result {
+            Ok(read) => read,
+            Err(error) => return self.wait_out(journal, READING, error, pause),
+        };
+        hub.settle(READING, true);
+        let frame = self.trim(frame);
+        if let Some(lost) = &frame.lost {
+            let last = hub.lock().run_of_lost(frame.seq);
+            // Durable before the sink goes on behind them.
+            if let Err(error) = journal.note_lost(&hub, &self.sink, frame.first_seq(), last, lost.reason) {
+                return self.wait_out(journal, NOTING, error, pause);
+            }
+            hub.settle(NOTING, true);
+        }
+        hub.lock().give(self.id, &frame, end);
         Ok(self.advance(Arc::new(frame), end))
+    }
+
+    fn wait_out(&self, journal: &Journal, what: &'static str, error: io::Error, pause: Duration) -> io::Result<Next> {
+        let for_good = matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::NotFound);
+        if for_good || journal.disk.is_gone(&error) {
+            return Err(error);
+        }
+        let mut queue = self.hub.lock();
+        queue.trouble.insert(what, error.to_string());
+        let closed = queue.closed;
+        drop(self.hub.news.wait_timeout_while(queue, pause, |q| q.closed == closed).expect("no holder of this lock panics"));
+        Ok(Next::Idle)
+    }
+
+    /// What stands for lost frames covers each stream as a whole; the store may stand in the middle.
+    fn trim(&self, mut frame: Frame) -> Frame {
+        if frame.lost.is_some() {
+            for part in &mut frame.parts {
+                if let Some(has) = self.has.get(&part.stream).filter(|has| part.from < **has && **has < part.to) {
+                    part.from = *has;
+                }
+            }
+        }
+        frame
     }
 
     fn advance(&mut self, frame: Arc<Frame>, end: Place) -> Next {
@@ -122,51 +176,76 @@ impl Cursor {
     pub fn committed(&mut self, seq: u64) -> io::Result<()> {
         self.hub.lock().commit(self.id, seq)?;
         self.hub.room.notify_all();
-        match &self.hub.store {
-            Store::Journal(journal) => journal.retain(&self.hub),
-            Store::Memory(_) => Ok(()),
-        }
+        self.hub.retain();
+        Ok(())
     }
 }
 
 struct Start {
     seq: u64,
     place: Place,
-    /// What the store has, by tenant.
-    delivered: BTreeMap<Vec<u8>, Tally>,
+    had: Had,
 }
 
-/// Finds the first retained frame that a store does not have in full.
-fn find_start(hub: &Hub, disk: &Disk, dir: &Path, has: &HashMap<StreamId, u64>) -> io::Result<Start> {
-    let (first, last) = {
+/// Finds the first retained frame that a store does not have in full. Reads heads only.
+fn find_start(hub: &Hub, journal: &Journal, sink: &str, has: &HashMap<StreamId, u64>) -> io::Result<Start> {
+    let (segments, lost, published) = {
         let queue = hub.lock();
-        (*queue.segments.front().expect("an open journal has a segment"), queue.published)
+        (queue.segments.clone(), queue.losses.sinks.get(sink).cloned().unwrap_or_default(), queue.published)
     };
-    let mut books = read_checkpoint(disk, dir, first.number)?.books;
-    let mut delivered: Vec<Tally> = books.kept_totals().map(|(_, tally)| tally).collect();
-    let (mut seq, mut place) = (first.first_seq, Place { segment: first.number, offset: first.start });
-    while seq <= last {
-        place = hub.lock().place_of(seq, place);
-        let (frame, end) = segment::read_frame(disk, dir, place, seq)?;
-        if frame.parts.iter().any(|part| has.get(&part.stream).is_none_or(|to| part.to > *to)) {
+    let first: Segment = *segments.front().expect("an open journal has a segment");
+    let mut delivered = read_kept(&journal.disk, &journal.dir, first.number)?;
+    let mut had = Had { rejected: lost.settled.clone(), ..Had::default() };
+    let mut start = (first.first_seq, first.place());
+    let mut found = false;
+    for segment in &segments {
+        if found || start.0 > published {
             break;
         }
-        add_delta(&mut delivered, &books.kept(&frame));
-        (seq, place.offset) = (seq + 1, end);
+        start.1 = segment.place();
+        segment::scan(&journal.disk, &segment::path(&journal.dir, segment.number), usize::MAX, false, &mut |item| {
+            let Found::Frame { end, head, .. } = item else { return true };
+            let frame = &head.frame;
+            if frame.seq < start.0 || end > segment.bytes {
+                return frame.seq < start.0;
+            }
+            if frame.parts.iter().any(|part| has.get(&part.stream).is_none_or(|to| part.to > *to)) {
+                found = true;
+                return false;
+            }
+            let reason = lost.reason_of(frame.seq);
+            for (tenant, tally) in kept_of(frame) {
+                if let Some(reason) = reason {
+                    had.rejected.entry((tenant.clone(), reason)).or_default().add(tally);
+                }
+                delivered.entry(tenant).or_default().add(tally);
+            }
+            start = (frame.seq + 1, Place { offset: end, ..segment.place() });
+            true
+        })?;
     }
-    Ok(Start { seq, place, delivered: books.by_name(&delivered) })
+    // What was lost is part of what was kept; that of a segment is settled a moment before the segment goes.
+    for ((tenant, _), tally) in &had.rejected {
+        take(&mut delivered, tenant, *tally);
+    }
+    had.delivered = delivered;
+    Ok(Start { seq: start.0, place: start.1, had })
 }
 
-fn read_checkpoint(disk: &Disk, dir: &Path, number: u64) -> io::Result<Account> {
-    let path = segment::path(dir, number);
-    let wrong = |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{}: the checkpoint: {what}", path.display()));
-    match segment::read(disk, &path, 0)? {
-        // The limit on tenants held when it was written; nobody is left out now.
-        Read::Record(record) if record.kind == Kind::Checkpoint => {
-            Account::decode(&record.payload, usize::MAX).map_err(|e| wrong(&e.to_string()))
-        }
-        Read::Record(_) => Err(wrong("a frame stands there")),
-        Read::End => Err(wrong("the file is empty")),
-        Read::Torn(what) => Err(wrong(what)),
+/// Takes away what is there.
+fn take(tallies: &mut BTreeMap<Vec<u8>, Tally>, tenant: &[u8], tally: Tally) {
+    if let Some(there) = tallies.get_mut(tenant) {
+        there.records = there.records.saturating_sub(tally.records);
+        there.bytes = there.bytes.saturating_sub(tally.bytes);
     }
+}
+
+/// What was kept before a segment, by tenant. Where its account is lost, nobody knows, and nothing is booked.
+fn read_kept(disk: &Disk, dir: &Path, number: u64) -> io::Result<BTreeMap<Vec<u8>, Tally>> {
+    let account = match segment::read(disk, &segment::path(dir, number), 0)? {
+        // The limit on tenants held when it was written; nobody is left out now.
+        Read::Record(record) if record.kind == Kind::Checkpoint => Account::decode(&record.payload, usize::MAX).ok(),
+        Read::Record(_) | Read::End | Read::Torn(_) => None,
+    };
+    Ok(account.map(|a| a.books.kept_totals().map(|(name, tally)| (name.to_vec(), tally)).collect()).unwrap_or_default())
 }

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, IoSlice, Read, Seek, SeekFrom, Write};
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -89,10 +89,19 @@ impl Disk {
         }
     }
 
+    /// Whether an error says that this disk will never work again, so that trying again has no end. The real one may
+    /// always come back: room is made, a volume is mounted again.
+    pub fn is_gone(&self, error: &io::Error) -> bool {
+        match self {
+            Disk::Real => false,
+            Disk::Sim(_) => is_crash(error),
+        }
+    }
+
     pub fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         match self {
             Disk::Real => fs::read(path),
-            Disk::Sim(sim) => sim.alive()?.data(path).cloned(),
+            Disk::Sim(sim) => sim.readable()?.data(path).cloned(),
         }
     }
 
@@ -108,7 +117,7 @@ impl Disk {
                 Ok(bytes)
             }
             Disk::Sim(sim) => {
-                let state = sim.alive()?;
+                let state = sim.readable()?;
                 let data = state.data(path)?;
                 let start = usize::try_from(offset).unwrap_or(usize::MAX).min(data.len());
                 let end = start.saturating_add(len).min(data.len());
@@ -202,6 +211,27 @@ impl File {
         }
     }
 
+    /// As `append` of `first` and then `second`, in one write where the system takes it.
+    pub fn append_both(&mut self, first: &[u8], second: &[u8]) -> io::Result<()> {
+        match self {
+            File::Real(file) => {
+                let whole = first.len() + second.len();
+                let written = loop {
+                    match file.write_vectored(&[IoSlice::new(first), IoSlice::new(second)]) {
+                        Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                        other => break other?,
+                    }
+                };
+                if written == whole {
+                    return Ok(());
+                }
+                file.write_all(&first[written.min(first.len())..])?;
+                file.write_all(&second[written.saturating_sub(first.len())..])
+            }
+            File::Sim(file) => file.sim.append(file.inode, &[first, second].concat()),
+        }
+    }
+
     /// fdatasync: content and length survive a crash; the name does not until the folder is synced.
     pub fn sync(&mut self, site: Site) -> io::Result<()> {
         match self {
@@ -241,6 +271,8 @@ struct State {
     crashed: bool,
     troubled: bool,
     fail_at: BTreeMap<u64, io::ErrorKind>,
+    fail_reads: Vec<io::ErrorKind>,
+    fail_until: (u64, io::ErrorKind),
     broken: BTreeSet<Site>,
     sites: BTreeSet<Site>,
     nodes: BTreeMap<u64, Node>,
@@ -289,6 +321,8 @@ impl Sim {
                 crashed: false,
                 troubled: false,
                 fail_at: BTreeMap::new(),
+                fail_reads: Vec::new(),
+                fail_until: (0, io::ErrorKind::Other),
                 broken: BTreeSet::new(),
                 sites: BTreeSet::new(),
                 nodes: BTreeMap::from([(ROOT, root)]),
@@ -306,6 +340,16 @@ impl Sim {
     /// The `op`-th operation fails with this kind, once; the program lives on. A write may have written a part.
     pub fn fail_at(&self, op: u64, kind: io::ErrorKind) {
         self.lock().fail_at.insert(op, kind);
+    }
+
+    /// Every operation before this one fails with this kind.
+    pub fn fail_until(&self, op: u64, kind: io::ErrorKind) {
+        self.lock().fail_until = (op, kind);
+    }
+
+    /// The next `times` readings fail with this kind.
+    pub fn fail_reads(&self, times: usize, kind: io::ErrorKind) {
+        self.lock().fail_reads = vec![kind; times];
     }
 
     /// From now on the fsync, link or rename of this site silently does nothing. Survives reboots.
@@ -350,6 +394,8 @@ impl Sim {
         state.crashed = false;
         state.troubled = false;
         state.fail_at.clear();
+        state.fail_reads.clear();
+        state.fail_until.0 = 0;
         Sim { state: Mutex::new(state) }
     }
 
@@ -357,7 +403,16 @@ impl Sim {
         self.state.lock().expect("no holder of this lock panics")
     }
 
-    /// The state for a reading call.
+    /// The state for a call that reads content, which may be one that fails.
+    fn readable(&self) -> io::Result<MutexGuard<'_, State>> {
+        let mut state = self.alive()?;
+        match state.fail_reads.pop() {
+            Some(kind) => Err(io::Error::new(kind, "simulated failure")),
+            None => Ok(state),
+        }
+    }
+
+    /// The state for a call that looks.
     fn alive(&self) -> io::Result<MutexGuard<'_, State>> {
         let state = self.lock();
         if state.crashed { Err(crash()) } else { Ok(state) }
@@ -520,7 +575,7 @@ impl State {
             return Some(crash());
         }
         let ops = self.ops;
-        let kind = self.fail_at.remove(&ops)?;
+        let kind = self.fail_at.remove(&ops).or((ops < self.fail_until.0).then_some(self.fail_until.1))?;
         self.troubled = true;
         Some(io::Error::new(kind, "simulated failure"))
     }

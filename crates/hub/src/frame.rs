@@ -4,8 +4,9 @@
 //! needs is in it, by *part*: one stretch of one stream. A store that has a part (its position for the
 //! stream is at or behind `to`) skips the whole part; parts never straddle a store's position.
 //!
-//! Encoded: version byte, then fixed-width little-endian numbers; columns are whole arrays, so that writing a frame
-//! costs about a copy. `decode` takes any bytes: it checks each length before it allocates, and each index and span,
+//! Encoded: version byte, the *head* (all but the rows), the rows: fixed-width little-endian numbers; columns are whole
+//! arrays, so that writing a frame costs about a copy. The head can be read without the rows: it says how many there are
+//! of each tenant, and it stays when rows are lost (`Frame::lost`). `decode` takes any bytes: it checks each length before it allocates, and each index and span,
 //! and returns `Corrupt`; it never panics. Bound: a frame encodes to at most [`FRAME_BYTES_MAX`]; a larger one is refused.
 //!
 //! State of steps: `StateChange::bytes` is a list of entries of 32 bytes, an 8-byte key and a 24-byte value. The hub
@@ -13,6 +14,7 @@
 //! the journal's memory of it is bounded by the slots a step uses, not by time.
 
 use crate::codec::{Reader, put_bytes, put_i64, put_i64s, put_len, put_u16s, put_u32, put_u32s, put_u64, put_u64s};
+use crate::ledger::RowCount;
 use flow::event::{Note, Outcome, Severity, Skip, StreamId};
 use flow::units::UnixNanos;
 use std::ops::Range;
@@ -25,7 +27,8 @@ pub const FRAME_BYTES_MAX: usize = 256 << 20;
 pub const STATE_ENTRY_BYTES: usize = 32;
 /// More records or bytes than one part can hold; sums of 65,536 such parts still fit u64.
 const COUNT_MAX: u64 = 1 << 48;
-const VERSION: u8 = 1;
+/// Version 2 has [`Part::before`], and in its head the rows counted and what was lost; version 1 is still read.
+const VERSION: u8 = 2;
 /// A missing value in `Rows::columns`.
 pub const MISSING: u32 = u32::MAX;
 
@@ -49,6 +52,44 @@ pub struct Frame {
     /// What the frame changed in the state of steps, in order: applied again at recovery.
     pub state: Vec<StateChange>,
     pub rows: Rows,
+    /// The rows are gone, from the journal, for good; everything else in here is true.
+    pub lost: Option<Box<Lost>>,
+}
+
+/// Rows that were kept and are gone: what the header counts as kept never reaches a sink that did not have it before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    pub reason: LostReason,
+    /// Several frames of which nothing is left but what they added up to are one frame: from this number to `Frame::seq`.
+    pub first_seq: u64,
+    /// What the rows had said, counted apart from the header: rows of each of the frame's tenants, and rows of no part.
+    pub rows: Vec<u64>,
+    pub stray_rows: u64,
+}
+
+/// Why rows never reached a sink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum LostReason {
+    /// The journal was full, and its config says that the oldest rows go.
+    DroppedOldest = 1,
+    /// The bytes on disk were damaged.
+    Damaged = 2,
+}
+
+impl LostReason {
+    pub const ALL: [LostReason; 2] = [LostReason::DroppedOldest, LostReason::Damaged];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            LostReason::DroppedOldest => "dropped_oldest",
+            LostReason::Damaged => "damaged",
+        }
+    }
+
+    pub fn from_code(code: u8) -> Option<LostReason> {
+        LostReason::ALL.into_iter().find(|r| *r as u8 == code)
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -68,6 +109,8 @@ pub struct Part {
     pub to: u64,
     /// Where to read again after a restart: at most `to`, less where parts of a record are held.
     pub resume: u64,
+    /// Hash of up to 256 bytes of the stream before `to`; 0 where nobody knows.
+    pub before: u64,
     /// Older streams of the same log whose held bytes this part completed: their new positions.
     pub also: Vec<Resumed>,
     /// Bytes of (from, to] by use: `records + framing + skipped + held == to - from`, where `held` is what
@@ -160,6 +203,13 @@ impl Frame {
     /// Appends the encoding of this frame to `out`. Only a frame that passes [`Frame::validate`] can be decoded again.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.reserve(self.bytes());
+        self.encode_head(&RowCount::of(self), out);
+        self.rows.encode_columns(out);
+        out.extend_from_slice(&self.rows.bytes);
+    }
+
+    /// Appends everything but the rows. `counted`: what the rows say.
+    pub(crate) fn encode_head(&self, counted: &RowCount, out: &mut Vec<u8>) {
         out.push(VERSION);
         put_u64(out, self.seq);
         put_i64(out, self.received.0);
@@ -186,7 +236,16 @@ impl Frame {
             put_u32(out, change.step);
             put_bytes(out, &change.bytes);
         }
-        self.rows.encode(out);
+        match &self.lost {
+            None => out.push(0),
+            Some(lost) => {
+                out.push(lost.reason as u8);
+                put_u64(out, lost.first_seq);
+            }
+        }
+        put_len(out, counted.by_tenant.len());
+        put_u64s(out, &counted.by_tenant);
+        put_u64(out, counted.stray);
     }
 
     /// Reads what [`Frame::encode`] wrote.
@@ -195,10 +254,55 @@ impl Frame {
             return Err(Corrupt { what: "frame is larger than any", at: 0 });
         }
         let r = &mut Reader::new(bytes);
-        if r.u8()? != VERSION {
+        let (mut frame, counted) = Frame::read_head(r)?;
+        frame.rows = Rows::decode(r)?;
+        r.end()?;
+        frame.validate().map_err(|what| r.corrupt(what))?;
+        if counted.is_some_and(|counted| counted != RowCount::of(&frame)) {
+            return Err(r.corrupt("the rows are not those that the head counts"));
+        }
+        Ok(frame)
+    }
+
+    /// Reads a frame without its rows, and what they say. `None` for version 1, whose head says nothing of the rows.
+    pub(crate) fn decode_head(bytes: &[u8]) -> Result<Option<(Frame, RowCount)>, Corrupt> {
+        let r = &mut Reader::new(bytes);
+        let (frame, Some(counted)) = Frame::read_head(r)? else { return Ok(None) };
+        r.end()?;
+        if counted.by_tenant.len() != frame.tenants.len() || counted.by_tenant.iter().chain([&counted.stray]).any(|n| *n > COUNT_MAX) {
+            return Err(r.corrupt("the rows are counted wrongly"));
+        }
+        let rows: u64 = frame.parts.iter().map(|p| u64::from(p.rows.end)).max().unwrap_or(0);
+        let indexes = frame.validate_indexes(u32::try_from(rows).unwrap_or(u32::MAX) as usize);
+        indexes.map_err(|what| r.corrupt(what))?;
+        Ok(Some((frame, counted)))
+    }
+
+    /// This frame as it is when its rows are gone: without them.
+    pub(crate) fn without_rows(mut self, counted: &RowCount, reason: LostReason) -> Frame {
+        if self.lost.is_none() {
+            let (rows, stray_rows) = (counted.by_tenant.clone(), counted.stray);
+            self.lost = Some(Box::new(Lost { reason, first_seq: self.seq, rows, stray_rows }));
+        }
+        self.rows = Rows::default();
+        self.parts.iter_mut().for_each(|part| part.rows = 0..0);
+        self
+    }
+
+    /// The first of the numbers that this frame stands for; nearly always its only one.
+    pub fn first_seq(&self) -> u64 {
+        self.lost.as_ref().map_or(self.seq, |lost| lost.first_seq.min(self.seq))
+    }
+
+    fn read_head(r: &mut Reader) -> Result<(Frame, Option<RowCount>), Corrupt> {
+        let version = r.u8()?;
+        if version > VERSION {
+            return Err(r.corrupt("it was written by a newer version of weir"));
+        }
+        if version == 0 {
             return Err(r.corrupt("unknown version of a frame"));
         }
-        let frame = Frame {
+        let mut frame = Frame {
             seq: r.u64()?,
             received: UnixNanos(r.i64()?),
             newest: UnixNanos(r.i64()?),
@@ -206,13 +310,25 @@ impl Frame {
             meters: meters(r)?,
             values: list(r)?,
             routes: r.u64()?,
-            parts: parts(r)?,
+            parts: parts(r, version)?,
             state: state(r)?,
-            rows: Rows::decode(r)?,
+            rows: Rows::default(),
+            lost: None,
         };
-        r.end()?;
-        frame.validate().map_err(|what| r.corrupt(what))?;
-        Ok(frame)
+        if version == 1 {
+            return Ok((frame, None));
+        }
+        let lost = match r.u8()? {
+            0 => None,
+            code => Some((LostReason::from_code(code).ok_or_else(|| r.corrupt("rows are lost for no known reason"))?, r.u64()?)),
+        };
+        let n = r.count(8)?;
+        let counted = RowCount { by_tenant: r.u64s(n)?, stray: r.u64()? };
+        if let Some((reason, first_seq)) = lost {
+            let (rows, stray_rows) = (counted.by_tenant.clone(), counted.stray);
+            frame.lost = Some(Box::new(Lost { reason, first_seq, rows, stray_rows }));
+        }
+        Ok((frame, Some(counted)))
     }
 
     /// Memory this frame holds, in bytes, near enough to bound a queue by it.
@@ -237,10 +353,18 @@ impl Frame {
 
     /// Checks every index, range and length inside the frame; the error names what is wrong.
     pub fn validate(&self) -> Result<(), &'static str> {
-        let rows = &self.rows;
-        rows.validate(self.tenants.len())?;
+        self.rows.validate(self.tenants.len())?;
+        self.validate_indexes(self.rows.len())
+    }
+
+    fn validate_indexes(&self, rows: usize) -> Result<(), &'static str> {
+        if let Some(lost) = &self.lost
+            && (rows > 0 || lost.rows.len() != self.tenants.len() || lost.rows.iter().any(|n| *n > COUNT_MAX))
+        {
+            return Err("rows are there and lost");
+        }
         for part in &self.parts {
-            self.validate_part(part, rows.len())?;
+            self.validate_part(part, rows)?;
         }
         match self.state.iter().all(|change| change.bytes.len() % STATE_ENTRY_BYTES == 0) {
             true => Ok(()),
@@ -310,18 +434,18 @@ fn state(r: &mut Reader) -> Result<Vec<StateChange>, Corrupt> {
     (0..n).map(|_| Ok(StateChange { step: r.u32()?, bytes: r.bytes()?.to_vec() })).collect()
 }
 
-fn parts(r: &mut Reader) -> Result<Vec<Part>, Corrupt> {
+fn parts(r: &mut Reader, version: u8) -> Result<Vec<Part>, Corrupt> {
     let n = r.count(PART_BYTES_LEAST)?;
-    (0..n).map(|_| Part::decode(r)).collect()
+    (0..n).map(|_| Part::decode(r, version)).collect()
 }
 
-/// Seven numbers of 8 bytes, two of 4, five lengths of 4.
+/// Of version 1: seven numbers of 8 bytes, two of 4, five lengths of 4.
 const PART_BYTES_LEAST: usize = 7 * 8 + 2 * 4 + 5 * 4;
 const FACT_BYTES_LEAST: usize = 4 + 4 + 8 + 16 + 8 + 4;
 
 impl Part {
     fn encode(&self, out: &mut Vec<u8>) {
-        put_u64s(out, &[self.stream.0, self.from, self.to, self.resume, self.records_bytes, self.framing_bytes]);
+        put_u64s(out, &[self.stream.0, self.from, self.to, self.resume, self.before, self.records_bytes, self.framing_bytes]);
         put_i64(out, self.held_bytes);
         put_u32s(out, &[self.rows.start, self.rows.end]);
         put_len(out, self.also.len());
@@ -356,12 +480,13 @@ impl Part {
         }
     }
 
-    fn decode(r: &mut Reader) -> Result<Part, Corrupt> {
+    fn decode(r: &mut Reader, version: u8) -> Result<Part, Corrupt> {
         let mut part = Part {
             stream: StreamId(r.u64()?),
             from: r.u64()?,
             to: r.u64()?,
             resume: r.u64()?,
+            before: if version >= 2 { r.u64()? } else { 0 },
             records_bytes: r.u64()?,
             framing_bytes: r.u64()?,
             held_bytes: r.i64()?,
@@ -402,7 +527,8 @@ fn fact(r: &mut Reader) -> Result<Fact, Corrupt> {
 }
 
 impl Rows {
-    fn encode(&self, out: &mut Vec<u8>) {
+    /// Everything but the bytes themselves, which follow.
+    pub(crate) fn encode_columns(&self, out: &mut Vec<u8>) {
         put_len(out, self.len());
         put_len(out, self.columns.len());
         put_u32s(out, &self.ends);
@@ -421,7 +547,7 @@ impl Rows {
                 bytes[4..].copy_from_slice(&len.to_le_bytes());
             }
         }
-        put_bytes(out, &self.bytes);
+        put_len(out, self.bytes.len());
     }
 
     fn decode(r: &mut Reader) -> Result<Rows, Corrupt> {

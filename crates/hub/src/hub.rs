@@ -3,7 +3,9 @@
 //! In: frames that a lane has decided. Out: the same frames, numbered, to each sink in order. With a journal they are
 //! durable before any sink sees them; the memory hub keeps them only until every sink has them.
 //! Bound: `Limits`. When it is reached, `accept` waits: the lane stops reading its source, and sinks that gather are told
-//! (`Next::Pressure`). A frame larger than the limit passes when nothing else is there.
+//! (`Next::Pressure`). With `drop_oldest` the rows of the oldest frames go first, never their headers; these have an eighth
+//! of the limit for themselves, and beyond it lanes wait, too. A frame larger than the limit passes when nothing else is there.
+//! What the disk refuses is tried again, with pauses, for as long as it takes; `trouble` says what and why.
 
 use crate::cursor::Cursor;
 use crate::disk::Disk;
@@ -26,6 +28,8 @@ pub enum WhenFull {
     /// Lanes wait, and with them the sources.
     #[default]
     Wait,
+    /// The oldest rows are dropped, counted for each sink that did not have them.
+    DropOldest,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +44,23 @@ pub struct Limits {
     pub sync_interval: Duration,
     /// or after so many bytes.
     pub sync_bytes: u64,
+    /// Journal only: memory always waits.
+    pub when_full: WhenFull,
 }
+
+/// Of `bytes_max`, what headers without rows may take up.
+const HEADERS_SHARE: u64 = 8;
+/// Pauses between attempts at what the disk refuses, twice as long each time; the first attempt is repeated at once.
+const PAUSE_MIN: Duration = Duration::from_millis(1);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Once the hub is closed, how often it is tried to make the last frames durable.
+const LAST_ATTEMPTS: u32 = 4;
+const WRITING: &str = "writing to the journal";
+const SYNCING: &str = "making frames durable";
+const DELETING: &str = "deleting old segments";
+const CHECKPOINTING: &str = "writing the memory hub's checkpoint";
+pub(crate) const READING: &str = "reading an old frame";
+pub(crate) const NOTING: &str = "noting what a sink lost";
 
 /// What the last run left. Lanes start from it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,6 +71,9 @@ pub struct Recovered {
     pub last_seq: u64,
     /// Torn bytes that were cut.
     pub truncated_bytes: u64,
+    /// Some streams were read further than `positions` say: their accounts are damaged. The stores know how far they have
+    /// them; tell the hub with [`Hub::restore_positions`].
+    pub positions_lost: bool,
     /// What an operator should know about the recovery, one sentence each.
     pub notices: Vec<String>,
 }
@@ -59,17 +82,11 @@ pub struct Recovered {
 pub enum OpenError {
     #[error("cannot open the hub at {}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
-    #[error("{}: damaged at byte {at}: {what}\n  help: {help}", path.display())]
-    Damaged { path: PathBuf, at: u64, what: String, help: String },
 }
 
 impl OpenError {
     pub(crate) fn io(path: &Path, source: io::Error) -> OpenError {
         OpenError::Io { path: path.to_owned(), source }
-    }
-
-    pub(crate) fn damaged(path: &Path, at: u64, what: &str, help: &str) -> OpenError {
-        OpenError::Damaged { path: path.to_owned(), at, what: what.to_owned(), help: help.to_owned() }
     }
 }
 
@@ -107,12 +124,14 @@ impl Hub {
         let opened = Journal::open(disk, dir, segment_bytes, limits.window_bytes_max, tenants_max)?;
         let mut recovered = Recovered::of(&opened.queue, opened.notices);
         recovered.truncated_bytes = opened.truncated_bytes;
+        recovered.positions_lost = opened.positions_lost;
         Ok((Hub::new(limits, Store::Journal(opened.journal), opened.queue), recovered))
     }
 
     pub fn open_memory(disk: Disk, dir: &Path, limits: Limits, tenants_max: usize) -> Result<(Hub, Recovered), OpenError> {
         let opened = Memory::open(disk, dir, tenants_max)?;
-        let recovered = Recovered::of(&opened.queue, opened.notices);
+        let mut recovered = Recovered::of(&opened.queue, opened.notices);
+        recovered.positions_lost = opened.positions_lost;
         Ok((Hub::new(limits, Store::Memory(opened.memory), opened.queue), recovered))
     }
 
@@ -127,7 +146,7 @@ impl Hub {
     /// Registers a sink; all of them before the first frame. `has`: how far the sink's own store is in each stream
     /// (may be empty); it decides where delivery starts. An error in reading old frames is told by the first `next`.
     pub fn cursor(self: &Arc<Self>, sink: &str, has: HashMap<StreamId, u64>) -> Cursor {
-        Cursor::new(self, sink, &has)
+        Cursor::new(self, sink, has)
     }
 
     /// Gives the frame a number and appends it; waits while the hub is full. With a journal it is durable, and seen by
@@ -140,21 +159,65 @@ impl Hub {
     }
 
     fn accept_on_disk(&self, journal: &Journal, frame: Frame) -> Result<u64, AcceptError> {
-        let encoded = journal.encode(&frame).map_err(AcceptError::Invalid)?;
-        let new_segment = self.wait_on_disk(journal, encoded.len())?;
-        let appended = journal.append(self, frame, encoded, new_segment)?;
+        let pending = journal.encode(frame).map_err(AcceptError::Invalid)?;
+        let len = pending.len();
+        let mut pending = Some(pending);
+        let mut pause = Pause::default();
+        let (appended, new_segment) = loop {
+            let attempt = self
+                .wait_on_disk(journal, len)
+                .and_then(|new_segment| journal.append(self, &mut pending, new_segment).map(|appended| (appended, new_segment)));
+            match attempt {
+                Err(AcceptError::Disk(error)) => self.wait_out(journal, error, &mut pause)?,
+                // Closed while it waited: why it waited says more.
+                Err(AcceptError::Closed) if pause.attempts > 0 => {
+                    let why = self.lock().trouble.get(WRITING).cloned().unwrap_or_default();
+                    return Err(AcceptError::Disk(io::Error::other(why)));
+                }
+                other => break other?,
+            }
+        };
+        self.settle(WRITING, pause.attempts > 0);
         if appended.unsynced_before == 0 || appended.unsynced_bytes >= self.limits.sync_bytes {
             self.work.notify_one();
         }
         // The syncer is behind: what is not published cannot leave memory, so this lane does its work.
         if appended.unsynced_bytes > self.limits.window_bytes_max.max(self.limits.sync_bytes) {
-            journal.commit(self)?;
+            self.attempt(SYNCING, journal.commit(self)); // the frame is in: the syncer tries again
         }
         if new_segment {
-            // The frame is in; what could not be deleted now is tried again by the next commit of a sink.
-            journal.retain(self).ok();
+            self.attempt(DELETING, journal.retain(self)); // tried again by the next commit of a sink
         }
         Ok(appended.seq)
+    }
+
+    /// A lane that cannot write waits: for room where the disk is full, for a better day else.
+    fn wait_out(&self, journal: &Journal, error: io::Error, pause: &mut Pause) -> Result<(), AcceptError> {
+        if journal.disk.is_gone(&error) {
+            return Err(error.into());
+        }
+        let full = error.kind() == io::ErrorKind::StorageFull;
+        if full && self.limits.when_full == WhenFull::DropOldest && matches!(journal.strip(self, self.headers_max()), Ok(true)) {
+            return Ok(());
+        }
+        let mut queue = self.lock();
+        if queue.closed {
+            return Err(error.into());
+        }
+        queue.trouble.insert(WRITING, error.to_string());
+        let pause = pause.next();
+        if !pause.is_zero() {
+            // Sinks that gather may make room by committing.
+            queue.waiting += 1;
+            self.news.notify_all();
+            queue = self.room.wait_timeout(queue, pause).expect("no holder of this lock panics").0;
+            queue.waiting -= 1;
+        }
+        Ok(())
+    }
+
+    fn headers_max(&self) -> u64 {
+        self.limits.bytes_max / HEADERS_SHARE
     }
 
     /// Waits until `len` bytes more may be on disk. True where nothing is owed to any sink, but the segment being
@@ -184,6 +247,11 @@ impl Hub {
             if queue.committed_by_all() >= queue.accepted {
                 return Ok(true);
             }
+            if self.limits.when_full == WhenFull::DropOldest && queue.strippable(self.headers_max()).is_some() {
+                drop(queue);
+                journal.strip(self, self.headers_max())?;
+                continue;
+            }
             queue.waiting += 1;
             self.news.notify_all();
             queue = self.room.wait(queue).expect("no holder of this lock panics");
@@ -211,7 +279,15 @@ impl Hub {
         }
         let seq = queue.accepted + 1;
         frame.seq = seq;
-        queue.push(Slot { rows, bytes, record_bytes: 0, end: Place::default(), delta: Box::default(), frame: Arc::new(frame) });
+        queue.push(Slot {
+            rows,
+            bytes,
+            record_bytes: 0,
+            droppable_bytes: 0,
+            end: Place::default(),
+            delta: Box::default(),
+            frame: Arc::new(frame),
+        });
         queue.publish(seq);
         drop(queue);
         self.news.notify_all();
@@ -227,9 +303,11 @@ impl Hub {
     }
 
     /// For a thread of its own: commits every `sync_interval` or `sync_bytes`, sleeps while there is nothing to do, and
-    /// returns after `close` or when the disk has failed; lanes and sinks then get the error.
+    /// returns after `close`. What fails is tried again; once the hub is closed, a few times only, and then lanes and sinks
+    /// get the error.
     pub fn run_syncer(&self) {
         let Store::Journal(journal) = &self.store else { return };
+        let mut pause = Pause::default();
         loop {
             let mut queue = self.lock();
             while queue.unsynced_bytes == 0 && !queue.closed && queue.failed.is_none() {
@@ -242,13 +320,74 @@ impl Hub {
             if failed {
                 return;
             }
-            if let Err(error) = journal.commit(self) {
-                self.fail(error);
-                return;
+            match journal.commit(self) {
+                Ok(()) => {
+                    self.settle(SYNCING, pause.attempts > 0);
+                    pause = Pause::default();
+                    if closed && self.lock().unsynced_bytes == 0 {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    let wait = pause.next();
+                    if journal.disk.is_gone(&error) || (closed && pause.attempts >= LAST_ATTEMPTS) {
+                        self.fail(error);
+                        return;
+                    }
+                    let mut queue = self.lock();
+                    queue.trouble.insert(SYNCING, error.to_string());
+                    // Only close ends this wait early: frames that come do not make the disk better.
+                    let was_closed = queue.closed;
+                    drop(self.work.wait_timeout_while(queue, wait, |q| q.closed == was_closed).expect("no holder of this lock panics"));
+                }
             }
-            if closed && self.lock().unsynced_bytes == 0 {
-                return;
+        }
+    }
+
+    /// What does not work at the moment and is tried again, if anything: sinks or lanes wait for it.
+    pub fn trouble(&self) -> Option<String> {
+        let queue = self.lock();
+        let texts: Vec<String> = queue.trouble.iter().map(|(what, why)| format!("{what}: {why}")).collect();
+        (!texts.is_empty()).then(|| texts.join("; "))
+    }
+
+    /// Notes how an attempt went.
+    pub(crate) fn attempt(&self, what: &'static str, result: io::Result<()>) {
+        match result {
+            Ok(()) => self.settle(what, true),
+            Err(error) => {
+                self.lock().trouble.insert(what, error.to_string());
             }
+        }
+    }
+
+    /// Notes that something works again.
+    pub(crate) fn settle(&self, what: &'static str, was_troubled: bool) {
+        if was_troubled {
+            self.lock().trouble.remove(what);
+        }
+    }
+
+    /// Deletes what every sink has; what cannot be deleted now is tried again by the next commit of a sink.
+    pub(crate) fn retain(&self) {
+        if let Store::Journal(journal) = &self.store {
+            self.attempt(DELETING, journal.retain(self));
+        }
+    }
+
+    /// Replaces the positions that recovery could not give (`Recovered::positions_lost`), and makes that durable. Before
+    /// the first frame.
+    pub fn restore_positions(&self, positions: HashMap<StreamId, Position>) -> io::Result<()> {
+        {
+            let mut queue = self.lock();
+            if let Some(settled) = &mut queue.settled {
+                settled.positions.clone_from(&positions);
+            }
+            queue.account.positions = positions;
+        }
+        match &self.store {
+            Store::Journal(journal) => journal.restart(self),
+            Store::Memory(memory) => memory.checkpoint(self),
         }
     }
 
@@ -301,13 +440,17 @@ impl Hub {
                     seq += 1; // every sink has it by now
                     continue;
                 }
-                (None, Store::Journal(journal)) => match segment::read_frame(&journal.disk, &journal.dir, at, seq) {
-                    Ok((frame, offset)) => (Arc::new(frame), Place { segment: at.segment, offset }),
-                    Err(e) if e.kind() == io::ErrorKind::NotFound && self.moved_past(sink, seq) => continue,
-                    Err(e) => return Err(e),
-                },
+                (None, Store::Journal(journal)) => {
+                    let _not_rewritten = journal.files.read().expect("no holder of this lock panics");
+                    let at = self.lock().place_of(seq, at);
+                    match segment::read_frame(&journal.disk, &journal.dir, at, seq) {
+                        Ok((frame, offset)) => (Arc::new(frame), Place { offset, ..at }),
+                        Err(e) if e.kind() == io::ErrorKind::NotFound && self.moved_past(sink, seq) => continue,
+                        Err(e) => return Err(e),
+                    }
+                }
             };
-            (seq, place) = (seq + 1, end);
+            (seq, place) = (frame.seq + 1, end);
             if frame.seq > committed && !show(&frame) {
                 return Ok(());
             }
@@ -324,11 +467,25 @@ impl Hub {
         self.lock().ledger()
     }
 
-    /// Memory hub: writes what every sink has to disk, atomically. Journal: nothing, the frames are there.
+    /// Memory hub: writes what every sink has to disk, atomically. Journal: nothing, the frames are there. While the hub is
+    /// open, a failure is no error but trouble.
     pub fn checkpoint(&self) -> io::Result<()> {
         match &self.store {
             Store::Journal(_) => Ok(()),
-            Store::Memory(memory) => memory.checkpoint(self),
+            Store::Memory(memory) => {
+                let result = memory.checkpoint(self);
+                match &result {
+                    // Tried again in a moment; the end of the run is the last time.
+                    Err(error) if !self.lock().closed && !memory.disk.is_gone(error) => {
+                        self.attempt(CHECKPOINTING, result);
+                        Ok(())
+                    }
+                    _ => {
+                        self.settle(CHECKPOINTING, result.is_ok());
+                        result
+                    }
+                }
+            }
         }
     }
 
@@ -354,9 +511,25 @@ impl Hub {
     }
 }
 
+/// Pauses between attempts.
+#[derive(Default)]
+struct Pause {
+    attempts: u32,
+}
+
+impl Pause {
+    fn next(&mut self) -> Duration {
+        self.attempts += 1;
+        match self.attempts {
+            1 => Duration::ZERO,
+            n => PAUSE_MIN.saturating_mul(1 << (n - 2).min(16)).min(PAUSE_MAX),
+        }
+    }
+}
+
 impl Recovered {
     fn of(queue: &Queue, notices: Vec<String>) -> Recovered {
         let account = &queue.account;
-        Recovered { positions: account.positions.clone(), state: account.state(), last_seq: account.seq, truncated_bytes: 0, notices }
+        Recovered { positions: account.positions.clone(), state: account.state(), last_seq: account.seq, notices, ..Recovered::default() }
     }
 }

@@ -3,23 +3,27 @@
 //! In: frames, already encoded. Out: durable records (see `segment`). A frame is one write; an fsync later (`commit`, for
 //! all frames since the last one) it is published. A segment that is full is made durable, then a new one begins with
 //! the account of all frames before it, so that old segments can be deleted once every sink has them.
-//! When a write fails (disk full), its torn bytes are cut before anything else is written; when a new segment cannot
-//! be begun, that is tried again first. When an fsync of frames fails nobody knows what is on disk: the hub stops, and
-//! a restart finds out. Bound: the segments on disk, by `Hub::accept`; buffers for encoding, [`BUFFERS_MAX`].
 //!
-//! Locks, in this order: `retaining`, `syncing`, `writer`, the queue's.
+//! Nothing that the disk does ends the run. When a write fails (disk full), its torn bytes are cut before anything else is
+//! written; when a new segment cannot be begun, that is tried again first. When an fsync of frames fails nobody knows what is
+//! on disk: what was not published is in memory still, and is written once more into a new segment, which counts from where
+//! it begins (`rescue`). Callers try again with growing pauses, and `Hub::trouble` says why.
+//! Bound: the segments on disk, by `Hub::accept`; buffers for encoding, [`BUFFERS_MAX`].
+//!
+//! Locks, in this order: `retaining`, `syncing`, `writer`, `files`, the queue's.
 
 use crate::account::Account;
 use crate::disk::{Disk, File};
-use crate::frame::{FRAME_BYTES_MAX, Frame};
+use crate::frame::{FRAME_BYTES_MAX, Frame, LostReason};
 use crate::hub::{AcceptError, Hub, OpenError};
-use crate::ledger::RowCount;
+use crate::ledger::Tally;
 use crate::queue::{Queue, Slot};
 use crate::recover::{self, Segment, recover};
-use crate::segment::{self, HEADER_BYTES, Kind, Place};
+use crate::segment::{self, Encoded, FRAME_HEADER_BYTES, Found as Item, Keep, Kind, Place};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 
 const BUFFERS_MAX: usize = 8;
 const BUFFER_BYTES_KEPT: usize = 4 << 20; // a frame is about 1 MiB; 8 buffers keep 32 MiB at the very most
@@ -32,6 +36,8 @@ pub(crate) struct Journal {
     /// A second handle to the segment being written, so that an fsync does not keep lanes from writing.
     syncing: Mutex<Option<(u64, File)>>,
     retaining: Mutex<()>,
+    /// Held for reading while a frame is read, so that its segment is not written anew meanwhile.
+    pub files: RwLock<()>,
     buffers: Mutex<Vec<Vec<u8>>>,
 }
 
@@ -46,8 +52,12 @@ struct Writer {
     torn: bool,
     /// This segment is complete and durable; the next one has to be begun before anything is written.
     ended: bool,
+    /// An fsync failed: what is not published has to be written again before anything else.
+    suspect: bool,
     /// Number of the last frame that was written.
     seq: u64,
+    /// The mark of a clean end stands behind it.
+    marked: bool,
 }
 
 /// What was found besides the account.
@@ -55,14 +65,8 @@ pub(crate) struct Opened {
     pub journal: Journal,
     pub queue: Queue,
     pub truncated_bytes: u64,
+    pub positions_lost: bool,
     pub notices: Vec<String>,
-}
-
-/// A frame as it will be written, with room for its header.
-pub(crate) struct Encoded {
-    bytes: Vec<u8>,
-    crc: u32,
-    pub rows: RowCount,
 }
 
 pub(crate) struct Appended {
@@ -72,9 +76,15 @@ pub(crate) struct Appended {
     pub unsynced_bytes: u64,
 }
 
-impl Encoded {
+/// A frame that waits to be written.
+pub(crate) struct Pending {
+    frame: Frame,
+    encoded: Encoded,
+}
+
+impl Pending {
     pub fn len(&self) -> u64 {
-        self.bytes.len() as u64
+        self.encoded.len() as u64
     }
 }
 
@@ -83,19 +93,19 @@ impl Journal {
         let io = |e: io::Error| OpenError::io(dir, e);
         disk.create_dir_all(dir, "hub.folder").map_err(io)?;
         let found = recover(&disk, dir, tenants_max)?;
-        let queue = Queue::new(found.account, Some(window_bytes_max), found.segments);
-        let writer = match queue.segments.back() {
-            Some(last) => Writer {
+        let mut queue = Queue::new(found.account, Some(window_bytes_max), found.segments);
+        queue.losses = found.losses;
+        let mut writer = Writer::ended(found.last_number, queue.accepted);
+        if let Some(last) = queue.segments.back() {
+            writer = Writer {
                 file: Some(disk.open_append(&segment::path(dir, last.number)).map_err(io)?),
                 number: last.number,
                 len: last.bytes,
                 frame_bytes: last.bytes - last.start,
-                torn: false,
                 ended: false,
-                seq: queue.accepted,
-            },
-            None => Writer { file: None, number: 0, len: 0, frame_bytes: 0, torn: false, ended: true, seq: queue.accepted },
-        };
+                ..writer
+            };
+        }
         let journal = Journal {
             disk,
             dir: dir.to_owned(),
@@ -103,29 +113,33 @@ impl Journal {
             writer: Mutex::new(writer),
             syncing: Mutex::new(None),
             retaining: Mutex::new(()),
+            files: RwLock::new(()),
             buffers: Mutex::new(Vec::new()),
         };
-        let mut opened = Opened { journal, queue, truncated_bytes: found.truncated_bytes, notices: found.notices };
+        let (truncated_bytes, positions_lost, notices) = (found.truncated_bytes, found.positions_lost, found.notices);
+        let mut opened = Opened { journal, queue, truncated_bytes, positions_lost, notices };
         if opened.queue.segments.is_empty() {
             let account = opened.queue.account.clone();
             let writer = &mut *opened.journal.writer.lock().expect("no holder of this lock panics");
             let segment = opened.journal.begin_segment(writer, &account).map_err(io)?;
+            opened.queue.published_end = segment.place();
             opened.queue.segments.push_back(segment);
         }
         Ok(opened)
     }
 
     /// Encodes a frame outside of all locks; its number comes later.
-    pub fn encode(&self, frame: &Frame) -> Result<Encoded, &'static str> {
+    pub fn encode(&self, frame: Frame) -> Result<Pending, &'static str> {
         frame.validate()?;
-        let mut bytes = self.buffers.lock().expect("no holder of this lock panics").pop().unwrap_or_default();
-        bytes.resize(HEADER_BYTES, 0);
-        frame.encode(&mut bytes);
-        if bytes.len() - HEADER_BYTES > FRAME_BYTES_MAX {
+        if frame.lost.is_some() {
+            return Err("a frame comes without its rows");
+        }
+        let buffer = self.buffers.lock().expect("no holder of this lock panics").pop().unwrap_or_default();
+        let encoded = Encoded::of(&frame, buffer);
+        if encoded.len() - FRAME_HEADER_BYTES > FRAME_BYTES_MAX {
             return Err("a frame is larger than 256 MiB");
         }
-        let crc = crc32fast::hash(&bytes[HEADER_BYTES..]);
-        Ok(Encoded { bytes, crc, rows: RowCount::of(frame) })
+        Ok(Pending { frame, encoded })
     }
 
     fn reuse(&self, mut bytes: Vec<u8>) {
@@ -136,28 +150,41 @@ impl Journal {
         }
     }
 
-    /// Numbers a frame and writes it. `new_segment`: begin a segment first, so that the last one can be deleted.
-    pub fn append(&self, hub: &Hub, mut frame: Frame, encoded: Encoded, new_segment: bool) -> Result<Appended, AcceptError> {
-        let Encoded { mut bytes, crc, rows } = encoded;
-        let len = bytes.len() as u64;
+    /// Numbers a frame and writes it; takes it out of `pending` when it is written. `new_segment`: begin a segment first, so
+    /// that the last one can be deleted. After an error it can be called again.
+    pub fn append(&self, hub: &Hub, pending: &mut Option<Pending>, new_segment: bool) -> Result<Appended, AcceptError> {
+        let len = pending.as_ref().map_or(0, Pending::len);
         let mut writer = self.writer.lock().expect("no holder of this lock panics");
         let full = writer.frame_bytes > 0 && (new_segment || writer.frame_bytes + len > self.segment_bytes);
         self.make_writable(hub, &mut writer, full)?;
         let seq = writer.seq + 1;
-        frame.seq = seq;
-        segment::seal(&mut bytes, Kind::Frame, seq, crc);
+        let synced = hub.lock().published;
+        let Pending { mut frame, mut encoded } = pending.take().expect("a frame is appended once");
+        encoded.seal(seq, synced);
         let file = writer.file.as_mut().expect("make_writable leaves an open file");
-        if let Err(error) = file.append(&bytes) {
+        if let Err(error) = file.append_both(&encoded.bytes, &frame.rows.bytes) {
+            *pending = Some(Pending { frame, encoded });
             writer.torn = true;
             // Tried again before the next write if it fails now; the first error is the one that tells.
             self.cut_torn(&mut writer).ok();
             return Err(error.into());
         }
+        frame.seq = seq;
         writer.len += len;
         writer.frame_bytes += len;
         writer.seq = seq;
-        let end = Place { segment: writer.number, offset: writer.len };
-        let slot = Slot { rows, bytes: frame.bytes() as u64, record_bytes: len, end, delta: Box::default(), frame: Arc::new(frame) };
+        let end = Place { segment: writer.number, offset: writer.len, generation: 0 };
+        let droppable_bytes = encoded.droppable_bytes();
+        let Encoded { bytes, rows, .. } = encoded;
+        let slot = Slot {
+            rows,
+            bytes: frame.bytes() as u64,
+            record_bytes: len,
+            droppable_bytes,
+            end,
+            delta: Box::default(),
+            frame: Arc::new(frame),
+        };
         // Under the writer's lock: the order in the queue is the order on disk.
         let unsynced = hub.lock().push(slot);
         drop(writer);
@@ -173,6 +200,9 @@ impl Journal {
             if queue.closed {
                 return Err(AcceptError::Closed); // under the writer's lock: the last commit has everything
             }
+        }
+        if writer.suspect {
+            self.rescue(hub, writer)?;
         }
         self.cut_torn(writer)?;
         if full && !writer.ended {
@@ -198,7 +228,11 @@ impl Journal {
     fn end_segment(&self, hub: &Hub, writer: &mut Writer) -> io::Result<()> {
         let file = writer.file.as_mut().expect("a segment that holds frames is open");
         if let Err(error) = file.sync("journal.end") {
-            return Err(hub.fail(error));
+            writer.suspect = true;
+            if self.disk.is_gone(&error) {
+                return Err(error);
+            }
+            return self.rescue(hub, writer); // the new segment holds what is not published, and has room
         }
         writer.ended = true;
         hub.publish(writer.seq);
@@ -208,29 +242,41 @@ impl Journal {
     /// Begins the next segment. After an error it can be called again: nothing was written to it but the checkpoint.
     fn begin_segment(&self, writer: &mut Writer, account: &Account) -> io::Result<Segment> {
         let number = writer.number + 1;
-        let path = segment::path(&self.dir, number);
-        let mut bytes = vec![0; HEADER_BYTES];
-        account.encode(&mut bytes);
-        let crc = crc32fast::hash(&bytes[HEADER_BYTES..]);
-        segment::seal(&mut bytes, Kind::Checkpoint, account.seq, crc);
-        let mut file = self.disk.create_or_truncate(&path)?;
-        file.append(&bytes)?;
-        // Before the old segments may be deleted, this one must be able to stand in for them.
-        file.sync("journal.begin")?;
+        let (file, len) = self.write_checkpoint(number, account)?;
+        // Before the old segments may be deleted, the copy must be able to stand in for them: it is durable with its name. The
+        // segment itself is with its first frames.
         self.disk.sync_dir(&self.dir, "journal.names")?;
-        let len = bytes.len() as u64;
-        *writer = Writer { file: Some(file), number, len, frame_bytes: 0, torn: false, ended: false, seq: account.seq };
-        Ok(Segment { number, first_seq: account.seq + 1, start: len, bytes: len })
+        *writer = Writer { file: Some(file), len, ended: false, ..Writer::ended(number, account.seq) };
+        Ok(Segment { number, first_seq: account.seq + 1, start: len, bytes: len, droppable_bytes: 0, generation: 0 })
+    }
+
+    /// Writes a checkpoint into its copy, which is made durable, and to the start of a segment, which is not yet.
+    fn write_checkpoint(&self, number: u64, account: &Account) -> io::Result<(File, u64)> {
+        let bytes = segment::checkpoint(account);
+        let mut copy = self.disk.create_or_truncate(&segment::copy_path(&self.dir, number))?;
+        copy.append(&bytes)?;
+        copy.sync("journal.copy")?;
+        let mut file = self.disk.create_or_truncate(&segment::path(&self.dir, number))?;
+        file.append(&bytes)?;
+        Ok((file, bytes.len() as u64))
     }
 
     /// Makes durable what was written so far and publishes it.
     pub fn commit(&self, hub: &Hub) -> io::Result<()> {
         let mut syncing = self.syncing.lock().expect("no holder of this lock panics");
         let (number, target) = {
-            let writer = self.writer.lock().expect("no holder of this lock panics");
+            let mut writer = self.writer.lock().expect("no holder of this lock panics");
+            if writer.suspect {
+                self.rescue(hub, &mut writer)?;
+            }
             let queue = hub.lock();
             queue.check()?;
             if queue.published == queue.accepted {
+                let closed = queue.closed;
+                drop(queue);
+                if closed {
+                    self.mark(&mut writer);
+                }
                 return Ok(());
             }
             (writer.number, queue.accepted)
@@ -241,9 +287,79 @@ impl Journal {
         let (_, file) = syncing.as_mut().expect("opened just now");
         // fsync before publishing: what a sink has seen is decided for good.
         if let Err(error) = file.sync("journal.commit") {
-            return Err(hub.fail(error));
+            *syncing = None;
+            let mut writer = self.writer.lock().expect("no holder of this lock panics");
+            if hub.lock().published >= target {
+                return Ok(()); // the segment has ended meanwhile, and that made it durable
+            }
+            writer.suspect = true;
+            return if self.disk.is_gone(&error) { Err(error) } else { self.rescue(hub, &mut writer) };
         }
         hub.publish(target);
+        if hub.lock().closed {
+            self.mark(&mut self.writer.lock().expect("no holder of this lock panics"));
+        }
+        Ok(())
+    }
+
+    /// Says behind the last frame that everything before was durable. Only recovery from damage asks for it, so a failure
+    /// costs nothing else.
+    fn mark(&self, writer: &mut Writer) {
+        if writer.marked || writer.torn || writer.ended || writer.frame_bytes == 0 {
+            return;
+        }
+        writer.marked = true;
+        let bytes = segment::record(Kind::Mark, writer.seq, |_| {});
+        if let Some(file) = &mut writer.file {
+            file.append(&bytes).ok(); // torn, it is cut by the next start
+        }
+    }
+
+    /// Writes everything that is not published once more, into a new segment, and publishes it.
+    fn rescue(&self, hub: &Hub, writer: &mut Writer) -> io::Result<()> {
+        writer.suspect = true;
+        let (account, frames, end) = {
+            let queue = hub.lock();
+            let frames: Vec<Arc<Frame>> = (queue.published + 1..=queue.accepted)
+                .map(|seq| Arc::clone(&queue.slot(seq).expect("what is not published is in memory").frame))
+                .collect();
+            (queue.account.clone(), frames, queue.published_end)
+        };
+        let number = writer.number + 1;
+        let (mut file, start) = self.write_checkpoint(number, &account)?;
+        let (mut len, mut droppable_bytes) = (start, 0);
+        let mut ends = Vec::with_capacity(frames.len());
+        let mut encoded = Encoded::default();
+        for frame in &frames {
+            encoded = Encoded::of(frame, std::mem::take(&mut encoded.bytes));
+            encoded.seal(frame.seq, account.seq);
+            file.append_both(&encoded.bytes, &frame.rows.bytes)?;
+            len += encoded.len() as u64;
+            droppable_bytes += encoded.droppable_bytes();
+            ends.push((frame.seq, Place { segment: number, offset: len, generation: 0 }));
+        }
+        file.sync("journal.rescue")?;
+        self.disk.sync_dir(&self.dir, "journal.names")?;
+        let old = writer.number;
+        let last = frames.last().map_or(account.seq, |f| f.seq);
+        *writer = Writer { file: Some(file), len, frame_bytes: len - start, ended: false, ..Writer::ended(number, last) };
+        let segment = Segment { number, first_seq: account.seq + 1, start, bytes: len, droppable_bytes, generation: 0 };
+        let good = hub.lock().move_unpublished(segment, end, &ends);
+        hub.publish(last);
+        // What stands behind is known to be written once more; where it cannot be cut, a restart passes over it.
+        if let Some(good) = good {
+            recover::cut(&self.disk, &segment::path(&self.dir, old), good).ok();
+        }
+        Ok(())
+    }
+
+    /// Begins a segment with these positions, so that they are durable.
+    pub fn restart(&self, hub: &Hub) -> io::Result<()> {
+        let mut writer = self.writer.lock().expect("no holder of this lock panics");
+        self.cut_torn(&mut writer)?;
+        let account = hub.lock().account.clone();
+        let segment = self.begin_segment(&mut writer, &account)?;
+        hub.lock().segments.push_back(segment);
         Ok(())
     }
 
@@ -254,14 +370,109 @@ impl Journal {
         }
         let _one_at_a_time = self.retaining.lock().expect("no holder of this lock panics");
         loop {
-            let Some(segment) = hub.lock().deletable() else { return Ok(()) };
-            match self.disk.unlink(&segment::path(&self.dir, segment.number)) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {} // deleted before, but its folder could not be synced
-                other => other?,
+            let Some((segment, last)) = hub.lock().deletable() else { return Ok(()) };
+            self.settle_losses(hub, segment, last)?;
+            // The copy first, and for good: without its segment it would say that one is missing.
+            for path in [segment::copy_path(&self.dir, segment.number), segment::path(&self.dir, segment.number)] {
+                match self.disk.unlink(&path) {
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {} // deleted before, but its folder could not be synced
+                    other => other?,
+                }
+                // One by one: if a crash brought back this name and not the next one, there would be a gap.
+                self.disk.sync_dir(&self.dir, "journal.retain")?;
             }
-            // One by one: if a crash brought back this name and not the next one, there would be a gap.
-            self.disk.sync_dir(&self.dir, "journal.retain")?;
             hub.forget_oldest_segment();
         }
     }
+
+    /// Adds up what sinks lost in a segment that goes: its frames' heads say how much that was.
+    fn settle_losses(&self, hub: &Hub, segment: Segment, last: u64) -> io::Result<()> {
+        let mut losses = {
+            let queue = hub.lock();
+            if !queue.losses.touch(segment.first_seq, last) {
+                return Ok(());
+            }
+            queue.losses.clone()
+        };
+        segment::scan(&self.disk, &segment::path(&self.dir, segment.number), usize::MAX, false, &mut |item| {
+            if let Item::Frame { head, .. } = item
+                && head.frame.seq <= last
+            {
+                for sink in losses.sinks.values_mut() {
+                    if let Some(reason) = sink.reason_of(head.frame.seq) {
+                        for (tenant, tally) in kept_of(&head.frame) {
+                            sink.settled.entry((tenant, reason)).or_default().add(tally);
+                        }
+                    }
+                }
+            }
+            true
+        })?;
+        losses.forget(last);
+        losses.write(&self.disk, &self.dir)?;
+        hub.lock().losses = losses;
+        Ok(())
+    }
+
+    /// Notes durably that a sink will not have the rows of these frames.
+    pub fn note_lost(&self, hub: &Hub, sink: &str, first: u64, last: u64, reason: LostReason) -> io::Result<()> {
+        let _one_at_a_time = self.retaining.lock().expect("no holder of this lock panics");
+        let mut losses = hub.lock().losses.clone();
+        if losses.add(sink, first, last, reason) {
+            losses.write(&self.disk, &self.dir)?;
+            hub.lock().losses = losses;
+        }
+        Ok(())
+    }
+
+    /// Drops the rows of the oldest segment that has some, and keeps its headers. False where there is none to be dropped.
+    pub fn strip(&self, hub: &Hub, headers_max: u64) -> io::Result<bool> {
+        let _one_at_a_time = self.retaining.lock().expect("no holder of this lock panics");
+        let Some(segment) = hub.lock().strippable(headers_max) else { return Ok(false) };
+        let path = segment::path(&self.dir, segment.number);
+        let mut keeps = vec![Keep::Bytes(0..segment.start)];
+        segment::scan(&self.disk, &path, usize::MAX, false, &mut |item| {
+            if let Item::Frame { offset, end, head, .. } = item {
+                if offset >= segment.bytes {
+                    return false; // written once more in the next segment
+                }
+                keeps.push(match head.frame.lost {
+                    Some(_) => Keep::Bytes(offset..end),
+                    None => Keep::Frame(Box::new(head.frame.without_rows(&head.rows, LostReason::DroppedOldest))),
+                });
+            }
+            true
+        })?;
+        let (_, bytes) = segment::prepare(&self.disk, &self.dir, segment.number, &keeps)?;
+        {
+            let _nobody_reads = self.files.write().expect("no holder of this lock panics");
+            segment::replace(&self.disk, &self.dir, segment.number)?;
+            hub.lock().stripped(segment.number, bytes);
+        }
+        self.disk.sync_dir(&self.dir, "journal.replaced")?;
+        Ok(true)
+    }
+}
+
+impl Writer {
+    fn ended(number: u64, seq: u64) -> Writer {
+        Writer { file: None, number, len: 0, frame_bytes: 0, torn: false, ended: true, suspect: false, seq, marked: false }
+    }
+}
+
+impl Segment {
+    /// Where its first frame stands.
+    pub fn place(&self) -> Place {
+        Place { segment: self.number, offset: self.start, generation: self.generation }
+    }
+}
+
+/// What a frame counts as kept, by name.
+pub(crate) fn kept_of(frame: &Frame) -> BTreeMap<Vec<u8>, Tally> {
+    let mut kept: BTreeMap<Vec<u8>, Tally> = BTreeMap::new();
+    for count in frame.parts.iter().flat_map(|p| &p.counts).filter(|c| c.outcome == flow::event::Outcome::Kept) {
+        let tally = Tally { records: count.records, bytes: count.bytes };
+        kept.entry(frame.tenants[count.tenant as usize].to_vec()).or_default().add(tally);
+    }
+    kept
 }

@@ -6,7 +6,7 @@
 //! Bound: `tenants_max` tenants; records of further ones are booked under [`OVER_LIMIT`] and counted as such.
 
 use crate::codec::{Corrupt, Reader, put_bytes, put_i64, put_len, put_u64, put_u64s};
-use crate::frame::{Frame, Part};
+use crate::frame::{Count, Frame, LostReason, Part};
 use flow::event::{Note, Outcome, Reason, Skip};
 use std::collections::BTreeMap;
 
@@ -65,7 +65,8 @@ pub struct SinkTotals {
     pub delivered: BTreeMap<Vec<u8>, Tally>,
     pub buffered: BTreeMap<Vec<u8>, Tally>,
     pub not_selected: BTreeMap<Vec<u8>, Tally>,
-    pub rejected: BTreeMap<Vec<u8>, Tally>,
+    /// Kept, and gone before this sink had them.
+    pub rejected: BTreeMap<Vec<u8>, BTreeMap<LostReason, Tally>>,
 }
 
 impl Tally {
@@ -122,9 +123,10 @@ impl StreamTotals {
 impl SinkTotals {
     fn residual(&self, tenant: &[u8], kept: Tally) -> i128 {
         let mut sum = Tally::default();
-        for side in [&self.delivered, &self.buffered, &self.not_selected, &self.rejected] {
+        for side in [&self.delivered, &self.buffered, &self.not_selected] {
             sum.add(side.get(tenant).copied().unwrap_or_default());
         }
+        self.rejected.get(tenant).into_iter().flatten().for_each(|(_, tally)| sum.add(*tally));
         kept.gap(sum)
     }
 }
@@ -133,24 +135,46 @@ impl SinkTotals {
 pub(crate) type Delta = Box<[(u32, Tally)]>;
 
 /// What the rows of a frame say, counted apart from its header.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RowCount {
-    by_tenant: Vec<u64>,
-    stray: u64,
+    pub by_tenant: Vec<u64>,
+    pub stray: u64,
 }
 
 impl RowCount {
     pub fn of(frame: &Frame) -> RowCount {
+        if let Some(lost) = &frame.lost {
+            return RowCount { by_tenant: lost.rows.clone(), stray: lost.stray_rows };
+        }
         let mut by_tenant = vec![0; frame.tenants.len()];
         let mut in_parts = 0;
         for part in &frame.parts {
-            for tenant in &frame.rows.tenant[part.rows.start as usize..part.rows.end as usize] {
-                by_tenant[*tenant as usize] += 1;
+            let rows = frame.rows.tenant.get(part.rows.start as usize..part.rows.end as usize).unwrap_or_default();
+            for tenant in rows {
+                if let Some(count) = by_tenant.get_mut(*tenant as usize) {
+                    *count += 1;
+                }
             }
-            in_parts += u64::from(part.rows.end - part.rows.start);
+            in_parts += rows.len() as u64;
         }
         RowCount { by_tenant, stray: in_parts.abs_diff(frame.rows.len() as u64) }
     }
+}
+
+/// What was booked between two accounts.
+#[derive(Debug, Default)]
+pub(crate) struct Since {
+    pub names: Vec<Box<[u8]>>,
+    pub counts: Vec<Count>,
+    pub notes: Vec<(u32, Note, u64)>,
+    /// By tenant.
+    pub rows: Vec<u64>,
+    pub stray_rows: u64,
+    pub read_bytes: u64,
+    pub records_bytes: i128,
+    pub framing_bytes: u64,
+    pub held_bytes: i64,
+    pub skipped: Vec<(Skip, u64)>,
 }
 
 /// The totals while they grow. Tenants are numbered in the order they were first seen.
@@ -240,6 +264,46 @@ impl Books {
             *skipped = plus(*skipped, *bytes);
         }
         streams.held_bytes = streams.held_bytes.checked_add(part.held_bytes).expect("held bytes are below 2^48 a part");
+    }
+
+    /// What was booked since `before`, as counts and notes of tenants whose numbers are indexes of the names returned;
+    /// `None` where these books do not go on from those.
+    pub fn since(&self, before: &Books) -> Option<Since> {
+        let mut since = Since::default();
+        let none = TenantTotals::default();
+        for (name, totals) in self.names.iter().zip(&self.tenants) {
+            let old = before.numbers.get(name).map_or(&none, |n| &before.tenants[*n as usize]);
+            let tenant = since.names.len() as u32;
+            let mut count = |outcome, new: Tally, old: Tally| -> Option<()> {
+                let (records, bytes) = (new.records.checked_sub(old.records)?, new.bytes.checked_sub(old.bytes)?);
+                if records > 0 || bytes > 0 {
+                    since.counts.push(Count { tenant, outcome, records, bytes });
+                }
+                Some(())
+            };
+            count(Outcome::Kept, totals.kept, old.kept)?;
+            for (reason, tally) in &totals.dropped {
+                count(Outcome::Dropped(*reason), *tally, old.dropped.get(reason).copied().unwrap_or_default())?;
+            }
+            for (note, records) in &totals.notes {
+                let more = records.checked_sub(old.notes.get(note).copied().unwrap_or_default())?;
+                if more > 0 {
+                    since.notes.push((tenant, *note, more));
+                }
+            }
+            since.rows.push(totals.rows.checked_sub(old.rows)?);
+            since.names.push(name.as_slice().into());
+        }
+        let (new, old) = (&self.streams, &before.streams);
+        since.read_bytes = new.read_bytes.checked_sub(old.read_bytes)?;
+        since.records_bytes = i128::from(new.records_bytes) - i128::from(old.records_bytes);
+        since.framing_bytes = new.framing_bytes.checked_sub(old.framing_bytes)?;
+        since.held_bytes = new.held_bytes.checked_sub(old.held_bytes)?;
+        for (skip, bytes) in &new.skipped {
+            since.skipped.push((*skip, bytes.checked_sub(old.skipped.get(skip).copied().unwrap_or_default())?));
+        }
+        since.stray_rows = self.stray_rows.checked_sub(before.stray_rows)?;
+        Some(since)
     }
 
     /// What was kept in all, by number of the tenant.

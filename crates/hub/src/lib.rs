@@ -3,7 +3,8 @@
 //! Knows no JSON and no tokio. Read in this order: `frame` (what was decided, and the rows), `disk` (the only way to
 //! touch files; the same calls on the real and on the simulated disk), `hub` (in and out), `journal` with `segment`
 //! (files) and `recover` (after a crash), `memory` (the hub without a journal), `queue` (what the threads share),
-//! `cursor` (how far a sink is), `ledger` (the law, fed by headers), `account` (what all frames add up to).
+//! `cursor` (how far a sink is), `losses` (what a sink will never get), `ledger` (the law, fed by headers), `account` (what all
+//! frames add up to).
 #![deny(unsafe_code)]
 
 mod account;
@@ -12,8 +13,10 @@ pub mod cursor;
 pub mod disk;
 pub mod frame;
 pub mod hub;
+pub mod inspect;
 mod journal;
 pub mod ledger;
+mod losses;
 mod memory;
 mod queue;
 mod recover;
@@ -25,6 +28,6 @@ mod tests;
 
 pub use cursor::{Cursor, Next};
 pub use disk::{Disk, File, Site};
-pub use frame::Frame;
+pub use frame::{Frame, LostReason};
 pub use hub::{AcceptError, Hub, Limits, OpenError, Recovered, WhenFull};
 pub use ledger::{Ledger, SinkTotals, StreamTotals, Tally, TenantTotals, Totals};

@@ -3,20 +3,22 @@
 //! For sources that can be read again. After a crash lanes start at the positions of the slowest sink's last checkpoint;
 //! faster sinks skip what they have; the state of steps starts empty. Frames wait in memory until every sink has them:
 //! `bytes_max` bounds them, and `accept` waits. The file is `memory.ckpt`, checksummed and replaced as a whole; the one
-//! before it stays as `memory.ckpt.old`, for the day the newer one is damaged.
+//! before it stays as `memory.ckpt.old`, for the day the newer one is damaged. Where both are, the stores know how far they
+//! are, and totals begin anew; damaged files are put aside.
 
 use crate::account::Account;
 use crate::disk::Disk;
 use crate::hub::{Hub, OpenError};
 use crate::queue::Queue;
-use crate::segment::{self, HEADER_BYTES, Kind, Read};
+use crate::recover::ending;
+use crate::segment::{self, Kind, Read};
 use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 pub(crate) struct Memory {
-    disk: Disk,
+    pub disk: Disk,
     dir: PathBuf,
     saved: Mutex<Saved>,
 }
@@ -31,6 +33,7 @@ struct Saved {
 pub(crate) struct Opened {
     pub memory: Memory,
     pub queue: Queue,
+    pub positions_lost: bool,
     pub notices: Vec<String>,
 }
 
@@ -42,43 +45,48 @@ impl Memory {
     pub fn open(disk: Disk, dir: &Path, tenants_max: usize) -> Result<Opened, OpenError> {
         disk.create_dir_all(dir, "hub.folder").map_err(|e| OpenError::io(dir, e))?;
         let mut notices = Vec::new();
-        let current = read(&disk, &dir.join(NAME), tenants_max)?;
-        let good = matches!(current, Generation::Good(_));
-        let account = match (current, read(&disk, &dir.join(OLD), tenants_max)?) {
-            (Generation::Good(account), _) => Some(account),
-            (Generation::Absent, Generation::Absent) => None,
-            (Generation::Absent, Generation::Good(account)) => Some(account),
-            (Generation::Damaged(what), Generation::Good(account)) => {
-                let path = dir.join(NAME);
-                notices.push(format!("{}: {what}; the checkpoint before it is used, so some bytes are read again", path.display()));
-                Some(account)
+        let (path, old_path) = (dir.join(NAME), dir.join(OLD));
+        let io = |e: io::Error| OpenError::io(dir, e);
+        let current = read(&disk, &path, tenants_max).map_err(io)?;
+        let old = read(&disk, &old_path, tenants_max).map_err(io)?;
+        for (path, generation) in [(&path, &current), (&old_path, &old)] {
+            if let Generation::Damaged(what) = generation {
+                let aside = segment::put_aside(&disk, dir, path, ending(what)).map_err(io)?;
+                disk.unlink(path).map_err(io)?;
+                notices.push(format!("{}: {what}; it is kept as {}", path.display(), aside.display()));
             }
-            (Generation::Damaged(what), _) | (Generation::Absent, Generation::Damaged(what)) => {
-                let help = "delete memory.ckpt and memory.ckpt.old: sources are then read from their beginning, and archive and lake skip what they have";
-                return Err(OpenError::damaged(&dir.join(NAME), 0, &format!("no whole checkpoint is left: {what}"), help));
+        }
+        let good = matches!(current, Generation::Good(_));
+        let (account, positions_lost) = match (current, old) {
+            (Generation::Good(account), _) => (Some(account), false),
+            (Generation::Absent, Generation::Absent) => (None, false),
+            (Generation::Absent, Generation::Good(account)) => (Some(account), false), // a crash between two renames
+            (Generation::Damaged(_), Generation::Good(account)) => {
+                notices.push(format!("{}: the checkpoint before it is used, so some bytes are read again", path.display()));
+                (Some(account), false)
+            }
+            (_, _) => {
+                notices.push(format!("{}: no whole checkpoint is left: sources go on where the stores stand", path.display()));
+                (None, true)
             }
         };
         // The first checkpoint is always written: what was found may be in the page cache only.
         let saved = Saved { seq: None, good };
         let queue = Queue::new(account.map_or_else(|| Account::new(tenants_max), |account| *account), None, VecDeque::new());
-        Ok(Opened { memory: Memory { disk, dir: dir.to_owned(), saved: Mutex::new(saved) }, queue, notices })
+        Ok(Opened { memory: Memory { disk, dir: dir.to_owned(), saved: Mutex::new(saved) }, queue, positions_lost, notices })
     }
 
     /// Writes what the slowest sink has, if that is news.
     pub fn checkpoint(&self, hub: &Hub) -> io::Result<()> {
         let mut saved = self.saved.lock().expect("no holder of this lock panics");
-        let mut bytes = vec![0; HEADER_BYTES];
-        let seq = {
+        let (bytes, seq) = {
             let queue = hub.lock();
             let settled = queue.settled.as_ref().expect("the memory hub settles");
             if saved.seq == Some(settled.seq) {
                 return Ok(());
             }
-            settled.encode(&mut bytes);
-            settled.seq
+            (segment::checkpoint(settled), settled.seq)
         };
-        let crc = crc32fast::hash(&bytes[HEADER_BYTES..]);
-        segment::seal(&mut bytes, Kind::Checkpoint, seq, crc);
         let (new, current, old) = (self.dir.join(NEW), self.dir.join(NAME), self.dir.join(OLD));
         let mut file = self.disk.create_or_truncate(&new)?;
         file.append(&bytes)?;
@@ -101,10 +109,10 @@ enum Generation {
     Damaged(String),
 }
 
-fn read(disk: &Disk, path: &Path, tenants_max: usize) -> Result<Generation, OpenError> {
+fn read(disk: &Disk, path: &Path, tenants_max: usize) -> io::Result<Generation> {
     let record = match segment::read(disk, path, 0) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Generation::Absent),
-        Err(e) => return Err(OpenError::io(path, e)),
+        Err(e) => return Err(e),
         Ok(Read::Record(record)) if record.kind == Kind::Checkpoint => record,
         Ok(Read::Record(_)) => return Ok(Generation::Damaged("it is no checkpoint".into())),
         Ok(Read::End) => return Ok(Generation::Damaged("it is empty".into())),

@@ -8,7 +8,9 @@
 
 use crate::account::Account;
 use crate::frame::Frame;
+use crate::frame::LostReason;
 use crate::ledger::{Delta, Ledger, RowCount, SinkTotals, Tally, add_delta, take_delta};
+use crate::losses::Losses;
 use crate::recover::Segment;
 use crate::segment::Place;
 use std::collections::{BTreeMap, VecDeque};
@@ -24,6 +26,8 @@ pub(crate) struct Slot {
     pub bytes: u64,
     /// Length of its record in the journal.
     pub record_bytes: u64,
+    /// Of these the rows.
+    pub droppable_bytes: u64,
     /// Behind its record.
     pub end: Place,
     /// What it kept; filled in when it is published.
@@ -42,12 +46,22 @@ pub(crate) struct Reader {
     given: VecDeque<Given>,
     delivered: Vec<Tally>,
     buffered: Vec<Tally>,
+    /// What the sink passed without its rows.
+    rejected: BTreeMap<LostReason, Vec<Tally>>,
+}
+
+/// What a sink has of the frames before its first one, by name.
+#[derive(Default)]
+pub(crate) struct Had {
+    pub delivered: BTreeMap<Vec<u8>, Tally>,
+    pub rejected: BTreeMap<(Vec<u8>, LostReason), Tally>,
 }
 
 struct Given {
     seq: u64,
     end: Place,
     delta: Delta,
+    lost: Option<LostReason>,
 }
 
 pub(crate) struct Queue {
@@ -69,6 +83,11 @@ pub(crate) struct Queue {
     pub closed: bool,
     /// Why nothing can be made durable any more.
     pub failed: Option<String>,
+    /// What does not work at the moment and is tried again: what is done, and why it fails.
+    pub trouble: BTreeMap<&'static str, String>,
+    /// Behind the last published frame.
+    pub published_end: Place,
+    pub losses: Losses,
     /// Journal: files in order; the last one is written to.
     pub segments: VecDeque<Segment>,
 }
@@ -88,6 +107,9 @@ impl Queue {
             waiting: 0,
             closed: false,
             failed: None,
+            trouble: BTreeMap::new(),
+            published_end: segments.back().map_or(Place::default(), |s| Place { segment: s.number, offset: s.bytes, generation: 0 }),
+            losses: Losses::default(),
             segments,
         }
     }
@@ -128,6 +150,7 @@ impl Queue {
         self.unsynced_bytes += slot.record_bytes;
         if let Some(segment) = self.segments.back_mut() {
             segment.bytes += slot.record_bytes;
+            segment.droppable_bytes += slot.droppable_bytes;
         }
         self.window.push_back(slot);
         (before, self.unsynced_bytes)
@@ -143,6 +166,7 @@ impl Queue {
                 add_delta(&mut reader.buffered, &slot.delta);
             }
             self.unsynced_bytes -= slot.record_bytes;
+            self.published_end = slot.end;
             self.published += 1;
         }
         self.evict();
@@ -165,8 +189,8 @@ impl Queue {
         }
     }
 
-    /// Adds a sink that has everything up to `rest.0 - 1`, which is `delivered` by name.
-    pub fn register(&mut self, name: &str, rest: (u64, Place), delivered: &BTreeMap<Vec<u8>, Tally>) -> usize {
+    /// Adds a sink that has everything up to `rest.0 - 1`, which is `had`.
+    pub fn register(&mut self, name: &str, rest: (u64, Place), had: &Had) -> usize {
         let committed = rest.0 - 1;
         let mut reader = Reader {
             name: name.to_owned(),
@@ -176,13 +200,27 @@ impl Queue {
             given: VecDeque::new(),
             delivered: Vec::new(),
             buffered: Vec::new(),
+            rejected: BTreeMap::new(),
         };
         let kept: Delta = self.account.books.kept_totals().enumerate().map(|(i, (_, tally))| (i as u32, tally)).collect();
         add_delta(&mut reader.buffered, &kept);
-        let delivered: Delta = delivered.iter().map(|(tenant, tally)| (self.account.books.number(tenant).0, *tally)).collect();
-        add_delta(&mut reader.buffered, &delivered.iter().map(|(n, _)| (*n, Tally::default())).collect::<Vec<_>>());
-        take_delta(&mut reader.buffered, &delivered);
-        add_delta(&mut reader.delivered, &delivered);
+        // A store may have more than this journal ever kept, where an account was lost: no more than that is booked.
+        let take = |books: &mut crate::ledger::Books, buffered: &mut Vec<Tally>, tenant: &[u8], tally: Tally| -> (u32, Tally) {
+            let number = books.number(tenant).0;
+            add_delta(buffered, &[(number, Tally::default())]);
+            let there = buffered[number as usize];
+            let taken = Tally { records: tally.records.min(there.records), bytes: tally.bytes.min(there.bytes) };
+            take_delta(buffered, &[(number, taken)]);
+            (number, taken)
+        };
+        for ((tenant, reason), tally) in &had.rejected {
+            let taken = take(&mut self.account.books, &mut reader.buffered, tenant, *tally);
+            add_delta(reader.rejected.entry(*reason).or_default(), &[taken]);
+        }
+        for (tenant, tally) in &had.delivered {
+            let taken = take(&mut self.account.books, &mut reader.buffered, tenant, *tally);
+            add_delta(&mut reader.delivered, &[taken]);
+        }
         self.readers.push(reader);
         self.readers.len() - 1
     }
@@ -195,7 +233,8 @@ impl Queue {
         };
         let reader = &mut self.readers[reader];
         reader.given_seq = frame.seq;
-        reader.given.push_back(Given { seq: frame.seq, end, delta });
+        let lost = frame.lost.as_ref().map(|lost| lost.reason);
+        reader.given.push_back(Given { seq: frame.seq, end, delta, lost });
         if reader.given.len() > GIVEN_MAX {
             reader.merge();
         }
@@ -211,7 +250,10 @@ impl Queue {
         while reader.given.front().is_some_and(|g| g.seq <= seq) {
             let given = reader.given.pop_front().expect("the front was looked at");
             take_delta(&mut reader.buffered, &given.delta);
-            add_delta(&mut reader.delivered, &given.delta);
+            match given.lost {
+                None => add_delta(&mut reader.delivered, &given.delta),
+                Some(reason) => add_delta(reader.rejected.entry(reason).or_default(), &given.delta),
+            }
             reader.rest = (given.seq + 1, given.end);
         }
         reader.committed = reader.committed.max(seq);
@@ -223,23 +265,80 @@ impl Queue {
     pub fn place_of(&self, seq: u64, place: Place) -> Place {
         let after = self.segments.partition_point(|s| s.first_seq <= seq);
         match after.checked_sub(1).and_then(|i| self.segments.get(i)) {
-            Some(segment) if segment.number != place.segment => Place { segment: segment.number, offset: segment.start },
+            Some(segment) if segment.number != place.segment || segment.generation != place.generation => segment.place(),
             _ => place,
         }
     }
 
     /// Takes the oldest segment if all its frames are durable at every sink and it is not the one being written.
-    pub fn deletable(&self) -> Option<Segment> {
+    /// With the number of its last frame.
+    pub fn deletable(&self) -> Option<(Segment, u64)> {
         let next = self.segments.get(1)?;
-        (next.first_seq <= self.committed_by_all() + 1 && next.first_seq <= self.published + 1).then(|| self.segments[0])
+        let last = next.first_seq - 1;
+        (last <= self.committed_by_all() && last <= self.published).then(|| (self.segments[0], last))
+    }
+
+    /// What was not published stands in a new segment now. `end`: behind the last published frame; `ends`: behind the moved
+    /// ones. Returns how much of the old segment is good.
+    pub fn move_unpublished(&mut self, segment: Segment, end: Place, ends: &[(u64, Place)]) -> Option<u64> {
+        let first = self.first_in_window();
+        for (seq, place) in ends {
+            self.window[(seq - first) as usize].end = *place;
+        }
+        let good = self.segments.back_mut().map(|old| {
+            old.bytes = if end.segment == old.number { end.offset } else { old.start };
+            old.bytes
+        });
+        self.segments.push_back(segment);
+        good
+    }
+
+    /// A segment was written anew without its rows.
+    pub fn stripped(&mut self, number: u64, bytes: u64) {
+        if let Some(segment) = self.segments.iter_mut().find(|s| s.number == number) {
+            segment.bytes = bytes;
+            segment.droppable_bytes = 0;
+            segment.generation += 1;
+        }
+        if self.published_end.segment == number {
+            self.published_end.generation += 1;
+        }
+    }
+
+    /// The last frame of the run of frames from `seq` on whose rows are gone for a sink that reads them from disk.
+    pub fn run_of_lost(&self, seq: u64) -> u64 {
+        let in_memory = self.first_in_window().min(self.published + 1);
+        let mut last = seq;
+        for (i, segment) in self.segments.iter().enumerate() {
+            let next = self.segments.get(i + 1).map_or(self.published + 1, |s| s.first_seq);
+            if segment.first_seq <= last + 1 && next > last && segment.droppable_bytes == 0 {
+                last = next - 1;
+            }
+        }
+        last.min(in_memory.saturating_sub(1)).max(seq)
+    }
+
+    /// The oldest segment that holds rows and is not the one being written, unless headers alone take up `headers_max`.
+    pub fn strippable(&self, headers_max: u64) -> Option<Segment> {
+        let headers: u64 = self.segments.iter().map(|s| s.bytes.saturating_sub(s.droppable_bytes)).sum();
+        if headers > headers_max {
+            return None;
+        }
+        let old = self.segments.len().saturating_sub(1);
+        self.segments.iter().take(old).find(|s| s.droppable_bytes > 0).copied()
     }
 
     pub fn ledger(&self) -> Ledger {
         let books = &self.account.books;
-        let sink = |r: &Reader| SinkTotals {
-            delivered: books.by_name(&r.delivered),
-            buffered: books.by_name(&r.buffered),
-            ..SinkTotals::default()
+        let sink = |r: &Reader| {
+            let mut totals =
+                SinkTotals { delivered: books.by_name(&r.delivered), buffered: books.by_name(&r.buffered), ..SinkTotals::default() };
+            for (reason, tallies) in &r.rejected {
+                for (tenant, tally) in books.by_name(tallies) {
+                    totals.rejected.entry(tenant).or_default().insert(*reason, tally);
+                }
+            }
+            totals
         };
         Ledger { totals: books.totals(), sinks: self.readers.iter().map(|r| (r.name.clone(), sink(r))).collect() }
     }
@@ -254,7 +353,7 @@ impl Reader {
     fn merge(&mut self) {
         let mut merged: VecDeque<Given> = VecDeque::with_capacity(self.given.len() / 2 + 1);
         while let Some(mut given) = self.given.pop_front() {
-            if let Some(next) = self.given.pop_front() {
+            if let Some(next) = self.given.pop_front_if(|next| next.lost == given.lost) {
                 let mut sum: BTreeMap<u32, Tally> = BTreeMap::new();
                 for (number, tally) in given.delta.iter().chain(&next.delta) {
                     sum.entry(*number).or_default().add(*tally);

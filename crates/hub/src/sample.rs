@@ -1,6 +1,6 @@
 //! Frames for tests: random ones that are valid, and plain ones that say what they are about.
 
-use crate::frame::{Count, Fact, Frame, MISSING, Meter, Part, Resumed, Rows, StateChange};
+use crate::frame::{Count, Fact, Frame, Lost, LostReason, MISSING, Meter, Part, Resumed, Rows, StateChange};
 use flow::event::{Note, Outcome, Reason, Skip, StreamId};
 use flow::units::UnixNanos;
 
@@ -81,6 +81,11 @@ pub fn frame(random: &mut Random) -> Frame {
         let bytes = (0..random.below(3) * 32).map(|_| random.below(256) as u8).collect();
         frame.state.push(StateChange { step: random.below(9) as u32, bytes });
     }
+    if random.below(8) == 0 {
+        let rows = (0..tenants).map(|_| random.below(9)).collect();
+        frame.lost = Some(Box::new(Lost { reason: LostReason::Damaged, first_seq: frame.seq, rows, stray_rows: random.below(2) }));
+        return frame;
+    }
     let columns = random.below(3);
     frame.rows.columns = vec![Vec::new(); columns as usize];
     for _ in 0..random.below(4) {
@@ -109,6 +114,7 @@ fn part(random: &mut Random, frame: &mut Frame) {
         from,
         to,
         resume: random.below(to + 1),
+        before: random.next(),
         records_bytes: random.below(1 << 20),
         framing_bytes: random.below(99),
         held_bytes: random.below(99) as i64 - 50,

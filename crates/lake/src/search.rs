@@ -167,11 +167,11 @@ fn tail_times(tail: &[Arc<Frame>], taken: &Taken) -> Option<(i64, i64)> {
     Some((times().min()?, times().max()?))
 }
 
-/// A row's place in the answer.
-type Place = (i64, Vec<u8>, StreamId, u64);
+/// A row's place in the answer. A group of lines and the line that ended it have one position: their bytes tell them apart.
+type Place = (i64, Vec<u8>, StreamId, u64, u32);
 
 fn place(hit: &Hit) -> Place {
-    (hit.time.0, hit.tenant.clone(), hit.stream, hit.position)
+    (hit.time.0, hit.tenant.clone(), hit.stream, hit.position, crc32fast::hash(&hit.raw))
 }
 
 /// The hits nearest to the start of the order that fit.

@@ -30,7 +30,15 @@ const LOG_BYTES_MAX: u64 = 1 << 30;
 #[serde(rename_all = "snake_case")]
 pub enum Line {
     /// All there is; the first line of a log.
-    State { generations: u64, clock_ns: i64, files: Vec<Entry>, positions: Vec<(String, u64)>, unpacked: Vec<String> },
+    State {
+        generations: u64,
+        clock_ns: i64,
+        files: Vec<Entry>,
+        positions: Vec<(String, u64)>,
+        unpacked: Vec<String>,
+        #[serde(default)]
+        inner_newlines: u64,
+    },
     /// `name` is about to be written to. `base`: its length where it existed before us.
     Open { generation: u64, name: String, base: Option<u64> },
     /// The file is about to be renamed.
@@ -38,7 +46,16 @@ pub enum Line {
     /// Somebody removed or replaced the file; another generation goes on under its name.
     Lost { generation: u64 },
     /// Everything up to these lengths and positions holds, and nothing else that was announced.
-    Commit { files: Vec<Entry>, moved: Vec<Moved>, gone: Vec<u64>, positions: Vec<(String, u64)>, ended: Vec<String>, clock_ns: i64 },
+    Commit {
+        files: Vec<Entry>,
+        moved: Vec<Moved>,
+        gone: Vec<u64>,
+        positions: Vec<(String, u64)>,
+        ended: Vec<String>,
+        clock_ns: i64,
+        #[serde(default)]
+        inner_newlines: u64,
+    },
     /// The backup is compressed and its plain file is removed.
     Packed { name: String },
     /// The backup is removed: it was one too many, or too old.
@@ -73,6 +90,8 @@ pub struct State {
     pub generations: u64,
     /// Newest event time seen.
     pub clock_ns: i64,
+    /// Newlines within records since the beginning: a record of several lines is several lines of a file.
+    pub inner_newlines: u64,
     pub files: BTreeMap<u64, Entry>,
     pub positions: BTreeMap<u64, u64>,
     /// Backups that wait for compression.
@@ -84,8 +103,8 @@ pub struct State {
 impl State {
     pub fn apply(&mut self, line: Line) {
         match line {
-            Line::State { generations, clock_ns, files, positions, unpacked } => {
-                *self = State { generations, clock_ns, unpacked: unpacked.into_iter().collect(), ..State::default() };
+            Line::State { generations, clock_ns, files, positions, unpacked, inner_newlines } => {
+                *self = State { generations, clock_ns, inner_newlines, unpacked: unpacked.into_iter().collect(), ..State::default() };
                 self.take(files, positions);
             }
             Line::Open { generation, .. } => {
@@ -93,7 +112,8 @@ impl State {
                 self.announced.push(line);
             }
             Line::Rotate { .. } | Line::Lost { .. } => self.announced.push(line),
-            Line::Commit { files, moved, gone, positions, ended, clock_ns } => {
+            Line::Commit { files, moved, gone, positions, ended, clock_ns, inner_newlines } => {
+                self.inner_newlines = inner_newlines;
                 self.announced.clear();
                 self.clock_ns = self.clock_ns.max(clock_ns);
                 for entry in moved {
@@ -134,6 +154,7 @@ impl State {
             files: self.files.values().cloned().collect(),
             positions: self.positions.iter().map(|(stream, done)| (stream_text(*stream), *done)).collect(),
             unpacked: self.unpacked.iter().cloned().collect(),
+            inner_newlines: self.inner_newlines,
         }
     }
 }

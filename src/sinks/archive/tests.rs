@@ -1,9 +1,11 @@
 //! The archive under crashes at every operation, failing disks and hostile values.
 
+use super::template::last_component;
 use super::*;
 use flow::units::UnixNanos;
 use hub::disk::{Loss, Sim};
 use hub::frame::{Part, Resumed};
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::Arc;
 

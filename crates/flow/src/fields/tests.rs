@@ -31,12 +31,16 @@ fn check(line: &[u8]) {
     let set = Arc::new(FieldSet::new(&PATHS));
     let mut answers = Vec::new();
     for level in levels() {
-        let mut scanner = Scanner::with_level(Arc::clone(&set), level);
-        let mut spans = vec![Span::default(); PATHS.len()];
-        let shape = scanner.scan(line, &mut spans);
-        answers.push((shape, spans));
+        // Alone, and between others: what stands around a line must not matter.
+        for around in ["", "\"a\":1,{\"", "\n{\"a\":\"x\\\\\",\"level\":\"some line that is longer than a block of sixty-four bytes\"}"] {
+            let arena = [around.as_bytes(), line, around.as_bytes()].concat();
+            let mut scanner = Scanner::with_level(Arc::clone(&set), level);
+            let mut spans = vec![Span { start: 1, end: 7, kind: Kind::True }; PATHS.len()];
+            let shape = scanner.scan_in(&arena, around.len(), around.len() + line.len(), &mut spans);
+            answers.push((shape, spans));
+        }
     }
-    assert!(answers.windows(2).all(|pair| pair[0] == pair[1]), "the levels differ on {:?}", String::from_utf8_lossy(line));
+    assert!(answers.windows(2).all(|pair| pair[0] == pair[1]), "levels or surroundings differ on {:?}", String::from_utf8_lossy(line));
     let (shape, spans) = &answers[0];
     let lossy = String::from_utf8_lossy(line);
     let parsed: Result<serde_json::Map<String, Value>, _> = serde_json::from_str(&lossy);
@@ -208,17 +212,22 @@ const PIECES: [&str; 40] = [
     "}}",
 ];
 
-#[test]
-fn random_lines_agree_with_serde_json_at_every_level() {
-    let seed: u64 = std::env::var("SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(20_261_123);
-    println!("SEED={seed}");
+/// Numbers below a bound (xorshift).
+fn random(seed: u64) -> impl FnMut(usize) -> usize {
     let mut state = seed | 1;
-    let mut next = move |bound: usize| {
+    move |bound| {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
         (state >> 11) as usize % bound
-    };
+    }
+}
+
+#[test]
+fn random_lines_agree_with_serde_json_at_every_level() {
+    let seed: u64 = std::env::var("SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(20_261_123);
+    println!("SEED={seed}");
+    let mut next = random(seed);
     for round in 0..60_000 {
         let mut line = Vec::new();
         if round % 2 == 0 {
@@ -236,5 +245,145 @@ fn random_lines_agree_with_serde_json_at_every_level() {
         }
         line.retain(|b| *b != b'\n');
         check(&line);
+    }
+}
+
+/// Values of flat lines: right, nearly right, and wrong.
+const VALUES: [&str; 44] = [
+    "0",
+    "7",
+    "-1",
+    "12",
+    "429",
+    "01",
+    "00",
+    "-",
+    "-0",
+    "-01",
+    "1.5",
+    "0.5",
+    "00.5",
+    "1.",
+    ".5",
+    "1.5.5",
+    "1234567890123456",
+    "12345678901234567",
+    "123456789012345.",
+    "1234567890123.56",
+    "0123456789.12345",
+    "1e5",
+    "1E+5",
+    "1e",
+    "1.5e-3",
+    "true",
+    "false",
+    "null",
+    "nul",
+    "truefalse",
+    "",
+    "\"\"",
+    "\"info\"",
+    "\"a:b,c{d}[e]\"",
+    "\"\\\"\"",
+    "\"\\\\\"",
+    "\"x\\u00e9\"",
+    "\"\\u12\"",
+    "\"\\x\"",
+    "\"é\"",
+    "\"1\"2",
+    "1\"2\"",
+    "[]",
+    "{\"a\":1}",
+];
+
+const KEYS: [&str; 16] = [
+    "a",
+    "level",
+    "n",
+    "log.level",
+    "é",
+    "",
+    "b",
+    "lev",
+    "levels",
+    "kubernetes",
+    "kubernetes.labels.tenant",
+    "kubernetes.labels.tenanT",
+    "kubernetes.labelz.tenant",
+    "\\u0061",
+    "a long key that nobody asks for, with a colon: and a comma",
+    "msg",
+];
+
+#[test]
+fn random_flat_lines_agree_with_serde_json_wherever_blocks_end() {
+    let seed: u64 = std::env::var("SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(20_261_124);
+    println!("SEED={seed}");
+    let mut next = random(seed);
+    for round in 0..60_000 {
+        let mut line = b"{".to_vec();
+        for n in 0..next(12) {
+            if n > 0 {
+                line.push(b',');
+            }
+            line.push(b'"');
+            line.extend_from_slice(KEYS[next(KEYS.len())].as_bytes());
+            line.extend_from_slice(b"\":");
+            match next(4) {
+                0 => line.extend_from_slice(VALUES[next(VALUES.len())].as_bytes()),
+                1 => line.extend_from_slice(b"42"),
+                // A string of any length moves what follows over the borders of blocks.
+                _ => line.extend_from_slice(format!("\"{}\"", "x".repeat(next(80))).as_bytes()),
+            }
+        }
+        line.push(b'}');
+        // Every third line has one byte replaced, left out or put in.
+        let at = next(line.len());
+        let byte = b"\"\\{}[]:, 0x\t\0\x0c\x1a\xff\r"[next(17)];
+        match round % 9 {
+            0 => line[at] = byte,
+            3 => line.insert(at, byte),
+            6 => drop(line.remove(at)),
+            _ => {}
+        }
+        line.retain(|b| *b != b'\n');
+        check(&line);
+    }
+}
+
+#[test]
+fn flat_lines_are_taken_as_such() {
+    if Level::detect() != Level::Avx2 {
+        return; // there is one way only
+    }
+    let mut scanner = Scanner::new(Arc::new(FieldSet::new(&["a"])));
+    let mut spans = [Span::default()];
+    for length in 0..200 {
+        let line = format!(
+            "{{\"b\":\"{}\",\"a\":1,\"c\":{}}}",
+            "x\\n".repeat(length / 4) + &"é".repeat(length % 4),
+            ["\"\"", "-1.5e3", "true"][length % 3]
+        );
+        for behind in ["", "\n{\"a\":{}}\n"] {
+            scanner.scan_in([&line, behind].concat().as_bytes(), 0, line.len(), &mut spans);
+            assert_eq!((scanner.not_flat, scanner.not_flat_next), (0, 0), "{line}");
+        }
+    }
+}
+
+#[test]
+fn lines_of_other_shapes_do_not_change_how_the_next_one_reads() {
+    let set = Arc::new(FieldSet::new(&["a"]));
+    let mut scanner = Scanner::new(set);
+    let mut spans = [Span::default()];
+    for n in 0..2_000 {
+        let (line, want): (&[u8], _) = match n / 100 % 4 {
+            0 => (b"{\"b\":0,\"a\":1}", Kind::Number),
+            1 => (b"{\"b\":{\"c\":0}, \"a\":1}", Kind::Number),
+            2 => (b"{\"a\":\"x\"}", Kind::Text),
+            _ => (b"{\"a\":\"x\"", Kind::Missing),
+        };
+        let shape = scanner.scan(line, &mut spans);
+        assert_eq!((spans[0].kind, shape.malformed.is_some()), (want, want == Kind::Missing), "line {n}");
     }
 }

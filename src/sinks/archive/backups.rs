@@ -1,0 +1,78 @@
+//! Backups: compressed once they are committed, removed when they are too many or too old.
+//!
+//! In: the names that the log holds as not compressed, and what stands beside each file. Out: `.gz` or `.zst` files. A
+//! failure is counted and tried again later, each time after twice as long. No memory.
+
+use super::log::Line;
+use super::template::last_component;
+use super::{Archive, BACK_OFF_MAX, Compress, rotate};
+use std::path::Path;
+
+impl Archive {
+    /// Compresses what waits for it. A failure is counted and tried again later: the rows are safe as they are.
+    pub(super) fn pack_backups(&mut self, is_last_chance: bool) {
+        if self.state.unpacked.is_empty() || self.log.is_failed() {
+            return;
+        }
+        if self.pack_wait > 0 && !is_last_chance {
+            self.pack_wait -= 1;
+            return;
+        }
+        for name in self.state.unpacked.clone() {
+            if self.pack_backup(&name).is_err() {
+                self.stats.pack_failures += 1;
+                self.pack_wait = self.pack_back_off;
+                self.pack_back_off = (self.pack_back_off * 2).min(BACK_OFF_MAX);
+                return;
+            }
+            self.pack_back_off = 1;
+        }
+    }
+
+    fn pack_backup(&mut self, name: &str) -> anyhow::Result<()> {
+        let full = self.settings.dir.join(name);
+        if self.settings.compress != Compress::None {
+            if self.disk.exists(&full)? {
+                rotate::pack(&self.disk, &full, self.settings.compress)?;
+                self.stats.packed += 1;
+            } else {
+                // An attempt that ended between its removal and the sync of the folder, or a deletion.
+                self.disk.sync_dir(full.parent().unwrap_or(Path::new("")), rotate::SITE_UNPACKED_FOLDER)?;
+            }
+        }
+        // Not synced: without this line the next start finds no plain file and has nothing to do.
+        let line = Line::Packed { name: name.to_string() };
+        self.log.append(std::slice::from_ref(&line))?;
+        self.state.apply(line);
+        Ok(())
+    }
+
+    /// Removes the backups of one file that are too many or too old.
+    pub(super) fn retain(&mut self, path: u32) {
+        if self.settings.backups == 0 && self.settings.age.is_none() {
+            return;
+        }
+        if self.retain_in(path).is_err() {
+            self.stats.delete_failures += 1; // tried again at the next rotation
+        }
+    }
+
+    fn retain_in(&mut self, path: u32) -> anyhow::Result<()> {
+        let active = &self.paths[path as usize];
+        let full = self.settings.dir.join(&active.name);
+        let base = last_component(&active.name);
+        let prefix = active.name[..active.name.len() - base.len()].to_string();
+        let folder = full.parent().unwrap_or(Path::new("")).to_path_buf();
+        let backups = rotate::backups_of(&self.disk, &folder, base)?;
+        let since_ms = self.settings.age.map(|age| self.clock_ns.saturating_sub(age.0).div_euclid(1_000_000));
+        let gone = rotate::expired(&backups, self.settings.backups, since_ms);
+        for name in backups.into_iter().take(gone).flat_map(|b| b.names) {
+            let line = Line::Deleted { name: format!("{prefix}{name}") };
+            self.log.append(std::slice::from_ref(&line))?;
+            self.state.apply(line);
+            self.disk.unlink(&folder.join(&name))?;
+            self.stats.deleted += 1;
+        }
+        Ok(())
+    }
+}
