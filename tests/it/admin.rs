@@ -1,10 +1,8 @@
 //! The admin port: alive, ready, metrics that equal the ledger.
 
-use crate::harness::{Place, Running, wait_until};
+use crate::harness::{Place, Running, admin_address as address, http_get as get, metric as sum};
 use crate::input::platform;
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 
 const PIPELINE: &str = r#"
 sources: { in: { file: { include: ["$DIR/in/*.log"], scan: 20ms } } }
@@ -13,37 +11,6 @@ steps: [{ sample: { levels: { debug: none } } }]
 sinks: { files: { archive: { path: "{tenant}/lines.log", commit: { interval: 20ms } } }, store: { lake: { seal: { age: 1h } } } }
 admin: { listen: "127.0.0.1:0" }
 "#;
-
-/// The address that the program says it listens on.
-fn address(running: &Running) -> String {
-    let mut found = None;
-    wait_until("the admin port is open", || {
-        let said = running.stderr();
-        let at = said
-            .find("127.0.0.1:")
-            .map(|at| said[at..].chars().take_while(|c| c.is_ascii_digit() || *c == '.' || *c == ':').collect::<String>());
-        found = at.filter(|_| said.ends_with('\n'));
-        found.is_some()
-    });
-    found.expect("just found")
-}
-
-/// Status and body.
-fn get(address: &str, path: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(address).expect("it listens");
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").expect("sent");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("answered");
-    let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
-    let status = head.split(' ').nth(1).expect("a status").parse().expect("a number");
-    (status, body.to_string())
-}
-
-/// Sums over all labels but those asked for: `sum(page, "weir_kept_records_total", "tenant=\"a\"")`.
-fn sum(page: &str, name: &str, label: &str) -> i64 {
-    let ours = page.lines().filter(|line| line.starts_with(name) && line[name.len()..].starts_with(['{', ' ']) && line.contains(label));
-    ours.map(|line| line.rsplit(' ').next().expect("a value").parse::<f64>().expect("a number") as i64).sum()
-}
 
 #[test]
 fn the_admin_port_tells_alive_ready_and_counts_that_equal_the_ledger() {

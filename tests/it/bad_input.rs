@@ -100,7 +100,7 @@ fn a_malformed_line_is_dropped_by_name_where_config_says_so() {
 
 #[test]
 fn nul_bytes_travel_as_they_are() {
-    check_line(b"\0\0\0", &[("arrival_time", 1), ("not_json", 1)], false);
+    check_line(b"x\0\0\0", &[("arrival_time", 1), ("not_json", 1)], false);
     check_line(b"{\"a\":\"\0\"}", &[("arrival_time", 1), ("not_json", 1)], false);
 }
 
@@ -209,7 +209,8 @@ fn bad_input_of_every_kind_stays_within_memory() {
         place.append(&format!("in/{n}.log"), among_good(std::slice::from_ref(kind)).repeat(3));
     }
     let mut running = place.start();
-    place.wait_ledger(&mut running, "everything delivered", |ledger| ledger.received() == 54 && ledger.sink("files", "buffered") == 0);
+    // Zeros alone are a hole: skipped and counted.
+    place.wait_ledger(&mut running, "everything delivered", |ledger| ledger.received() == 51 && ledger.sink("files", "buffered") == 0);
     let peak = running.peak_bytes();
     running.stop();
     place.ledger().assert_settled();

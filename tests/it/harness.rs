@@ -6,6 +6,7 @@
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -388,6 +389,38 @@ fn count(tally: &Value) -> u64 {
         Value::Object(tally) => tally["records"].as_u64().expect("a count"),
         number => number.as_u64().expect("a count"),
     }
+}
+
+/// The address that the program says it listens on.
+#[track_caller]
+pub fn admin_address(running: &Running) -> String {
+    let mut found = None;
+    wait_until("the admin port is open", || {
+        let said = running.stderr();
+        let at = said
+            .find("127.0.0.1:")
+            .map(|at| said[at..].chars().take_while(|c| c.is_ascii_digit() || *c == '.' || *c == ':').collect::<String>());
+        found = at.filter(|_| said.ends_with('\n'));
+        found.is_some()
+    });
+    found.expect("just found")
+}
+
+/// Status and body of an answer.
+pub fn http_get(address: &str, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("answered");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+    let status = head.split(' ').nth(1).expect("a status").parse().expect("a number");
+    (status, body.to_string())
+}
+
+/// Sums over all labels but those asked for: `metric(page, "weir_kept_records_total", "tenant=\"a\"")`.
+pub fn metric(page: &str, name: &str, label: &str) -> i64 {
+    let ours = page.lines().filter(|line| line.starts_with(name) && line[name.len()..].starts_with(['{', ' ']) && line.contains(label));
+    ours.map(|line| line.rsplit(' ').next().expect("a value").parse::<f64>().expect("a number") as i64).sum()
 }
 
 /// Says that a test cannot run here, past the test runner's capture, so that `tests/run` sees it.

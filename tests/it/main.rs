@@ -11,11 +11,15 @@ mod stores;
 
 mod admin;
 mod bad_input;
+mod buffer;
 mod check;
 mod crash;
+mod crash_harness;
 mod cri;
 mod follow;
+mod kubernetes;
 mod quickstart;
 mod recount;
 mod search;
+mod tailing;
 mod tidy;
