@@ -36,8 +36,10 @@ const ROTATED_GRACE: Duration = Duration::from_secs(2);
 /// A file whose growth nobody tells is looked at after this time, then twice that, and so on.
 const IDLE_MIN: Duration = Duration::from_millis(10);
 const IDLE_MAX: Duration = Duration::from_millis(500);
-/// A file whose growth is told is looked at anyway, as news can be lost.
+/// A file whose growth is told is looked at anyway, as some growth is not told: at soonest after this time, and of many files one
+/// in each [`SAFETY_EACH`], so that idle ones cost little.
 const SAFETY: Duration = Duration::from_secs(10);
+const SAFETY_EACH: Duration = Duration::from_millis(10);
 /// What a drain waits at most for lines that belong together.
 const GROUPS_MAX: Duration = Duration::from_secs(10);
 /// Finished files of a log that are remembered: they are found again soon after their rotation, if at all.
@@ -202,7 +204,7 @@ impl Lane {
         self.inbox.thread.get_or_init(std::thread::current);
         while !self.signals.stop.load(Ordering::Relaxed) {
             self.heartbeat.store((env::now().0 / 1_000_000) as u64, Ordering::Relaxed);
-            self.take_news()?;
+            self.take_news();
             let worked = self.round()?;
             self.close_frames(|builder, age| builder.is_full() || age >= FRAME_AGE)?;
             if self.once && self.logs.is_empty() {
@@ -225,7 +227,7 @@ impl Lane {
         let until = Instant::now() + GROUPS_MAX;
         while Instant::now() < until && self.logs.values().any(|log| multiline(log) && log.decoder.spare().is_some()) {
             self.heartbeat.store((env::now().0 / 1_000_000) as u64, Ordering::Relaxed);
-            self.take_news()?;
+            self.take_news();
             if !self.round()? {
                 std::thread::park_timeout(self.pause().min(HELD_PAUSE));
             }
@@ -241,10 +243,10 @@ impl Lane {
         timer.into_iter().chain(frame).fold(HEARTBEAT, Duration::min)
     }
 
-    fn take_news(&mut self) -> anyhow::Result<()> {
+    fn take_news(&mut self) {
         let found = std::mem::take(&mut *lock(&self.inbox.found));
         for (pipeline, intake, input) in found {
-            self.add(pipeline, intake, input)?;
+            self.add(pipeline, intake, input);
         }
         let mut grown = std::mem::take(&mut *lock(&self.inbox.grown));
         if self.inbox.look_at_all.swap(false, Ordering::Relaxed) {
@@ -260,7 +262,6 @@ impl Lane {
                 self.make_ready(log);
             }
         }
-        Ok(())
     }
 
     fn make_ready(&mut self, log: u64) {
@@ -273,7 +274,7 @@ impl Lane {
     }
 
     /// Adds a file to its log; a log that is new is created.
-    fn add(&mut self, pipeline: usize, intake: usize, input: Input) -> anyhow::Result<()> {
+    fn add(&mut self, pipeline: usize, intake: usize, input: Input) {
         let (key, path, modified, watched, tail) = match input {
             Input::File(mut found) => {
                 let finished = self.logs.get(&found.reader.log).and_then(|log| log.finished.iter().find(|f| f.0 == found.stream));
@@ -288,7 +289,7 @@ impl Lane {
                     Err(error) => {
                         warn!(path = %shown.display(), %error, "cannot read; it is tried again when it changes");
                         lock(&self.pipelines[pipeline].intakes[intake].known).open.remove(&id);
-                        return Ok(());
+                        return;
                     }
                 }
             }
@@ -316,7 +317,6 @@ impl Lane {
         log.watched &= watched;
         log.take(tail);
         self.make_ready(key);
-        Ok(())
     }
 
     /// One turn for each log that may have something; with `--once` the first log is read to its end first,
@@ -357,6 +357,7 @@ impl Lane {
 
     /// Reads one chunk of one log and decides about its records.
     fn turn(&mut self, key: u64) -> anyhow::Result<Turn> {
+        let safety = SAFETY.max(SAFETY_EACH * self.logs.len() as u32);
         let log = self.logs.get_mut(&key).expect("only logs that are there are ready");
         let pipeline = &self.pipelines[log.pipeline];
         let intake = &pipeline.intakes[log.intake];
@@ -428,7 +429,7 @@ impl Lane {
                     return Ok(Turn::Ended);
                 }
                 let rotated = more_files || ahead == Ahead::Gone;
-                return Ok(log.rest(rotated.then_some(grace / 4)));
+                return Ok(log.rest(rotated.then_some(grace / 4), safety));
             }
         }
         let cut = pipeline.cuts.get(&tail.stream).and_then(|cuts| cuts.iter().copied().find(|cut| *cut > tail.done));
@@ -534,10 +535,10 @@ impl Lane {
             return Ok(Turn::Worked);
         }
         if zeros_ahead && ahead == Ahead::More {
-            return Ok(log.rest(Some(IDLE_MAX)));
+            return Ok(log.rest(Some(IDLE_MAX), safety));
         }
         let log = self.logs.get_mut(&key).expect("nobody removed it");
-        Ok(log.rest((more_files || ahead == Ahead::Gone).then_some(grace / 4)))
+        Ok(log.rest((more_files || ahead == Ahead::Gone).then_some(grace / 4), safety))
     }
 
     /// Lets go of a rotated file that is not read to its end, as the operator's limit says.
@@ -620,7 +621,9 @@ impl Lane {
 
     /// Closes the frames for which `due` holds and hands them to their hubs.
     fn close_frames(&mut self, due: impl Fn(&Builder, Duration) -> bool) -> anyhow::Result<()> {
-        for (n, builder) in self.builders.iter_mut().enumerate() {
+        let pipelines = Arc::clone(&self.pipelines);
+        for (n, pipeline) in pipelines.iter().enumerate() {
+            let builder = &mut self.builders[n];
             // With --once only sizes close a frame: the clock must not show in the stores.
             let age = self.opened[n].filter(|_| !self.once).map_or(Duration::ZERO, |at| at.elapsed());
             if builder.is_empty() || !due(builder, age) {
@@ -629,9 +632,23 @@ impl Lane {
             let received = (!self.once).then(env::now);
             let frame = builder.close(received);
             self.opened[n] = None;
-            self.pipelines[n].hub.accept(frame).with_context(|| format!("pipeline {}: the hub takes no more", self.pipelines[n].name))?;
+            let accepted = pipeline.hub.accept_while(frame, &mut || self.release_rotated());
+            accepted.with_context(|| format!("pipeline {}: the hub takes no more", pipeline.name))?;
         }
         Ok(())
+    }
+
+    /// Nothing is read while a hub has no room, but the limits of rotated files hold.
+    fn release_rotated(&mut self) {
+        self.take_news();
+        let pipelines = Arc::clone(&self.pipelines);
+        let over = self.logs.iter_mut().filter_map(|(key, log)| {
+            let intake = &pipelines[log.pipeline].intakes[log.intake];
+            log.over_limit(intake.rotated).map(|bytes| (*key, bytes))
+        });
+        for (key, bytes) in over.collect::<Vec<_>>() {
+            self.abandon(key, bytes);
+        }
     }
 }
 
@@ -720,8 +737,8 @@ impl Log {
     }
 
     /// Until when nothing is to be done. `sooner`: something is to be decided by then.
-    fn rest(&mut self, sooner: Option<Duration>) -> Turn {
-        let pause = if self.watched { SAFETY } else { self.idle };
+    fn rest(&mut self, sooner: Option<Duration>, safety: Duration) -> Turn {
+        let pause = if self.watched { safety } else { self.idle };
         self.idle = (self.idle * 2).min(IDLE_MAX);
         let late = (!self.late.is_empty()).then_some(IDLE_MAX);
         // What is held becomes a record when its age is reached.

@@ -64,6 +64,10 @@ struct Watch {
 
 /// How often folders are looked through where the kernel does not tell of changes.
 const POLLED: Duration = Duration::from_millis(250);
+/// Where every change is told, a walk that took so long is followed by a rest of this many times that, which is never longer than
+/// [`IDLE_REST_MAX`].
+const IDLE_SHARE: u32 = 300;
+const IDLE_REST_MAX: Duration = Duration::from_secs(60);
 /// How long growth is gathered before lanes are woken.
 const GATHER: Duration = Duration::from_millis(10);
 
@@ -381,7 +385,9 @@ fn find(watches: &mut [Watch], inboxes: &[Arc<Inbox>], mut watcher: Option<&mut 
         watch.looked = Instant::now();
         let every = if watch.finder.polled { watch.every.min(POLLED) } else { watch.every };
         let every = if watch.finder.again || found.is_err() { every.min(POLLED) } else { every };
-        watch.next = watch.looked + every.max(watch.took * 10);
+        // Where the kernel tells of changes, a walk is for what it cannot tell: many idle files must not cost.
+        let rest = if watch.finder.polled || watch.finder.again { watch.took * 10 } else { (watch.took * IDLE_SHARE).min(IDLE_REST_MAX) };
+        watch.next = watch.looked + every.max(rest);
         if watch.finder.crowded {
             // Lanes close what was read to its end, so that others can be opened.
             for inbox in inboxes {

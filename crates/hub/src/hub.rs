@@ -53,6 +53,8 @@ const HEADERS_SHARE: u64 = 8;
 /// Pauses between attempts at what the disk refuses, twice as long each time; the first attempt is repeated at once.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How often somebody who waits for room may do other things.
+const WAIT_STEP: Duration = Duration::from_millis(100);
 /// Once the hub is closed, how often it is tried to make the last frames durable.
 const LAST_ATTEMPTS: u32 = 4;
 const WRITING: &str = "writing to the journal";
@@ -152,23 +154,31 @@ impl Hub {
     /// Gives the frame a number and appends it; waits while the hub is full. With a journal it is durable, and seen by
     /// sinks, after the next `commit`.
     pub fn accept(&self, frame: Frame) -> Result<u64, AcceptError> {
+        self.accept_while(frame, &mut || {})
+    }
+
+    /// The same; `waiting` is called now and then while there is no room.
+    pub fn accept_while(&self, frame: Frame, waiting: &mut dyn FnMut()) -> Result<u64, AcceptError> {
         match &self.store {
-            Store::Journal(journal) => self.accept_on_disk(journal, frame),
-            Store::Memory(_) => self.accept_in_memory(frame),
+            Store::Journal(journal) => self.accept_on_disk(journal, frame, waiting),
+            Store::Memory(_) => self.accept_in_memory(frame, waiting),
         }
     }
 
-    fn accept_on_disk(&self, journal: &Journal, frame: Frame) -> Result<u64, AcceptError> {
+    fn accept_on_disk(&self, journal: &Journal, frame: Frame, waiting: &mut dyn FnMut()) -> Result<u64, AcceptError> {
         let pending = journal.encode(frame).map_err(AcceptError::Invalid)?;
         let len = pending.len();
         let mut pending = Some(pending);
         let mut pause = Pause::default();
         let (appended, new_segment) = loop {
             let attempt = self
-                .wait_on_disk(journal, len)
+                .wait_on_disk(journal, len, waiting)
                 .and_then(|new_segment| journal.append(self, &mut pending, new_segment).map(|appended| (appended, new_segment)));
             match attempt {
-                Err(AcceptError::Disk(error)) => self.wait_out(journal, error, &mut pause)?,
+                Err(AcceptError::Disk(error)) => {
+                    self.wait_out(journal, error, &mut pause)?;
+                    waiting();
+                }
                 // Closed while it waited: why it waited says more.
                 Err(AcceptError::Closed) if pause.attempts > 0 => {
                     let why = self.lock().trouble.get(WRITING).cloned().unwrap_or_default();
@@ -222,10 +232,10 @@ impl Hub {
 
     /// Waits until `len` bytes more may be on disk. True where nothing is owed to any sink, but the segment being
     /// written has to end before its bytes can be deleted.
-    fn wait_on_disk(&self, journal: &Journal, len: u64) -> Result<bool, AcceptError> {
+    fn wait_on_disk(&self, journal: &Journal, len: u64, waiting: &mut dyn FnMut()) -> Result<bool, AcceptError> {
         let mut retained = false;
         loop {
-            let mut queue = self.lock();
+            let queue = self.lock();
             if queue.closed {
                 return Err(AcceptError::Closed);
             }
@@ -252,31 +262,37 @@ impl Hub {
                 journal.strip(self, self.headers_max())?;
                 continue;
             }
-            queue.waiting += 1;
-            self.news.notify_all();
-            queue = self.room.wait(queue).expect("no holder of this lock panics");
-            queue.waiting -= 1;
+            self.wait_for_room(queue, waiting);
             retained = false;
         }
     }
 
-    fn accept_in_memory(&self, mut frame: Frame) -> Result<u64, AcceptError> {
+    /// Returns when a sink has made room, or after a while.
+    fn wait_for_room(&self, mut queue: MutexGuard<Queue>, waiting: &mut dyn FnMut()) {
+        queue.waiting += 1;
+        self.news.notify_all();
+        let (mut queue, timeout) = self.room.wait_timeout(queue, WAIT_STEP).expect("no holder of this lock panics");
+        queue.waiting -= 1;
+        drop(queue);
+        if timeout.timed_out() {
+            waiting();
+        }
+    }
+
+    fn accept_in_memory(&self, mut frame: Frame, waiting: &mut dyn FnMut()) -> Result<u64, AcceptError> {
         frame.validate().map_err(AcceptError::Invalid)?;
         let rows = RowCount::of(&frame);
         let bytes = frame.bytes() as u64;
-        let mut queue = self.lock();
-        loop {
+        let mut queue = loop {
+            let queue = self.lock();
             if queue.closed {
                 return Err(AcceptError::Closed);
             }
             if queue.window_bytes() == 0 || queue.window_bytes() + bytes <= self.limits.bytes_max {
-                break;
+                break queue;
             }
-            queue.waiting += 1;
-            self.news.notify_all();
-            queue = self.room.wait(queue).expect("no holder of this lock panics");
-            queue.waiting -= 1;
-        }
+            self.wait_for_room(queue, waiting);
+        };
         let seq = queue.accepted + 1;
         frame.seq = seq;
         queue.push(Slot {

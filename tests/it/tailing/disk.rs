@@ -164,7 +164,6 @@ fn fill(scene: &mut Scene) {
 /// Weir: Holds it without limit unless the operator sets one (`rotated`); then the rest is given up, named with path and bytes, and counted in `weir_source_abandoned_bytes_total`.
 /// Lost by: V#22143 asks for a metric; V#18784
 #[test]
-#[ignore = "open: a lane that waits for a full hub does not look at the limits of rotated files"]
 fn s35_a_rotated_file_is_released_only_with_a_named_and_counted_loss() {
     at_once(&[", rotated: { age_max: 1s }", ", rotated: { bytes_max: 1MiB }"], |source| {
         let mut scene = Scene::of(Setup { hub: FULL, source, sinks: OUT, ..Setup::default() });
