@@ -452,17 +452,11 @@ impl Lane {
             Ahead::Truncated | Ahead::Damaged => End::File,
             Ahead::Nothing | Ahead::Gone if more_files && (self.once || silent) => End::File,
             Ahead::Nothing | Ahead::Gone if self.once => End::Log,
-            // A part of a record without an end is a record only together with bytes that were not decided yet.
-            Ahead::Gone if silent => {
-                if batch.arena.is_empty() {
-                    End::File
-                } else {
-                    End::Log
-                }
-            }
+            Ahead::Ended if self.once && !more_files => End::Log,
+            // The next file of the log may come yet.
+            Ahead::Gone if silent => End::File,
+            Ahead::Ended => End::File,
             Ahead::Nothing | Ahead::Gone => End::Idle,
-            Ahead::Ended if more_files => End::File,
-            Ahead::Ended => End::Log,
         };
         batch.arrival = now;
         let from = tail.done;

@@ -117,7 +117,7 @@ pub fn run(loaded: &[Loaded], process: &Process, options: Options, progress: &mu
     let inboxes: Vec<Arc<Inbox>> = (0..lane_count).map(|_| Arc::default()).collect();
     let has_stdin = !inputs.is_empty();
     for (pipeline, intake, input) in inputs {
-        hand_over(&inboxes[0], pipeline, intake, input);
+        hand_over(&inboxes[0], vec![(pipeline, intake, input)]);
     }
     let mut watcher = (!options.once && !watches.is_empty()).then(Watcher::new);
     // With --once everything that will be read is known before the first byte is.
@@ -396,16 +396,19 @@ fn find(watches: &mut [Watch], inboxes: &[Arc<Inbox>], mut watcher: Option<&mut 
             }
         }
         let failed = std::mem::replace(&mut watch.failed, found.is_err());
-        let found = found.unwrap_or_else(|error| {
+        let mut found = found.unwrap_or_else(|error| {
             if !failed {
                 warn!(error = format!("{error:#}"), "cannot look for files; trying again");
             }
             failure = Some(error);
             Vec::new()
         });
-        for file in found {
-            let inbox = &inboxes[file.reader.lane];
-            hand_over(inbox, watch.pipeline, watch.intake, Input::File(file));
+        let (pipeline, intake) = (watch.pipeline, watch.intake);
+        for (lane, inbox) in inboxes.iter().enumerate() {
+            // All at once: a file without the next one of its log would be its last.
+            let ours = found.extract_if(.., |file| file.reader.lane == lane);
+            let inputs = ours.map(|file| (pipeline, intake, Input::File(file))).collect();
+            hand_over(inbox, inputs);
         }
     }
     failure
@@ -438,10 +441,12 @@ fn pass_on(news: News, inboxes: &[Arc<Inbox>], watches: &mut [Watch]) {
     }
 }
 
-/// Gives a file to the lane that owns its log.
-fn hand_over(inbox: &Inbox, pipeline: usize, intake: usize, input: Input) {
-    status::lock(&inbox.found).push((pipeline, intake, input));
-    inbox.wake();
+/// Gives files to the lane that owns their logs.
+fn hand_over(inbox: &Inbox, inputs: Vec<(usize, usize, Input)>) {
+    if !inputs.is_empty() {
+        status::lock(&inbox.found).extend(inputs);
+        inbox.wake();
+    }
 }
 
 fn spawn<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> anyhow::Result<JoinHandle<T>> {

@@ -14,7 +14,7 @@ use super::packed::{Packing, Unpacker, packing, stated_size};
 use super::rotated::{Age, rotated_from};
 use super::status::{FileId, FileStatus, Known, REFUSED_MAX, Refusal, Shared, lock};
 use super::streams::{Entry, HEAD_BYTES_MAX, Head, NewFile, Register, hash};
-use super::walk::{Candidate, Pattern, Walked};
+use super::walk::{Candidate, Pattern, TICK, Walked, modified};
 use super::watch::{Concern, Reader, Watcher};
 use super::{FileConfig, Start};
 use crate::env::born;
@@ -62,6 +62,8 @@ const COMPARED_BYTES: u64 = 64 << 10;
 const MISSED_NANOS: i64 = 2_000_000_000;
 /// Descriptors that are not for files of a source; an archive with many files open takes its own from the rest.
 const OTHER_DESCRIPTORS: usize = 40;
+/// How often folders are looked through until nothing changes meanwhile.
+const LOOKS_MAX: usize = 4;
 /// A compressed file is read when nobody has written to it for so long.
 const PACKED_GRACE: Duration = Duration::from_secs(1);
 
@@ -114,6 +116,8 @@ pub struct Finder {
     pub crowded: bool,
     /// Something could not be decided yet: look again soon.
     pub again: bool,
+    /// A name that was listed was gone when it was looked at.
+    vanished: bool,
     /// Rotated files that no pattern asks for, and that were written to while nobody looked.
     wanted: HashSet<PathBuf>,
 }
@@ -184,6 +188,7 @@ impl Finder {
             polled: false,
             crowded: false,
             again: false,
+            vanished: false,
             wanted: HashSet::new(),
         })
     }
@@ -195,9 +200,7 @@ impl Finder {
     /// Files that nobody holds open yet, those of one log oldest first, logs by path.
     pub fn scan(&mut self, now: UnixNanos, watcher: Option<&mut Watcher>) -> anyhow::Result<Vec<Found>> {
         let mut watcher = watcher;
-        let walked = self.walk(&mut watcher);
-        let mut refused = walked.refused;
-        let mut looks = self.look_around(walked.candidates, now, &mut watcher, &mut refused);
+        let (mut looks, refused) = self.look(now, &mut watcher);
         looks.sort_by(|a, b| (&a.log, &a.age, &a.path).cmp(&(&b.log, &b.age, &b.path)));
         let mut found = self.identify(looks, now, &mut watcher)?;
         lock(&self.register).sync()?;
@@ -218,6 +221,22 @@ impl Finder {
         Ok(found)
     }
 
+    /// Looks at what is there while nothing changes, or at last while something does.
+    fn look(&mut self, now: UnixNanos, watcher: &mut Option<&mut Watcher>) -> (Vec<Look>, Vec<(PathBuf, Refusal)>) {
+        for _ in 1..LOOKS_MAX {
+            let began = crate::env::now();
+            let mut walked = self.walk(watcher);
+            let mut refused = std::mem::take(&mut walked.refused);
+            let looks = self.look_around(std::mem::take(&mut walked.candidates), now, watcher, &mut refused);
+            if !self.vanished && walked.is_still(began) {
+                return (looks, refused);
+            }
+            std::thread::sleep(TICK);
+        }
+        let mut walked = self.walk(watcher);
+        (self.look_around(walked.candidates, now, watcher, &mut walked.refused), walked.refused)
+    }
+
     fn walk(&mut self, watcher: &mut Option<&mut Watcher>) -> Walked {
         let mut walked = Walked::default();
         self.patterns.iter().for_each(|pattern| pattern.walk(&mut walked));
@@ -228,7 +247,7 @@ impl Finder {
         walked.candidates.sort_by(|a, b| (&a.path, a.sibling).cmp(&(&b.path, b.sibling)));
         walked.candidates.dedup_by(|a, b| a.path == b.path);
         if let Some(watcher) = watcher {
-            let unwatched = walked.folders.iter().filter(|folder| !watcher.watch(folder)).count();
+            let unwatched = walked.folders.keys().filter(|folder| !watcher.watch(folder)).count();
             self.polled = unwatched > 0;
         }
         walked
@@ -267,6 +286,7 @@ impl Finder {
         let mut room = (self.config.open_files_max as usize).min(limit).saturating_sub(open.len());
         self.crowded = false;
         self.again = false;
+        self.vanished = false;
         // Logs with a compressed file that somebody may still be writing: what is newer waits for it.
         let mut waiting: HashMap<PathBuf, Age> = HashMap::new();
         let mut taken: HashSet<FileId> = HashSet::new();
@@ -294,8 +314,9 @@ impl Finder {
             let meta = match std::fs::metadata(&candidate.path) {
                 Ok(meta) => meta,
                 Err(error) => {
-                    if error.kind() != std::io::ErrorKind::NotFound {
-                        refused.push((candidate.path, Refusal::of(&error)));
+                    match error.kind() {
+                        std::io::ErrorKind::NotFound => self.vanished |= !candidate.symlink,
+                        _ => refused.push((candidate.path, Refusal::of(&error))),
                     }
                     continue;
                 }
@@ -356,7 +377,7 @@ impl Finder {
                     self.again = true;
                     self.follow_up(path, candidate.symlink, watcher);
                 }
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => self.vanished = true,
                 Err(error) if error.kind() == std::io::ErrorKind::InvalidData => refused.push((candidate.path, Refusal::Damaged)),
                 Err(error) if error.kind() == std::io::ErrorKind::Unsupported => refused.push((candidate.path, Refusal::Compression)),
                 Err(error) => refused.push((candidate.path, Refusal::of(&error))),
@@ -816,10 +837,6 @@ fn kind_refused(meta: &Metadata) -> Option<Refusal> {
 
 fn fingerprint(meta: &Metadata) -> Fingerprint {
     ((meta.dev(), meta.ino()), meta.len(), modified(meta).0)
-}
-
-fn modified(meta: &Metadata) -> UnixNanos {
-    UnixNanos(meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec()))
 }
 
 fn is_symlink(path: &Path) -> bool {

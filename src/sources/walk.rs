@@ -7,10 +7,12 @@
 
 use super::rotated::rotated_from;
 use super::status::Refusal;
-use std::collections::BTreeSet;
+use flow::units::UnixNanos;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 const DEPTH_MAX: usize = 64;
 
@@ -41,8 +43,27 @@ pub struct Candidate {
 #[derive(Default)]
 pub struct Walked {
     pub candidates: Vec<Candidate>,
-    pub folders: BTreeSet<PathBuf>,
+    /// Folders, with the time at which a name in them had last changed when reading them began.
+    pub folders: BTreeMap<PathBuf, UnixNanos>,
     pub refused: Vec<(PathBuf, Refusal)>,
+}
+
+/// File systems tell times by the kernel's tick: of two changes within one the second does not show.
+pub const TICK: Duration = Duration::from_millis(10);
+
+impl Walked {
+    /// Whether no name changed since this walk `began`. While one does, a folder does not show all its files: one that is renamed
+    /// may be seen under both names or under none.
+    pub fn is_still(&self, began: UnixNanos) -> bool {
+        self.folders.iter().all(|(folder, changed)| {
+            let now = std::fs::metadata(folder).map(|meta| modified(&meta));
+            now.is_ok_and(|now| now == *changed) && changed.0.abs_diff(began.0) > TICK.as_nanos() as u64
+        })
+    }
+}
+
+pub fn modified(meta: &std::fs::Metadata) -> UnixNanos {
+    UnixNanos(meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec()))
 }
 
 impl Pattern {
@@ -77,8 +98,8 @@ impl Pattern {
     fn enter(&self, folder: &Path, parts: &[Part], above: &mut Vec<(u64, u64)>, walked: &mut Walked) {
         let Some((part, rest)) = parts.split_first() else { return };
         let here = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-        let id = match std::fs::metadata(here) {
-            Ok(meta) if meta.is_dir() => (meta.dev(), meta.ino()),
+        let (id, changed) = match std::fs::metadata(here) {
+            Ok(meta) if meta.is_dir() => ((meta.dev(), meta.ino()), modified(&meta)),
             Ok(_) => return,
             Err(error) => return refuse(here, &error, walked),
         };
@@ -88,12 +109,12 @@ impl Pattern {
             return;
         }
         above.push(id);
-        walked.folders.insert(here.to_path_buf());
+        walked.folders.entry(here.to_path_buf()).or_insert(changed);
         match part {
             Part::AnyFolders => {
                 self.enter(folder, rest, above, walked);
                 for (path, entry) in entries(here, folder, walked) {
-                    if let Some((path, true)) = subfolder(path, &entry, above, walked) {
+                    if is_subfolder(&path, &entry, above, walked) {
                         self.enter(&path, parts, above, walked);
                     }
                 }
@@ -112,7 +133,7 @@ impl Pattern {
                             let symlink = entry.file_type().is_ok_and(|t| t.is_symlink());
                             walked.candidates.push(Candidate { path, ino: entry.ino(), symlink, sibling: !matches });
                         }
-                    } else if matches && let Some((path, true)) = subfolder(path, &entry, above, walked) {
+                    } else if matches && is_subfolder(&path, &entry, above, walked) {
                         self.enter(&path, rest, above, walked);
                     }
                 }
@@ -133,20 +154,21 @@ fn entries(here: &Path, folder: &Path, walked: &mut Walked) -> Vec<(PathBuf, std
 }
 
 /// Whether a name leads to a folder that may be entered.
-fn subfolder(path: PathBuf, entry: &std::fs::DirEntry, above: &[(u64, u64)], walked: &mut Walked) -> Option<(PathBuf, bool)> {
-    let kind = entry.file_type().ok()?;
-    if !kind.is_symlink() {
-        return Some((path, kind.is_dir()));
+fn is_subfolder(path: &Path, entry: &std::fs::DirEntry, above: &[(u64, u64)], walked: &mut Walked) -> bool {
+    match entry.file_type() {
+        Ok(kind) if !kind.is_symlink() => return kind.is_dir(),
+        Ok(_) => {}
+        Err(_) => return false,
     }
-    match std::fs::metadata(&path) {
+    match std::fs::metadata(path) {
         Ok(meta) if meta.is_dir() && above.contains(&(meta.dev(), meta.ino())) => {
-            walked.refused.push((path, Refusal::SymlinkLoop));
-            None
+            walked.refused.push((path.to_path_buf(), Refusal::SymlinkLoop));
+            false
         }
-        Ok(meta) => Some((path, meta.is_dir())),
+        Ok(meta) => meta.is_dir(),
         Err(error) => {
-            refuse(&path, &error, walked);
-            None
+            refuse(path, &error, walked);
+            false
         }
     }
 }

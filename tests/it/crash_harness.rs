@@ -1,6 +1,6 @@
 //! The whole agent under everything at once: writers, rotation of all kinds, `kill -9`, a full disk, a sink that is away.
 //!
-//! In: a seed (`WEIR_SEED`, printed) that decides about kills, faults and pauses; the clock decides where they fall. Writers append
+//! In: a seed (`WEIR_SEED`, printed) that decides about kills (`WEIR_KILLS` of them), faults and pauses; the clock decides where they fall. Writers append
 //! records with sequence numbers, 10,000 a second in all, each to its own log, which is rotated every second: by renaming, by copytruncate as
 //! logrotate does it (the writer waits between copy and cut: what it wrote there would be its own loss), by renaming and
 //! compressing, and as kubelet does for a CRI log with split records. Out: lost, doubled and broken records and breaks of order in
@@ -230,8 +230,8 @@ fn judge(stored: &[Vec<u8>], written: &BTreeMap<String, u64>, ordered: bool) -> 
         let lost: Vec<usize> = counts.iter().enumerate().filter(|(_, n)| **n == 0).map(|(id, _)| id).collect();
         let doubled: Vec<usize> = counts.iter().enumerate().filter(|(_, n)| **n > 1).map(|(id, _)| id).collect();
         for (what, ids) in [("lost", &lost), ("doubled", &doubled)] {
-            if let (Some(first), Some(last)) = (ids.first(), ids.last()) {
-                println!("{tenant}: {} {what}, from {first} to {last} of {}", ids.len(), counts.len());
+            if !ids.is_empty() {
+                println!("{tenant}: {} {what} of {}: {}", ids.len(), counts.len(), runs(ids));
             }
         }
         verdict.lost += lost.len() as u64;
@@ -263,6 +263,7 @@ struct Tally {
 /// Starts and kills, with a fault in every third life. Between lives the writers go on alone for a moment.
 fn kill_again_and_again(place: &Place, data: &Path, archive: &Path, kills: u64, dice: &mut Dice) -> Tally {
     let mut tally = Tally { kills: 0, full: 0, sink_down: 0, ended: 0 };
+    let mut told = File::create(place.path("lives.log")).expect("the temporary folder has room");
     let pause = |ms: u64| std::thread::sleep(Duration::from_millis(ms)); // when a kill falls is the input of this test
     while tally.kills < kills {
         let mut running: Running = place.start();
@@ -291,9 +292,31 @@ fn kill_again_and_again(place: &Place, data: &Path, archive: &Path, kills: u64, 
             tally.ended += 1; // a full disk may end it
         }
         running.wait();
+        writeln!(told, "life {}\n{}", tally.kills + tally.ended, running.stderr()).expect("the temporary folder has room");
         pause(dice.roll(100));
     }
     tally
+}
+
+/// Runs of numbers, as in `3-9 12-12`; the first few.
+fn runs(ids: &[usize]) -> String {
+    let mut runs: Vec<(usize, usize)> = Vec::new();
+    for id in ids {
+        match runs.last_mut() {
+            Some(run) if run.1 + 1 == *id => run.1 = *id,
+            _ => runs.push((*id, *id)),
+        }
+    }
+    runs.iter().take(8).map(|(from, to)| format!("{from}-{to}")).collect::<Vec<_>>().join(" ")
+}
+
+/// With `WEIR_KEEP=FOLDER` a place that went wrong is kept there: inputs, stores but the archive, and what each life said (`lives.log`).
+fn keep(place: &Place, hub: &str, seed: u64) {
+    if let Ok(folder) = std::env::var("WEIR_KEEP") {
+        let to = Path::new(&folder).join(format!("{seed}-{}", hub.trim_end_matches(": {}")));
+        let copied = std::process::Command::new("cp").arg("-aL").arg(place.path("")).arg(&to).status();
+        println!("kept in {}: {copied:?}", to.display());
+    }
 }
 
 fn ordeal(hub: &str, seed: u64, kills: u64, disks: &SmallDisks) {
@@ -335,6 +358,9 @@ fn ordeal(hub: &str, seed: u64, kills: u64, disks: &SmallDisks) {
     let in_lake = judge(&lines(&done.stdout), &written, false);
     println!("archive {in_archive:?}\nlake    {in_lake:?}");
     let good = Verdict { records: total, ..Verdict::default() };
+    if (&in_archive, &in_lake) != (&good, &good) {
+        keep(&place, hub, seed);
+    }
     assert_eq!((&in_archive, &in_lake), (&good, &good), "hub {hub}, WEIR_SEED={seed}: archive and lake");
     let report = place.ask(&["cost", "report", "--by", "tenant,meter"]);
     let billed: i128 = report["usage"]
@@ -358,7 +384,7 @@ fn kills_rotations_full_disks_and_absent_sinks_lose_double_and_break_nothing() {
     let test = "crash_harness::kills_rotations_full_disks_and_absent_sinks_lose_double_and_break_nothing";
     let Some(disks) = SmallDisks::for_test(test, if slow { "1g" } else { "192m" }) else { return };
     let seed = std::env::var("WEIR_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
-    let kills = if slow { 200 } else { 6 };
+    let kills = std::env::var("WEIR_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(if slow { 200 } else { 6 });
     std::thread::scope(|threads| {
         let disks = &disks;
         let all = ["journal: {}", "memory: {}"].map(|hub| threads.spawn(move || ordeal(hub, seed, kills, disks)));
