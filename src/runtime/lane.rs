@@ -589,7 +589,7 @@ impl Lane {
             known.dirty = true;
             match ahead {
                 Ahead::Truncated => {
-                    known.displaced.insert(tail.stream, ());
+                    known.displaced.insert(tail.stream);
                     known.counts.truncations += 1;
                     warn!(path = %log.path.display(), position = tail.done, "file was truncated: what nobody had read of it is lost unless a copy is found, and it is read from its start");
                 }

@@ -149,8 +149,8 @@ enum Identity {
     Displaced,
     /// Read to its end.
     Read,
-    /// A copy of a file that is still there.
-    Copy,
+    /// A copy of a file that is still there, or that is gone but open: then of which stream.
+    Copy(Option<StreamId>),
     New,
 }
 
@@ -372,8 +372,9 @@ impl Finder {
                 Ok(Some(look)) => looks.push(look),
                 Ok(None) => {
                     let path = &candidate.path;
-                    waiting
-                        .insert(rotated_from(path).unwrap_or_else(|| path.clone()), Age::of(path, &rotated_from(path).unwrap_or_default()));
+                    let log = rotated_from(path).unwrap_or_else(|| path.clone());
+                    let age = Age::of(path, &log);
+                    waiting.entry(log).and_modify(|oldest| *oldest = age.clone().min(oldest.clone())).or_insert(age);
                     self.again = true;
                     self.follow_up(path, candidate.symlink, watcher);
                 }
@@ -383,7 +384,7 @@ impl Finder {
                 Err(error) => refused.push((candidate.path, Refusal::of(&error))),
             }
         }
-        looks.retain(|look: &Look| waiting.get(&look.log).is_none_or(|age| look.age < *age || look.packing.is_some()));
+        looks.retain(|look: &Look| waiting.get(&look.log).is_none_or(|oldest| look.age < *oldest));
         lock(&known).crowded = self.crowded;
         for (id, candidate) in moved {
             // Of two new names of one file the first one stays.
@@ -483,7 +484,12 @@ impl Finder {
                     lock(&self.known).counts.copies += 1;
                     self.settle(look, watcher);
                 }
-                Identity::Copy => {}
+                Identity::Copy(of) => {
+                    let known = lock(&self.known);
+                    if let Some(status) = of.and_then(|stream| known.open.values().find(|status| status.stream == stream)) {
+                        status.set_copy(&look.path);
+                    }
+                }
                 Identity::New | Identity::Displaced => {
                     let asked_for = !look.sibling || self.wanted.contains(&look.path);
                     let unpacked = look.path.with_extension("");
@@ -555,7 +561,7 @@ impl Finder {
         // The inode is known and its first line is another one: it was truncated and written anew, or given to another file.
         match rewritten {
             Some((stream, false)) => {
-                if known.displaced.insert(stream, ()).is_none() {
+                if known.displaced.insert(stream) {
                     known.counts.truncations += 1;
                 }
                 Identity::Displaced
@@ -577,12 +583,12 @@ impl Finder {
                 let intact = original.is_intact();
                 let follows = intact || (live && matches_before(&look.file, look.size, original.position));
                 if (live && !intact && follows) || (!live && (!intact || is_copy(look, &original.path))) {
-                    return Identity::Copy;
+                    return Identity::Copy((!live && !intact).then_some(entry.stream()));
                 }
                 continue;
             }
             let position = position(entry, &known);
-            let displaced = known.displaced.contains_key(&StreamId(entry.id));
+            let displaced = known.displaced.contains(&StreamId(entry.id));
             if position.before == 0 {
                 unread.push((order, entry, position, displaced));
             } else if let Some(identity) = goes_on(look, order, entry, position, displaced, live, self.first) {
@@ -697,7 +703,7 @@ fn position(entry: &Entry, known: &Known) -> Position {
 
 fn displace(look: &Look, entry: &Entry, known: &mut Known) {
     // A lane that saw it first has told.
-    if known.displaced.insert(entry.stream(), ()).is_none() {
+    if known.displaced.insert(entry.stream()) {
         known.counts.truncations += 1;
         warn!(path = %look.path.display(), size = look.size, "file was truncated: what nobody had read of it is lost unless a copy is found, and it is read from its start");
     }

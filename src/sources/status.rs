@@ -7,9 +7,9 @@
 use super::rotated::Age;
 use super::streams::Head;
 use flow::event::{Position, StreamId};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Refused paths that are remembered by name.
@@ -63,8 +63,8 @@ pub struct FileStatus {
     state: AtomicU8,
     /// Since when it is [`State::Failing`], in ms since the epoch; 0: it is not.
     pub failing_since_ms: AtomicU64,
-    /// The finder saw it under another name than its log's.
-    pub renamed: AtomicBool,
+    /// A copy of it that tells its age, where its own name does not: it was renamed, compressed and removed between two looks.
+    copy: Mutex<Option<PathBuf>>,
 }
 
 impl FileStatus {
@@ -79,7 +79,7 @@ impl FileStatus {
             lane: AtomicU32::new(0),
             state: AtomicU8::new(State::Queued as u8),
             failing_since_ms: AtomicU64::new(0),
-            renamed: AtomicBool::new(path != log),
+            copy: Mutex::default(),
         }
     }
 
@@ -89,17 +89,18 @@ impl FileStatus {
 
     /// Where it stands in its log now: names say it, and a file that nobody had seen before may be older than those in hand.
     pub fn age(&self) -> Age {
-        Age::of(&lock(&self.path), &self.log)
+        match (Age::of(&lock(&self.path), &self.log), lock(&self.copy).as_ref()) {
+            (Age::Live, Some(copy)) => Age::of(copy, &self.log),
+            (age, _) => age,
+        }
     }
 
-    pub fn set_path(&self, path: &Path) -> bool {
-        let mut now = lock(&self.path);
-        let changed = *now != path;
-        if changed {
-            *now = path.to_path_buf();
-            self.renamed.store(path != self.log, Ordering::Relaxed);
-        }
-        changed
+    pub fn set_path(&self, path: &Path) {
+        *lock(&self.path) = path.to_path_buf();
+    }
+
+    pub fn set_copy(&self, path: &Path) {
+        *lock(&self.copy) = Some(path.to_path_buf());
     }
 
     pub fn position(&self) -> Position {
@@ -187,7 +188,7 @@ pub struct Known {
     /// How far streams were read that no lane holds open: by the last run, or before they were closed.
     pub positions: HashMap<StreamId, Position>,
     /// Streams whose bytes no file holds any more: it was truncated.
-    pub displaced: HashMap<StreamId, ()>,
+    pub displaced: HashSet<StreamId>,
     /// Compressed files that cannot be read on, with size and time of change once the finder has seen them: not read again
     /// until they change.
     pub damaged: HashMap<FileId, Option<(u64, i64)>>,

@@ -211,7 +211,6 @@ fn s56_more_files_than_descriptors() {
 /// Weir: A burst through all five files, with renames and compression as kubelet does them and a stall in the middle, is read whole; the pods beside it are not starved.
 /// Lost by: all shippers that stall longer than the slack
 #[test]
-#[ignore = "open: a generation that was compressed before weir saw it comes late, so not in order"]
 fn s57_a_burst_through_kubelets_rotation() {
     with_both_hubs(|hub| {
         let mut scene = Scene::of(Setup { hub, include: r#""$DIR/in/*/*.log""#, source: ", format: cri", ..Setup::default() });
