@@ -297,6 +297,7 @@ fn notes(loaded: &Loaded) -> Vec<String> {
     let mut notes = Vec::new();
     if matches!(config.hub, HubConfig::Memory(_)) {
         notes.push("memory hub: after a crash, records that no sink had committed are read again and decided anew; the state of steps starts empty".into());
+        notes.push("memory hub: after a crash, the ledger lacks what was delivered in the last second from files that are gone by then".into());
         if config.sinks.values().any(|sink| matches!(sink, SinkConfig::Stdout(_))) {
             notes.push("memory hub: after a crash, stdout sees records again that it had seen".into());
         }

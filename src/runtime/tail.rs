@@ -183,7 +183,10 @@ impl Tail {
     /// The older file of a log is read first.
     pub fn is_older(&self, other: &Tail) -> bool {
         let age = |tail: &Tail| tail.status.as_ref().map(|status| status.age());
-        (age(self), self.order) < (age(other), other.order)
+        match (age(self), age(other)) {
+            (Some(ours), Some(theirs)) if !ours.compares(&theirs) => self.order < other.order,
+            (ours, theirs) => (ours, self.order) < (theirs, other.order),
+        }
     }
 
     pub fn id(&self) -> Option<FileId> {

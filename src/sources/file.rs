@@ -202,11 +202,22 @@ impl Finder {
         let mut watcher = watcher;
         let (mut looks, refused) = self.look(now, &mut watcher);
         looks.sort_by(|a, b| (&a.log, &a.age, &a.path).cmp(&(&b.log, &b.age, &b.path)));
+        for log in looks.chunk_by_mut(|a, b| a.log == b.log) {
+            if log.windows(2).any(|pair| !pair[0].age.compares(&pair[1].age)) {
+                // A stamped copy is made just before its original is truncated.
+                log.sort_by_key(|look| (look.age == Age::Live, look.modified, matches!(look.age, Age::Number(_))));
+            }
+        }
         let mut found = self.identify(looks, now, &mut watcher)?;
         lock(&self.register).sync()?;
         self.refuse(refused);
         // Only now may anybody read: the streams are registered for good.
         found.sort_by_cached_key(|found| (found.log.clone(), found.status.age(), found.order));
+        for log in found.chunk_by_mut(|a, b| a.log == b.log) {
+            if log.windows(2).any(|pair| !pair[0].status.age().compares(&pair[1].status.age())) {
+                log.sort_by_key(|found| (found.status.age() == Age::Live, found.order));
+            }
+        }
         for file in &mut found {
             let path = file.status.path();
             info!(path = %path.display(), stream = file.stream.0, position = file.position.done, size = file.status.size.load(Ordering::Relaxed), "file found");

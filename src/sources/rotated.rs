@@ -71,6 +71,11 @@ impl Age {
         }
     }
 
+    /// Whether names tell which of two files is older: not where a log has numbered files and stamped ones.
+    pub fn compares(&self, other: &Age) -> bool {
+        !matches!((self, other), (Age::Number(_), Age::Stamp(_)) | (Age::Stamp(_), Age::Number(_)))
+    }
+
     fn rank(&self) -> u8 {
         match self {
             Age::Number(_) => 0,

@@ -310,6 +310,17 @@ impl Scene {
         self.place.wait_ledger(running, &format!("{want} records received and delivered"), is)
     }
 
+    /// Until a crash can take nothing of it, even if its file is gone by then: the memory hub notes its totals once a second.
+    #[track_caller]
+    pub fn wait_counted(&mut self) {
+        self.wait();
+        if self.hub.starts_with("memory") {
+            self.wait_ledger("everything in both stores", |l| ["files", "store"].iter().all(|sink| l.sink(sink, "buffered") == 0));
+            let since = std::time::Instant::now();
+            wait_until("the checkpoint is written", || since.elapsed() > std::time::Duration::from_millis(1_200));
+        }
+    }
+
     #[track_caller]
     pub fn wait_ledger(&mut self, what: &str, is: impl Fn(&Ledger) -> bool) -> Ledger {
         let running = self.running.as_mut().expect("it was started");
