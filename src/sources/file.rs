@@ -479,7 +479,13 @@ impl Finder {
                 identity => rest.push((look, matches!(identity, Identity::Displaced))),
             }
         }
+        // Logs with a copy of a file that was truncated, which its lane has not noticed: what is newer waits for that.
+        let mut undecided: HashSet<PathBuf> = HashSet::new();
         for (look, displaced) in rest {
+            if undecided.contains(&look.log) {
+                self.again = true;
+                continue;
+            }
             let identity = if displaced { Identity::New } else { self.by_log(&look, &alive) };
             match identity {
                 Identity::Stream(order, entry) => {
@@ -497,8 +503,11 @@ impl Finder {
                 }
                 Identity::Copy(of) => {
                     let known = lock(&self.known);
-                    if let Some(status) = of.and_then(|stream| known.open.values().find(|status| status.stream == stream)) {
+                    if let Some((id, status)) = of.and_then(|stream| known.open.iter().find(|(_, status)| status.stream == stream)) {
                         status.set_copy(&look.path);
+                        if std::fs::metadata(status.path()).is_ok_and(|meta| (meta.dev(), meta.ino()) == *id) {
+                            undecided.insert(look.log);
+                        }
                     }
                 }
                 Identity::New | Identity::Displaced => {
