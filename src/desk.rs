@@ -377,8 +377,14 @@ fn ask_socket(data: &Path, question: &Question) -> anyhow::Result<Option<Answer>
     let Ok(stream) = connect(data) else { return Ok(None) };
     let mut line = serde_json::to_string(question).expect("a question is plain data");
     line.push('\n');
-    (&stream).write_all(line.as_bytes()).context("cannot ask the running process")?;
-    start(Box::new(BufReader::with_capacity(64 << 10, stream))).map(Some)
+    if (&stream).write_all(line.as_bytes()).is_err() {
+        return Ok(None); // it ended meanwhile
+    }
+    let mut reader = BufReader::with_capacity(64 << 10, stream);
+    match reader.fill_buf() {
+        Ok([]) | Err(_) => Ok(None), // it ended before it answered
+        Ok(_) => start(Box::new(reader)).map(Some),
+    }
 }
 
 /// Reads the status line.
