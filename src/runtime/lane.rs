@@ -681,10 +681,12 @@ impl Log {
     /// Takes a file of this log, the oldest first.
     fn take(&mut self, tail: Tail) {
         self.empty_since = None;
+        let named = self.files.iter().all(|other| tail.compares(other));
+        let is_older = |other: &Tail| if named { tail.is_older(other) } else { tail.order < other.order };
         match self.files.front() {
-            Some(front) if tail.is_older(front) => self.late.push(tail),
+            Some(front) if is_older(front) => self.late.push(tail),
             _ => {
-                let at = self.files.iter().position(|other| tail.is_older(other)).unwrap_or(self.files.len());
+                let at = self.files.iter().position(&is_older).unwrap_or(self.files.len());
                 self.files.insert(at, tail);
             }
         }

@@ -8,6 +8,7 @@
 use crate::env;
 use crate::sources::file::{BEFORE_BYTES, Found, before_hash, read_full};
 use crate::sources::packed::{Packing, Rest, Unpacker};
+use crate::sources::rotated::Age;
 use crate::sources::status::{FileId, FileStatus, State};
 use flow::batch::Batch;
 use flow::decode::{Decoder, Encoding};
@@ -180,13 +181,18 @@ impl Tail {
         }
     }
 
-    /// The older file of a log is read first.
+    /// The older file of a log is read first: names tell, and the order in which they were registered.
     pub fn is_older(&self, other: &Tail) -> bool {
-        let age = |tail: &Tail| tail.status.as_ref().map(|status| status.age());
-        match (age(self), age(other)) {
-            (Some(ours), Some(theirs)) if !ours.compares(&theirs) => self.order < other.order,
-            (ours, theirs) => (ours, self.order) < (theirs, other.order),
-        }
+        (self.age(), self.order) < (other.age(), other.order)
+    }
+
+    fn age(&self) -> Option<Age> {
+        self.status.as_ref().map(|status| status.age())
+    }
+
+    /// Whether names tell which of two files is older.
+    pub fn compares(&self, other: &Tail) -> bool {
+        self.age().zip(other.age()).is_none_or(|(ours, theirs)| ours.compares(&theirs))
     }
 
     pub fn id(&self) -> Option<FileId> {

@@ -174,6 +174,7 @@ fn walk(hub: &'static str, seed: u64, steps: usize) {
     scene.wait();
     for _ in 0..steps {
         let action = dice.roll(14);
+        scene.tell("action", &format!("{} {action}", told.len()));
         told.push(action);
         scene.tick(); // who rotates several times within one tick of the clock has no order among unread files but their names
         match action {

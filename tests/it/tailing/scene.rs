@@ -277,7 +277,16 @@ impl Scene {
 
     #[track_caller]
     pub fn stop(&mut self) -> String {
-        self.take().stop()
+        let said = self.take().stop();
+        self.tell("stopped", &said);
+        said
+    }
+
+    /// With `WEIR_TELL=1` what each life said is printed, for whoever looks for a cause.
+    pub fn tell(&self, end: &str, said: &str) {
+        if std::env::var("WEIR_TELL").is_ok_and(|tell| tell == "1") {
+            println!("-- {}: {end}\n{said}", self.hub);
+        }
     }
 
     /// `kill -9`.
@@ -285,6 +294,8 @@ impl Scene {
         let mut running = self.take();
         running.signal(Signal::KILL);
         running.wait();
+        let said = running.stderr();
+        self.tell("killed", &said);
     }
 
     /// Stops the whole process where it stands, as a scheduler may: it sees nothing until `thaw`.
