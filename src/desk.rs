@@ -269,7 +269,7 @@ impl Desk {
             let want: u64 = delivered(sink).values().map(|t| t.records).sum();
             let files: BTreeMap<String, u64> = lines.iter().map(|(path, n)| (String::from_utf8_lossy(path).into_owned(), *n)).collect();
             // Retention removes whole files: what it removed was delivered and is no longer there.
-            let retention = settings.backups > 0 || settings.age.is_some();
+            let retention = settings.backups > 0 || settings.age.is_some() || settings.room != Default::default();
             sinks.insert(
                 sink.clone(),
                 json!({ "records": records, "files": files, "difference": records.abs_diff(want), "retention": retention }),

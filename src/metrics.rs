@@ -75,6 +75,7 @@ pub fn render(vitals: &Vitals) -> String {
     page.counters("weir_sink_failures_total", "Attempts of a sink that failed and were made again.", &["pipeline", "sink"], failures);
     let read = vitals.signals.read_bytes.load(Ordering::Relaxed);
     page.counters("weir_read_bytes_total", "Bytes read from sources since the start.", &[], vec![(Vec::new(), read)]);
+    add_archives(&page, vitals);
     add_sources(&page, vitals);
     if let Some(bytes) = env::resident_bytes() {
         page.gauges("process_resident_memory_bytes", "Resident memory of this process.", &[], vec![(Vec::new(), bytes as i64)]);
@@ -82,6 +83,38 @@ pub fn render(vitals: &Vitals) -> String {
     let mut text = Vec::new();
     TextEncoder::new().encode(&page.0.gather(), &mut text).expect("writing to memory works");
     String::from_utf8(text).expect("the text format is UTF-8")
+}
+
+/// What happened to the files of archives since the start.
+fn add_archives(page: &Page, vitals: &Vitals) {
+    let mut rows: [Vec<(Vec<String>, u64)>; 7] = Default::default();
+    for (pipeline, sink, signals) in &vitals.sinks {
+        let Some(stats) = *status::lock(&signals.archive) else { continue };
+        let values = [
+            stats.rotations,
+            stats.rotate_failures,
+            stats.packed,
+            stats.pack_failures,
+            stats.deleted,
+            stats.delete_failures,
+            stats.changed_outside,
+        ];
+        for (rows, value) in rows.iter_mut().zip(values) {
+            rows.push((vec![pipeline.clone(), sink.clone()], value));
+        }
+    }
+    let texts = [
+        ("weir_archive_rotations_total", "Files that became backups."),
+        ("weir_archive_rotate_failures_total", "Files that could not be renamed; they grow on, and it is tried again."),
+        ("weir_archive_packed_total", "Backups that were compressed."),
+        ("weir_archive_pack_failures_total", "Backups that could not be compressed; it is tried again."),
+        ("weir_archive_deleted_total", "Backups that were deleted for their number, their age or for room."),
+        ("weir_archive_delete_failures_total", "Backups that could not be deleted; it is tried again."),
+        ("weir_archive_changed_outside_total", "Files that somebody else renamed, removed or shortened."),
+    ];
+    for ((name, help), rows) in texts.into_iter().zip(rows) {
+        page.counters(name, help, &["pipeline", "sink"], rows);
+    }
 }
 
 fn add_sources(page: &Page, vitals: &Vitals) {
@@ -180,17 +213,23 @@ fn add_flow(page: &Page, ledgers: &[(&str, Ledger)]) {
 }
 
 fn add_sinks(page: &Page, ledgers: &[(&str, Ledger)]) {
-    let (mut delivered, mut buffered) = (Vec::new(), Vec::new());
+    let (mut delivered, mut buffered, mut rejected) = (Vec::new(), Vec::new(), Vec::new());
     for (pipeline, ledger) in ledgers {
         let large = large_tenants(ledger);
         for (sink, totals) in &ledger.sinks {
             let labels = |tenant: &Vec<u8>| vec![pipeline.to_string(), sink.clone(), label(tenant, &large)];
             delivered.extend(totals.delivered.iter().map(|(tenant, tally)| (labels(tenant), *tally)));
+            for (tenant, by_reason) in &totals.rejected {
+                let reasons = by_reason.iter();
+                rejected.extend(reasons.map(|(reason, tally)| ([labels(tenant), vec![reason.name().to_string()]].concat(), *tally)));
+            }
             buffered.extend(totals.buffered.iter().map(|(tenant, tally)| (labels(tenant), *tally)));
         }
     }
     let names: &[&str] = &["pipeline", "sink", "tenant"];
     add_tallies(page, "weir_delivered", "committed by a sink", names, delivered);
+    let by_reason: &[&str] = &["pipeline", "sink", "tenant", "reason"];
+    add_tallies(page, "weir_rejected", "kept and lost to a sink, by reason", by_reason, rejected);
     let rows = fold(buffered.into_iter().map(|(labels, tally)| (labels, tally.records)));
     let rows = rows.into_iter().map(|(labels, records)| (labels, records as i64)).collect();
     page.gauges("weir_buffered_records", "Records kept and not yet committed by a sink.", names, rows);

@@ -4,7 +4,7 @@
 //! tenancy over that set, and per sink what it routes by. Every field has one number for the whole plan.
 
 use crate::config::Config;
-use crate::sinks::archive::{Compress, Settings, Template};
+use crate::sinks::archive::{self, Calendar, Compress, Room, Settings, Template};
 use crate::sinks::{self, ArchiveConfig, LakeConfig, SinkConfig};
 use crate::sources::{self, Malformed, SourceConfig};
 use anyhow::Context;
@@ -50,7 +50,7 @@ pub struct SinkPlan {
 pub enum SinkKind {
     Stdout,
     Blackhole,
-    Archive { settings: Box<Settings>, columns: Vec<usize>, commit: sinks::CommitConfig },
+    Archive { settings: Box<Settings>, columns: Vec<usize>, commit: sinks::CommitConfig, drops_newest: bool },
     Lake { root: std::path::PathBuf, options: Box<lake::Options>, seal: sinks::SealConfig },
 }
 
@@ -262,11 +262,25 @@ fn compile_archive(
     }
     let log_dir = data.join("archive").join(format!("{pipeline}.{name}"));
     let rotate = config.rotate.as_ref();
+    let room = config.room.as_ref();
+    let zone = rotate.and_then(|r| r.zone.as_deref()).unwrap_or("UTC");
+    let at = rotate.and_then(|r| r.at).map(|at| match at {
+        sinks::Boundary::Hour => archive::Boundary::Hour,
+        sinks::Boundary::Day => archive::Boundary::Day,
+    });
+    let at =
+        at.map(|at| anyhow::Ok((at, archive::zone(zone)?))).transpose().with_context(|| format!("sinks.{name}.archive.rotate.zone"))?;
     let settings = Settings {
         dir: config.dir.clone().unwrap_or_else(|| log_dir.join("files")),
         log_dir,
         path,
-        rotate_bytes: rotate.map_or(0, |r| r.size.0),
+        rotate_bytes: rotate.and_then(|r| r.size).map_or(0, |size| size.0),
+        calendar: Calendar { every: rotate.and_then(|r| r.every), at },
+        rotate_on_hangup: rotate.is_some_and(|r| r.on_sighup),
+        room: Room {
+            free_bytes_min: room.and_then(|r| r.min_free_bytes).map_or(0, |bytes| bytes.0),
+            total_bytes_max: room.and_then(|r| r.max_total_bytes).map_or(0, |bytes| bytes.0),
+        },
         backups: rotate.and_then(|r| r.backups).unwrap_or(0),
         age: rotate.and_then(|r| r.age),
         compress: match config.compress {
@@ -277,7 +291,8 @@ fn compile_archive(
         open_files_max: config.open_files_max as usize,
         buffer_bytes_max: 8 << 20,
     };
-    Ok(SinkKind::Archive { settings: Box::new(settings), columns: own, commit: config.commit.clone() })
+    let drops_newest = room.is_some_and(|r| r.when_full == sinks::RoomFull::DropNewest);
+    Ok(SinkKind::Archive { settings: Box::new(settings), columns: own, commit: config.commit.clone(), drops_newest })
 }
 
 fn compile_lake(pipeline: &Config, config: &LakeConfig, data: &Path) -> anyhow::Result<SinkKind> {

@@ -5,7 +5,7 @@
 
 use crate::config::memory::{self, Need};
 use crate::config::{self, Config, HubConfig, Loaded, Report};
-use crate::sinks::config::SinkConfig;
+use crate::sinks::config::{Boundary, SinkConfig};
 use crate::sources::config::{Ack, FileConfig, Format, Malformed, SourceConfig, Start};
 use crate::sources::kubernetes::{KubernetesConfig, Trust};
 use flow::event::{Reason, ReasonClass};
@@ -278,7 +278,20 @@ fn describe_sink(sink: &SinkConfig) -> String {
         SinkConfig::Stdout(_) => "stdout, at least once".to_string(),
         SinkConfig::Blackhole(_) => "blackhole, nothing is written".to_string(),
         SinkConfig::Archive(archive) => {
-            format!("archive of files {}, exactly once, durable every {}", archive.path, archive.commit.interval)
+            let mut text = format!("archive of files {}, exactly once, durable every {}", archive.path, archive.commit.interval);
+            if let Some(rotate) = &archive.rotate {
+                let rules = [
+                    rotate.size.map(|size| format!("at {size}")),
+                    rotate.every.map(|every| format!("every {every}")),
+                    rotate.at.map(|at| {
+                        let zone = rotate.zone.as_deref().unwrap_or("UTC");
+                        format!("at the end of each {} in {zone}", if at == Boundary::Hour { "hour" } else { "day" })
+                    }),
+                    rotate.on_sighup.then(|| "on SIGHUP".to_string()),
+                ];
+                text.push_str(&format!(", rotated {}", rules.into_iter().flatten().collect::<Vec<_>>().join(", ")));
+            }
+            text
         }
         SinkConfig::Lake(lake) => format!(
             "lake at {}, exactly once, sealed at {} or {}, indexed {}, by word {}, identifiers {}",

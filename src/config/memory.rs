@@ -4,7 +4,7 @@
 //! ceiling what it never exceeds. A plan whose floors add up to more than `memory` is refused.
 
 use super::model::{Config, HubConfig, WhenFull};
-use crate::sinks::config::SinkConfig;
+use crate::sinks::config::{ArchiveConfig, RoomFull, SinkConfig};
 use crate::sources::config::{JoinConfig, SourceConfig};
 use crate::sources::kubernetes::KubernetesConfig;
 use serde::Serialize;
@@ -114,15 +114,35 @@ pub fn disk(config: &Config) -> Vec<String> {
     for (name, sink) in &config.sinks {
         match sink {
             SinkConfig::Stdout(_) | SinkConfig::Blackhole(_) => {}
-            SinkConfig::Archive(archive) => lines.push(match &archive.rotate {
-                Some(rotate) => match rotate.backups {
-                    Some(backups) => format!("sink {name}: each file at most {} and {backups} rotated ones", rotate.size),
-                    None => format!("sink {name}: each file at most {}, rotated ones without bound (`rotate.backups`)", rotate.size),
-                },
-                None => format!("sink {name}: without bound (`rotate`)"),
-            }),
+            SinkConfig::Archive(archive) => lines.push(archive_disk(name, archive)),
             SinkConfig::Lake(_) => lines.push(format!("sink {name}: without bound; retention is not built yet")),
         }
     }
     lines
+}
+
+fn archive_disk(name: &str, archive: &ArchiveConfig) -> String {
+    let mut text = match &archive.rotate {
+        None => format!("sink {name}: without bound (`rotate`)"),
+        Some(rotate) => {
+            let each =
+                rotate.size.map_or("each file without bound (`rotate.size`)".to_string(), |size| format!("each file at most {size}"));
+            match rotate.backups {
+                Some(backups) => format!("sink {name}: {each} and {backups} rotated ones"),
+                None => format!("sink {name}: {each}, rotated ones without bound (`rotate.backups`)"),
+            }
+        }
+    };
+    let Some(room) = &archive.room else { return text };
+    if let Some(bytes) = room.max_total_bytes {
+        text.push_str(&format!("; {bytes} in all"));
+    }
+    if let Some(bytes) = room.min_free_bytes {
+        text.push_str(&format!("; {bytes} stay free"));
+    }
+    text.push_str(match room.when_full {
+        RoomFull::Wait => "; then it waits",
+        RoomFull::DropNewest => "; then the newest rows are dropped",
+    });
+    text
 }

@@ -7,7 +7,8 @@ use super::locate::{Found, NodeId, Path, Tree};
 use super::model::{Config, HubConfig};
 use super::read::without_secrets;
 use super::report::{Mistake, Spot};
-use crate::sinks::config::{ArchiveConfig, LakeConfig, SinkConfig};
+use crate::sinks::archive;
+use crate::sinks::config::{ArchiveConfig, LakeConfig, RoomConfig, RoomFull, RotateConfig, SinkConfig};
 use crate::sources::config::{Ack, FileConfig, JoinConfig, SourceConfig};
 use crate::sources::kubernetes::KubernetesConfig;
 use flow::condition::Condition;
@@ -40,7 +41,7 @@ pub fn check(config: &Config, tree: &Tree, mistakes: &mut Vec<Mistake>) {
     for (name, sink) in &config.sinks {
         let at = root.key("sinks").key(name);
         rules.name(&at, name, "sink");
-        rules.sink(&at, sink);
+        rules.sink(&at, sink, &config.hub);
     }
     rules.lineage(config, &root.key("lineage"));
     rules.apart(&config.sinks, &root.key("sinks"));
@@ -494,33 +495,75 @@ impl Rules<'_> {
         }
     }
 
-    fn sink(&mut self, at: &Path, sink: &SinkConfig) {
+    fn sink(&mut self, at: &Path, sink: &SinkConfig, hub: &HubConfig) {
         let at = at.key(sink.kind());
         match sink {
             SinkConfig::Stdout(_) | SinkConfig::Blackhole(_) => {}
-            SinkConfig::Archive(archive) => self.archive(&at, archive),
+            SinkConfig::Archive(archive) => self.archive(&at, archive, hub),
             SinkConfig::Lake(lake) => self.lake(&at, lake),
         }
     }
 
-    fn archive(&mut self, at: &Path, archive: &ArchiveConfig) {
+    fn archive(&mut self, at: &Path, archive: &ArchiveConfig, hub: &HubConfig) {
         let path = at.key("path");
         match template_fields(&archive.path) {
             Ok(fields) => fields.into_iter().filter(|field| *field != "tenant").for_each(|field| self.ask(field)),
             Err((byte, message)) => self.note(&path, message, |tree, id| tree.spot_inside(id, byte)),
         }
         if let Some(rotate) = &archive.rotate {
-            let at = at.key("rotate");
-            self.size(&at.key("size"), rotate.size, KIB, u64::MAX);
-            if let Some(age) = rotate.age {
-                self.span(&at.key("age"), age, NANOS_PER_SECOND, i64::MAX);
-            }
+            self.rotate(&at.key("rotate"), rotate);
+        }
+        if let Some(room) = &archive.room {
+            self.room(&at.key("room"), room, archive, hub);
         }
         let commit = at.key("commit");
         self.span(&commit.key("interval"), archive.commit.interval, 1_000_000, 3_600 * NANOS_PER_SECOND);
         self.size(&commit.key("bytes"), archive.commit.bytes, 4 * KIB, u64::MAX);
         if !(1..=65_536).contains(&archive.open_files_max) {
             self.at(&at.key("open_files_max"), format!("is {}; it must be from 1 to 65536; write 256", archive.open_files_max));
+        }
+    }
+
+    fn rotate(&mut self, at: &Path, rotate: &RotateConfig) {
+        let is_never = rotate.size.is_none() && rotate.every.is_none() && rotate.at.is_none() && !rotate.on_sighup;
+        if is_never && !self.damaged(at) {
+            self.at_key(at, "says nothing of when; a file is rotated by `size`, `every`, `at` or `on_sighup`; write size: 100MiB");
+        }
+        if let Some(size) = rotate.size {
+            self.size(&at.key("size"), size, KIB, u64::MAX);
+        }
+        if let Some(every) = rotate.every {
+            self.span(&at.key("every"), every, NANOS_PER_SECOND, i64::MAX);
+        }
+        if let Some(age) = rotate.age {
+            self.span(&at.key("age"), age, NANOS_PER_SECOND, i64::MAX);
+        }
+        let Some(zone) = &rotate.zone else { return };
+        if archive::zone(zone).is_err() {
+            self.at(&at.key("zone"), format!("{zone:?} is no time zone; it is a name of the tz database; write Europe/Berlin"));
+        } else if rotate.at.is_none() && !self.damaged(&at.key("at")) {
+            self.at_key(&at.key("zone"), "changes nothing; a zone says when the hour or day of `at` ends; write at: day, or leave it out");
+        }
+    }
+
+    fn room(&mut self, at: &Path, room: &RoomConfig, archive: &ArchiveConfig, hub: &HubConfig) {
+        if room.min_free_bytes.is_none() && room.max_total_bytes.is_none() && !self.damaged(at) {
+            self.at_key(at, "limits nothing; room is what must stay free or what may be taken; write max_total_bytes: 10GiB");
+        }
+        if let Some(bytes) = room.max_total_bytes {
+            self.size(&at.key("max_total_bytes"), bytes, MIB, u64::MAX);
+            let size = archive.rotate.as_ref().and_then(|rotate| rotate.size).unwrap_or(ByteSize(0));
+            if bytes.0 >= MIB && size.0.saturating_mul(2) > bytes.0 {
+                let message = format!(
+                    "is {bytes}, and one file grows to {size}; only rotated files can be deleted, so two of them must fit; write {}",
+                    ByteSize(size.0.saturating_mul(2))
+                );
+                self.at(&at.key("max_total_bytes"), message);
+            }
+        }
+        if room.when_full == RoomFull::DropNewest && matches!(hub, HubConfig::Memory(_)) {
+            let message = "does not go with hub.memory; what was dropped is remembered by the journal alone; write wait";
+            self.at(&at.key("when_full"), message);
         }
     }
 

@@ -149,7 +149,7 @@ sinks:
             error: a.yaml:9:48: sinks.files.archive: the key `rotat` is not known here
               9 |   files: { archive: { path: "../{tenant}.log", rotat: { size: 1MiB } } }
                 |                                                ^^^^^
-              known: path, dir, rotate, compress, commit, open_files_max
+              known: path, dir, rotate, room, compress, commit, open_files_max
               help: did you mean `rotate`?
         "#]],
     );
@@ -903,4 +903,83 @@ fn no_text_makes_it_panic_and_every_caret_has_its_line() {
         }
         let _ = Report { mistakes }.to_string();
     }
+}
+
+#[test]
+fn rotation_and_room_of_an_archive_must_make_sense() {
+    check_with(
+        "  files:",
+        "  files: { archive: { path: a.log, rotate: { every: 1h, at: day, zone: Europe/Berlin, on_sighup: true }, room: { max_total_bytes: 1GiB, when_full: drop_newest } } }",
+        expect![[r#"
+        fine
+    "#]],
+    );
+    check_with(
+        "  files:",
+        "  files: { archive: { path: a.log, rotate: { backups: 3 }, room: { when_full: wait } } }",
+        expect![[r#"
+            error: a.yaml:24:36: sinks.files.archive.rotate: says nothing of when
+              24 |   files: { archive: { path: a.log, rotate: { backups: 3 }, room: { when_full: wait } } }
+                 |                                    ^^^^^^
+              a file is rotated by `size`, `every`, `at` or `on_sighup`
+              help: write size: 100MiB
+
+            error: a.yaml:24:60: sinks.files.archive.room: limits nothing
+              24 |   files: { archive: { path: a.log, rotate: { backups: 3 }, room: { when_full: wait } } }
+                 |                                                            ^^^^
+              room is what must stay free or what may be taken
+              help: write max_total_bytes: 10GiB
+        "#]],
+    );
+    check_with(
+        "  files:",
+        "  files: { archive: { path: a.log, rotate: { size: 1GiB, zone: Mars/Olympus, every: 1ms, at: week }, room: { max_total_bytes: 1GiB } } }",
+        expect![[r#"
+            error: a.yaml:24:64: sinks.files.archive.rotate.zone: "Mars/Olympus" is no time zone
+              24 |   files: { archive: { path: a.log, rotate: { size: 1GiB, zone: Mars/Olympus, every: 1ms, at: week }, room: { max_total_bytes: 1GiB } } }
+                 |                                                                ^^^^^^^^^^^^
+              it is a name of the tz database
+              help: write Europe/Berlin
+
+            error: a.yaml:24:85: sinks.files.archive.rotate.every is 1ms
+              24 |   files: { archive: { path: a.log, rotate: { size: 1GiB, zone: Mars/Olympus, every: 1ms, at: week }, room: { max_total_bytes: 1GiB } } }
+                 |                                                                                     ^^^
+              it must be at least 1s
+              help: write 1s
+
+            error: a.yaml:24:94: sinks.files.archive.rotate.at: `week` is not known here
+              24 |   files: { archive: { path: a.log, rotate: { size: 1GiB, zone: Mars/Olympus, every: 1ms, at: week }, room: { max_total_bytes: 1GiB } } }
+                 |                                                                                              ^^^^
+              one of: hour, day
+
+            error: a.yaml:24:127: sinks.files.archive.room.max_total_bytes is 1GiB, and one file grows to 1GiB
+              24 | …: a.log, rotate: { size: 1GiB, zone: Mars/Olympus, every: 1ms, at: week }, room: { max_total_bytes: 1GiB } } }
+                 |                                                                                                      ^^^^
+              only rotated files can be deleted, so two of them must fit
+              help: write 2GiB
+        "#]],
+    );
+    check_with(
+        "  files:",
+        "  files: { archive: { path: a.log, rotate: { size: 1GiB, zone: UTC } } }",
+        expect![[r#"
+            error: a.yaml:24:58: sinks.files.archive.rotate.zone: changes nothing
+              24 |   files: { archive: { path: a.log, rotate: { size: 1GiB, zone: UTC } } }
+                 |                                                          ^^^^
+              a zone says when the hour or day of `at` ends
+              help: write at: day, or leave it out
+        "#]],
+    );
+    let start = GOOD.find("hub:").unwrap();
+    let memory = format!("{}hub: {{ memory: {{}} }}\n", &GOOD[..start]).replace("stdin: { format: json }", "file: { include: [a.log] }");
+    check(
+        &format!("{memory}sinks: {{ a: {{ archive: {{ path: a.log, room: {{ min_free_bytes: 1GiB, when_full: drop_newest }} }} }} }}\n"),
+        expect![[r#"
+            error: a.yaml:21:80: sinks.a.archive.room.when_full: does not go with hub.memory
+              21 | sinks: { a: { archive: { path: a.log, room: { min_free_bytes: 1GiB, when_full: drop_newest } } } }
+                 |                                                                                ^^^^^^^^^^^
+              what was dropped is remembered by the journal alone
+              help: write wait
+        "#]],
+    );
 }

@@ -5,9 +5,9 @@
 //! for a lake the frames of one seal.
 
 use crate::env;
-use crate::sinks::{Pace, Store};
+use crate::sinks::{Pace, Store, archive};
 use anyhow::Context;
-use hub::{Cursor, Next};
+use hub::{Cursor, Frame, LostReason, Next};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -15,7 +15,8 @@ use tracing::warn;
 
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(5);
-const TICK: Duration = Duration::from_secs(1);
+/// Files that others renamed or removed are there again within two of these.
+const TICK: Duration = Duration::from_millis(500);
 
 /// What a sink's thread and the rest of the process tell each other.
 #[derive(Default)]
@@ -32,6 +33,8 @@ pub struct SinkSignals {
     pub failing_since: AtomicU64,
     /// Why the last attempt failed.
     pub trouble: Mutex<String>,
+    /// Archives: what happened to files since the start.
+    pub archive: Mutex<Option<archive::Stats>>,
 }
 
 pub struct Delivery {
@@ -40,6 +43,8 @@ pub struct Delivery {
     pub store: Store,
     pub pace: Pace,
     pub signals: Arc<SinkSignals>,
+    /// The wall clock may show in the store: not with `--once`.
+    pub is_live: bool,
 }
 
 impl Delivery {
@@ -56,7 +61,8 @@ impl Delivery {
             let mut due = oldest.is_some_and(|at| at.elapsed() >= self.pace.interval);
             match next {
                 Next::Frame(frame) => {
-                    self.persist("write", |store| store.write(&frame))?;
+                    let frame = self.fit(frame, newest)?;
+                    self.persist("write", |store, _| store.write(&frame))?;
                     newest = frame.seq;
                     held_bytes += frame.rows.bytes.len() as u64;
                     oldest.get_or_insert_with(Instant::now);
@@ -65,23 +71,53 @@ impl Delivery {
                 Next::Idle => {}
                 Next::Pressure => due = oldest.is_some(),
                 Next::Closed => {
-                    self.persist("finish", Store::finish)?;
+                    self.persist("finish", |store, _| store.finish())?;
+                    self.show_stats();
                     return self.release(newest);
                 }
             }
             if due {
-                self.persist("commit", Store::commit)?;
+                self.persist("commit", |store, _| store.commit())?;
                 self.release(newest)?;
                 held_bytes = 0;
                 oldest = None;
             }
             if self.signals.reopen.swap(false, Ordering::Relaxed) {
-                self.persist("reopen", Store::reopen)?;
+                self.persist("reopen", |store, _| store.reopen())?;
             }
             if ticked.elapsed() >= TICK {
                 ticked = Instant::now();
-                self.persist("tick", Store::tick)?;
+                let now = self.is_live.then(env::now);
+                self.persist("tick", |store, _| store.tick(now))?;
+                self.show_stats();
             }
+        }
+    }
+
+    /// The frame as the store takes it: without its rows where there is no room for them and config says that the newest go.
+    fn fit(&mut self, frame: Arc<Frame>, newest: u64) -> anyhow::Result<Arc<Frame>> {
+        let mut fits = true;
+        self.persist("make room", |store, _| {
+            fits = store.fits(&frame)?;
+            Ok(())
+        })?;
+        if fits {
+            return Ok(frame);
+        }
+        // What came before is committed first: it must never come again behind what is rejected now.
+        self.persist("commit", |store, _| store.commit())?;
+        self.release(newest)?;
+        let mut rest = Arc::clone(&frame);
+        self.persist("reject", |_, cursor| {
+            rest = cursor.reject(&frame, LostReason::NoRoom)?;
+            Ok(())
+        })?;
+        Ok(rest)
+    }
+
+    fn show_stats(&self) {
+        if let Some(stats) = self.store.archive_stats() {
+            *self.signals.archive.lock().expect("no holder of this lock panics") = Some(stats);
         }
     }
 
@@ -93,9 +129,9 @@ impl Delivery {
     }
 
     /// Tries until it works, or until the process gives up waiting for it.
-    fn persist(&mut self, what: &str, mut attempt: impl FnMut(&mut Store) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    fn persist(&mut self, what: &str, mut attempt: impl FnMut(&mut Store, &mut Cursor) -> anyhow::Result<()>) -> anyhow::Result<()> {
         let mut pause = RETRY_MIN;
-        while let Err(error) = attempt(&mut self.store) {
+        while let Err(error) = attempt(&mut self.store, &mut self.cursor) {
             self.signals.failures.fetch_add(1, Ordering::Relaxed);
             let now = (env::now().0 / 1_000_000) as u64;
             let _ = self.signals.failing_since.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed); // keeps the first one

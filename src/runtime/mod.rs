@@ -308,7 +308,7 @@ fn split(
             // Only sizes may decide when stores commit: the clock must not show in them.
             pace.interval = Duration::MAX;
         }
-        deliveries.push(Delivery { name: sink.name, cursor: sink.cursor, store: sink.store, pace, signals });
+        deliveries.push(Delivery { name: sink.name, cursor: sink.cursor, store: sink.store, pace, signals, is_live: !sources.once });
     }
     let mut intakes = Vec::new();
     for (n, source) in one.plan.sources.iter().enumerate() {

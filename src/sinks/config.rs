@@ -54,6 +54,8 @@ pub struct ArchiveConfig {
     pub dir: Option<PathBuf>,
     /// When a file is closed and a new one begun. Absent: never.
     pub rotate: Option<RotateConfig>,
+    /// How much room the files may take. Absent: all there is.
+    pub room: Option<RoomConfig>,
     /// How a rotated file is compressed; the file being written is always plain.
     #[serde(default)]
     pub compress: Compress,
@@ -69,12 +71,56 @@ pub struct ArchiveConfig {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RotateConfig {
-    /// A file is rotated before it would grow beyond this, at least 1KiB.
-    pub size: ByteSize,
+    /// A file is rotated before it would grow beyond this, at least 1KiB. A record that is larger gets a file to itself.
+    pub size: Option<ByteSize>,
+    /// A file is rotated so long after its first record, at least 1s. The arrival of records tells the time, and the clock
+    /// where none come; with `--once` their own times do.
+    pub every: Option<Span>,
+    /// A file is rotated when an hour or a day of `zone` ends.
+    pub at: Option<Boundary>,
+    /// Time zone of `at`, such as `Europe/Berlin`. The times in file names are UTC, whatever the zone. Absent: UTC.
+    pub zone: Option<String>,
+    /// SIGHUP rotates every file. `false`: it opens the files again by name, so that another program may rotate them.
+    #[serde(default)]
+    pub on_sighup: bool,
     /// Rotated files older than this are deleted. Absent: never.
     pub age: Option<Span>,
     /// Most rotated files kept of each file; the oldest are deleted. Absent: all.
     pub backups: Option<u32>,
+}
+
+/// A boundary of the calendar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Boundary {
+    /// Every full hour; the one that daylight saving repeats is two.
+    Hour,
+    /// Every midnight; the day of 23 or 25 hours is one.
+    Day,
+}
+
+/// Room for archive files. The oldest rotated files are deleted first; then `when_full` says what happens.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RoomConfig {
+    /// Bytes that must stay free on the file system. Absent: none.
+    pub min_free_bytes: Option<ByteSize>,
+    /// Most bytes that the files take together, at least 1MiB. Absent: any.
+    pub max_total_bytes: Option<ByteSize>,
+    /// What happens when there is too little room and no rotated file is left to delete.
+    #[serde(default)]
+    pub when_full: RoomFull,
+}
+
+/// What an archive does without room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RoomFull {
+    /// It waits for room; the hub keeps what comes, and then the sources wait.
+    #[default]
+    Wait,
+    /// What comes is dropped for this sink, and counted as `rejected: no_room`. Needs the journal.
+    DropNewest,
 }
 
 /// How rotated files are compressed.

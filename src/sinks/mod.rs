@@ -10,6 +10,7 @@ use crate::plan::{SinkKind, SinkPlan};
 use anyhow::Context;
 use flow::event::StreamId;
 use flow::fields::{FieldSet, Kind, Scanner, Span};
+use flow::units::UnixNanos;
 use hub::frame::MISSING;
 use hub::{Disk, Frame};
 use std::collections::HashMap;
@@ -20,7 +21,7 @@ use std::time::Duration;
 /// A sink's store, opened and recovered.
 pub enum Store {
     Stdout(stdout::Stdout),
-    Archive { archive: Box<archive::Archive>, router: Router },
+    Archive { archive: Box<archive::Archive>, router: Router, drops_newest: bool },
     Lake { lake: Box<lake::Lake>, held: Vec<Arc<Frame>> },
 }
 
@@ -46,9 +47,9 @@ impl Store {
                     pace,
                 )
             }
-            SinkKind::Archive { settings, columns, commit } => {
+            SinkKind::Archive { settings, columns, commit, drops_newest } => {
                 let archive = archive::Archive::open(disk.clone(), (**settings).clone(), columns.clone()).with_context(context)?;
-                let store = Store::Archive { archive: Box::new(archive), router: Router::new(routes) };
+                let store = Store::Archive { archive: Box::new(archive), router: Router::new(routes), drops_newest: *drops_newest };
                 (store, Pace { interval: commit.interval.duration(), bytes: commit.bytes.0 })
             }
             SinkKind::Lake { root, options, seal } => {
@@ -72,7 +73,7 @@ impl Store {
     pub fn write(&mut self, frame: &Arc<Frame>) -> anyhow::Result<()> {
         match self {
             Store::Stdout(stdout) => stdout.write(frame),
-            Store::Archive { archive, router } => match router.reroute(frame) {
+            Store::Archive { archive, router, .. } => match router.reroute(frame) {
                 Some(frame) => archive.write(&frame),
                 None => archive.write(frame),
             },
@@ -80,6 +81,21 @@ impl Store {
                 held.push(Arc::clone(frame));
                 Ok(())
             }
+        }
+    }
+
+    /// Whether the store takes the rows of this frame; where not, they are lost to it, by its config.
+    pub fn fits(&mut self, frame: &Frame) -> anyhow::Result<bool> {
+        match self {
+            Store::Archive { archive, drops_newest: true, .. } => archive.make_room(frame),
+            Store::Archive { .. } | Store::Stdout(_) | Store::Lake { .. } => Ok(true),
+        }
+    }
+
+    pub fn archive_stats(&self) -> Option<archive::Stats> {
+        match self {
+            Store::Archive { archive, .. } => Some(archive.stats()),
+            Store::Stdout(_) | Store::Lake { .. } => None,
         }
     }
 
@@ -106,10 +122,10 @@ impl Store {
         }
     }
 
-    /// About once a second: looks after files that others renamed or removed.
-    pub fn tick(&mut self) -> anyhow::Result<()> {
+    /// About twice a second: looks after files that others renamed or removed, and those due by the clock, if it counts.
+    pub fn tick(&mut self, now: Option<UnixNanos>) -> anyhow::Result<()> {
         match self {
-            Store::Archive { archive, .. } => archive.tick(),
+            Store::Archive { archive, .. } => archive.tick(now),
             Store::Stdout(_) | Store::Lake { .. } => Ok(()),
         }
     }

@@ -6,11 +6,11 @@
 
 use crate::account::Account;
 use crate::disk::Disk;
-use crate::frame::Frame;
+use crate::frame::{Frame, LostReason};
 use crate::hub::{Hub, NOTING, READING, Store};
 use crate::journal::{Journal, kept_of};
-use crate::ledger::Tally;
-use crate::queue::Had;
+use crate::ledger::{RowCount, Tally};
+use crate::queue::{Had, Queue};
 use crate::recover::Segment;
 use crate::segment::{self, Found, Kind, Place, Read};
 use flow::event::StreamId;
@@ -87,6 +87,7 @@ impl Cursor {
             if self.next_seq <= queue.published {
                 if let Some(slot) = queue.slot(self.next_seq) {
                     let (frame, end) = (Arc::clone(&slot.frame), slot.end);
+                    let frame = self.without_rejected(&queue, frame);
                     queue.give(self.id, &frame, end);
                     drop(queue);
                     return Ok(self.advance(frame, end));
@@ -138,8 +139,30 @@ impl Cursor {
             }
             hub.settle(NOTING, true);
         }
-        hub.lock().give(self.id, &frame, end);
-        Ok(self.advance(Arc::new(frame), end))
+        let mut queue = hub.lock();
+        let frame = self.without_rejected(&queue, Arc::new(frame));
+        queue.give(self.id, &frame, end);
+        drop(queue);
+        Ok(self.advance(frame, end))
+    }
+
+    /// A frame that this sink rejected before a restart has no rows for it any more.
+    fn without_rejected(&self, queue: &Queue, frame: Arc<Frame>) -> Arc<Frame> {
+        let reason = queue.losses.sinks.get(&self.sink).and_then(|lost| lost.reason_of(frame.seq));
+        match reason {
+            Some(reason @ LostReason::NoRoom) if frame.lost.is_none() => stripped(&frame, reason),
+            _ => frame,
+        }
+    }
+
+    /// The sink does not take the rows of the frame it was given last, for good: what it must count as passed instead. With
+    /// the journal this is durable when it returns; everything given before must be committed.
+    pub fn reject(&mut self, frame: &Frame, reason: LostReason) -> io::Result<Arc<Frame>> {
+        if let Store::Journal(journal) = &self.hub.store {
+            journal.note_lost(&self.hub, &self.sink, frame.first_seq(), frame.seq, reason)?;
+        }
+        self.hub.lock().reject(self.id, frame.seq, reason);
+        Ok(stripped(frame, reason))
     }
 
     fn wait_out(&self, journal: &Journal, what: &'static str, error: io::Error, pause: Duration) -> io::Result<Next> {
@@ -179,6 +202,10 @@ impl Cursor {
         self.hub.retain();
         Ok(())
     }
+}
+
+fn stripped(frame: &Frame, reason: LostReason) -> Arc<Frame> {
+    Arc::new(frame.clone().without_rows(&RowCount::of(frame), reason))
 }
 
 struct Start {

@@ -140,6 +140,27 @@ impl Disk {
         }
     }
 
+    /// Is there a regular file under this very name? A symlink is none.
+    pub fn is_file(&self, path: &Path) -> io::Result<bool> {
+        let is_file = |found: io::Result<fs::Metadata>| match found {
+            Ok(meta) => Ok(meta.is_file()),
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
+            Err(e) => Err(e),
+        };
+        match self {
+            Disk::Real => is_file(fs::symlink_metadata(path)),
+            Disk::Sim(sim) => Ok(sim.alive()?.data(path).is_ok()),
+        }
+    }
+
+    /// As [`Disk::is_file`], but a symlink counts as what it leads to.
+    pub fn is_data(&self, path: &Path) -> io::Result<bool> {
+        match self {
+            Disk::Real => Ok(fs::metadata(path).is_ok_and(|meta| meta.is_file())),
+            Disk::Sim(_) => self.is_file(path),
+        }
+    }
+
     /// Names in a folder (without the folder's path), sorted; an absent folder is empty.
     pub fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
         match self {

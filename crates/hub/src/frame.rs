@@ -75,15 +75,18 @@ pub enum LostReason {
     DroppedOldest = 1,
     /// The bytes on disk were damaged.
     Damaged = 2,
+    /// The sink may take no more room, and its config says that the newest rows go.
+    NoRoom = 3,
 }
 
 impl LostReason {
-    pub const ALL: [LostReason; 2] = [LostReason::DroppedOldest, LostReason::Damaged];
+    pub const ALL: [LostReason; 3] = [LostReason::DroppedOldest, LostReason::Damaged, LostReason::NoRoom];
 
     pub fn name(self) -> &'static str {
         match self {
             LostReason::DroppedOldest => "dropped_oldest",
             LostReason::Damaged => "damaged",
+            LostReason::NoRoom => "no_room",
         }
     }
 

@@ -234,10 +234,16 @@ impl Queue {
         let reader = &mut self.readers[reader];
         reader.given_seq = frame.seq;
         let lost = frame.lost.as_ref().map(|lost| lost.reason);
-        reader.given.push_back(Given { seq: frame.seq, end, delta, lost });
-        if reader.given.len() > GIVEN_MAX {
+        if reader.given.len() >= GIVEN_MAX {
             reader.merge();
         }
+        reader.given.push_back(Given { seq: frame.seq, end, delta, lost });
+    }
+
+    /// Notes that a sink will not take the rows of the frame it was given last.
+    pub fn reject(&mut self, reader: usize, seq: u64, reason: LostReason) {
+        let given = self.readers[reader].given.back_mut().filter(|given| given.seq == seq);
+        given.expect("only the frame at hand is rejected").lost = Some(reason);
     }
 
     /// Notes that a sink has everything up to `seq`.

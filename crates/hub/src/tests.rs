@@ -1395,3 +1395,89 @@ fn what_version_1_wrote_is_read_and_gone_on_with() {
     let (_, recovered) = Hub::open_memory(disk, dir(), small(), TENANTS_MAX).unwrap();
     assert_eq!((recovered.last_seq, recovered.positions[&StreamId(1)]), (3, position(30, 30)));
 }
+
+/// A sink that now and then has no room and rejects what it was given, as `runtime::deliver` does it; crashes at `crash_at`, then
+/// lives once more with other moods. Every row is stored or rejected, and the ledger knows which.
+fn reject_newest(seed: u64, crash_at: Option<u64>, loss: Loss) -> Result<u64, String> {
+    const FRAMES: u64 = 24;
+    let mut sim = Arc::new(Sim::new(seed));
+    crash_at.into_iter().for_each(|at| sim.crash_at(at));
+    let (mut rows, mut committed, mut ops) = (0, 0, 0);
+    for life in 0..2 {
+        let random = &mut Random(seed * 7 + life);
+        let mut run = || -> io::Result<()> {
+            let (hub, recovered) = match Hub::open_journal(Disk::Sim(Arc::clone(&sim)), dir(), small(), TENANTS_MAX) {
+                Ok((hub, recovered)) => (Arc::new(hub), recovered),
+                Err(OpenError::Io { source, .. }) => return Err(source),
+            };
+            let mut next = recovered.last_seq;
+            let mut cursor = hub.cursor("files", HashMap::from([(StreamId(1), committed * 10)]));
+            let mut pending = 0;
+            loop {
+                let is_last = next >= FRAMES;
+                if !is_last {
+                    match hub.accept(sample::plain(&[(1, next * 10, next * 10 + 10)], b"acme", 3)) {
+                        Ok(seq) => next = seq,
+                        Err(AcceptError::Disk(e)) => return Err(e),
+                        Err(e) => panic!("{e}"),
+                    }
+                    hub.commit()?;
+                }
+                while let Next::Frame(mut frame) = cursor.next(Duration::ZERO)? {
+                    if frame.lost.is_none() && random.below(3) == 0 {
+                        rows += std::mem::take(&mut pending);
+                        committed = committed.max(frame.seq - 1);
+                        if frame.seq > 1 {
+                            cursor.committed(frame.seq - 1)?;
+                        }
+                        frame = cursor.reject(&frame, crate::LostReason::NoRoom)?;
+                        assert!(frame.rows.is_empty());
+                    }
+                    pending += frame.rows.len() as u64;
+                    if random.below(2) == 0 || frame.seq == FRAMES {
+                        rows += std::mem::take(&mut pending);
+                        committed = frame.seq;
+                        cursor.committed(frame.seq)?;
+                    }
+                }
+                if is_last {
+                    break;
+                }
+            }
+            if life == 1 || crash_at.is_none() {
+                let ledger = hub.ledger();
+                let totals = &ledger.sinks["files"];
+                let delivered: u64 = totals.delivered.values().map(|t| t.records).sum();
+                let rejected: u64 = totals.rejected.values().filter_map(|r| r.get(&crate::LostReason::NoRoom)).map(|t| t.records).sum();
+                let want = (rows, FRAMES * 3 - rows, 0);
+                if (delivered, rejected, ledger.residual()) != want || rejected == 0 {
+                    return Err(io::Error::other(format!("{delivered} delivered, {rejected} rejected, not {want:?}")));
+                }
+            }
+            Ok(())
+        };
+        match run() {
+            Err(e) if life == 0 && crash_at.is_some() && crate::disk::is_crash(&e) => {}
+            other => other.map_err(|e| e.to_string())?,
+        }
+        ops = sim.ops();
+        if crash_at.is_none() {
+            return Ok(ops);
+        }
+        sim = Arc::new(sim.reboot(loss));
+    }
+    Ok(ops)
+}
+
+#[test]
+fn what_a_sink_rejects_is_counted_once_whenever_a_crash_comes() {
+    for seed in seeds(4) {
+        let ops = reject_newest(seed, None, Loss::KeepAll).unwrap();
+        assert!(ops > 100, "{ops}");
+        for at in 1..=ops {
+            for loss in [Loss::LoseUnsynced, Loss::KeepAll, Loss::Seeded(at)] {
+                reject_newest(seed, Some(at), loss).unwrap_or_else(|e| panic!("seed {seed}, crash at {at}, {loss:?}: {e}"));
+            }
+        }
+    }
+}

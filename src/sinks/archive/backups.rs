@@ -1,24 +1,26 @@
 //! Backups: compressed once they are committed, removed when they are too many or too old.
 //!
-//! In: the names that the log holds as not compressed, and what stands beside each file. Out: `.gz` or `.zst` files. A
-//! failure is counted and tried again later, each time after twice as long. No memory.
+//! In: the names that the log holds as not compressed, and what stands beside each file: backups that lumberjack, or a run
+//! without this log, left behind are taken over by their names. Out: `.gz` or `.zst` files. A failure is counted and tried
+//! again later, each time after twice as long. Memory: the names of backups that wait.
 
 use super::log::Line;
 use super::template::last_component;
-use super::{Archive, BACK_OFF_MAX, Compress, rotate};
+use super::{Archive, BACK_OFF_MAX, Compress, is_own, rotate};
+use anyhow::Context;
 use std::path::Path;
 
 impl Archive {
     /// Compresses what waits for it. A failure is counted and tried again later: the rows are safe as they are.
     pub(super) fn pack_backups(&mut self, is_last_chance: bool) {
-        if self.state.unpacked.is_empty() || self.log.is_failed() {
+        if (self.state.unpacked.is_empty() && self.adopted.is_empty()) || self.log.is_failed() {
             return;
         }
         if self.pack_wait > 0 && !is_last_chance {
             self.pack_wait -= 1;
             return;
         }
-        for name in self.state.unpacked.clone() {
+        for name in self.state.unpacked.union(&self.adopted).cloned().collect::<Vec<_>>() {
             if self.pack_backup(&name).is_err() {
                 self.stats.pack_failures += 1;
                 self.pack_wait = self.pack_back_off;
@@ -32,13 +34,18 @@ impl Archive {
     fn pack_backup(&mut self, name: &str) -> anyhow::Result<()> {
         let full = self.settings.dir.join(name);
         if self.settings.compress != Compress::None {
-            if self.disk.exists(&full)? {
+            if self.disk.is_file(&full)? {
                 rotate::pack(&self.disk, &full, self.settings.compress)?;
                 self.stats.packed += 1;
+                self.note_backup(name);
+                self.note_backup(&format!("{name}{}", self.settings.compress.extension()));
             } else {
                 // An attempt that ended between its removal and the sync of the folder, or a deletion.
                 self.disk.sync_dir(full.parent().unwrap_or(Path::new("")), rotate::SITE_UNPACKED_FOLDER)?;
             }
+        }
+        if self.adopted.remove(name) && !self.state.unpacked.contains(name) {
+            return Ok(()); // the log never knew of it
         }
         // Not synced: without this line the next start finds no plain file and has nothing to do.
         let line = Line::Packed { name: name.to_string() };
@@ -72,6 +79,52 @@ impl Archive {
             self.state.apply(line);
             self.disk.unlink(&folder.join(&name))?;
             self.stats.deleted += 1;
+            self.note_backup(&format!("{prefix}{name}"));
+        }
+        Ok(())
+    }
+
+    /// Looks through the folder of a path, once: removes compressions that nobody finished, and takes over backups that the
+    /// log does not know. Only regular files whose names read back are touched.
+    pub(super) fn survey(&mut self, path: u32) -> anyhow::Result<()> {
+        let name = self.paths[path as usize].name.clone();
+        let base = last_component(&name);
+        let prefix = &name[..name.len() - base.len()];
+        if !self.surveyed.contains(prefix) {
+            self.survey_folder(prefix)?;
+            self.surveyed.insert(prefix.to_string());
+        }
+        if self.with_backups.remove(&name) {
+            self.untended.insert(path);
+        }
+        Ok(())
+    }
+
+    fn survey_folder(&mut self, prefix: &str) -> anyhow::Result<()> {
+        let folder = self.settings.dir.join(prefix);
+        let names = self.disk.list(&folder).with_context(|| format!("cannot list {}", folder.display()))?;
+        for name in names.iter().filter_map(|name| name.to_str()) {
+            let unfinished = name.strip_suffix(".tmp");
+            let backup = unfinished.unwrap_or(name);
+            let Some(base) = rotate::base_of(backup) else { continue };
+            let is_ours = self.settings.path.admits(self.settings.path.depth() - 1, &base) && !is_own(&self.settings, &base);
+            if !is_ours || rotate::is_reserved(&base) || !self.disk.is_file(&folder.join(name))? {
+                continue;
+            }
+            let is_plain = rotate::unpacked_name(backup) == backup;
+            if unfinished.is_some() {
+                if !is_plain {
+                    let full = folder.join(name);
+                    self.disk.unlink(&full).with_context(|| format!("cannot remove {}", full.display()))?;
+                }
+                continue;
+            }
+            self.with_backups.insert(format!("{prefix}{base}"));
+            let full_name = format!("{prefix}{name}");
+            let is_new = !self.moved.iter().any(|moved| moved.backup == full_name) && !self.state.unpacked.contains(&full_name);
+            if is_plain && is_new && self.settings.compress != Compress::None {
+                self.adopted.insert(full_name);
+            }
         }
         Ok(())
     }

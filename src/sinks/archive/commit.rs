@@ -11,8 +11,8 @@ use super::{
     rotate_limit,
 };
 use anyhow::Context;
+use flow::units::NANOS_PER_SECOND;
 use hub::disk::{Disk, File};
-use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
@@ -67,7 +67,11 @@ impl Archive {
             self.settle(self.dirty[i])?;
         }
         for folder in &self.folders {
-            if let Err(error) = self.disk.sync_dir(folder, SITE_NAMES) {
+            let synced = self.disk.sync_dir(folder, SITE_NAMES);
+            if synced.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
+                continue; // somebody removed it with what was in it; the next tick says so
+            }
+            if let Err(error) = synced {
                 self.log.fail(format!("cannot sync folder {}: {error}", folder.display()));
                 return self.log.check();
             }
@@ -92,6 +96,7 @@ impl Archive {
                 name: path.name.clone(),
                 len: file.on_disk,
                 newest_ns: file.newest_ns,
+                begun_ns: file.begun_ns,
             })
             .collect();
         files.sort_by_key(|f| f.generation);
@@ -118,9 +123,10 @@ impl Archive {
         self.moved_streams.clear();
         self.ended_streams.clear();
         self.has_sealed = false;
-        let mut touched = BTreeSet::new();
+        let mut touched = std::mem::take(&mut self.untended);
         for moved in std::mem::take(&mut self.moved) {
             self.stats.rotations += 1;
+            self.note_backup(&moved.backup);
             if let Some(path) = self.by_name.get(&moved.name) {
                 touched.insert(*path);
             }
@@ -175,11 +181,8 @@ impl Archive {
         }
         let full = self.settings.dir.join(&active.name);
         let (folder, base) = (full.parent().unwrap_or(Path::new("")), last_component(&active.name));
-        let mut stamps: Vec<rotate::Stamp> = rotate::backups_of(&self.disk, folder, base)
-            .with_context(|| format!("cannot list {}", folder.display()))?
-            .into_iter()
-            .map(|b| b.stamp)
-            .collect();
+        let names = self.disk.list(folder).with_context(|| format!("cannot list {}", folder.display()))?;
+        let mut stamps: Vec<rotate::Stamp> = names.iter().filter_map(|name| rotate::parse_backup(base, name.to_str()?)).collect();
         let prefix = &active.name[..active.name.len() - base.len()];
         stamps.extend(active.files.iter().filter_map(|f| rotate::parse_backup(base, last_component(f.backup.as_deref()?))));
         let mut names = Vec::new();
@@ -207,6 +210,9 @@ impl Archive {
         loop {
             self.flush(path)?;
             self.sync_file(path)?;
+            if self.rescue(path)? {
+                continue;
+            }
             let active = &self.paths[path as usize];
             let head = &active.files[0];
             let Some(backup) = head.backup.clone().filter(|_| head.is_sealed) else { return Ok(()) };
@@ -247,6 +253,9 @@ impl Archive {
         for file in rest {
             head.buffer.extend_from_slice(&file.buffer);
             head.newest_ns = head.newest_ns.max(file.newest_ns);
+        }
+        if head.due_ns != i64::MAX {
+            head.due_ns = self.now_ns.saturating_add(NANOS_PER_SECOND.saturating_mul(i64::from(active.back_off)));
         }
         active.rotate_at = head.size().saturating_add(step.saturating_mul(u64::from(active.back_off)));
         active.back_off = (active.back_off * 2).min(BACK_OFF_MAX);
@@ -293,6 +302,7 @@ impl Archive {
             self.close_handle(oldest);
         }
         let full = self.settings.dir.join(&self.paths[path as usize].name);
+        self.refuse_way_out(&full)?;
         if self.paths[path as usize].files[0].exists {
             let found = self.len_of(&full)?;
             let file = &self.paths[path as usize].files[0];
@@ -341,7 +351,7 @@ impl Archive {
     }
 
     /// Somebody removed, renamed or replaced the file: what follows goes into a new one, or behind theirs.
-    fn replace_lost(&mut self, path: u32, base: Option<u64>) -> anyhow::Result<()> {
+    pub(super) fn replace_lost(&mut self, path: u32, base: Option<u64>) -> anyhow::Result<()> {
         self.stats.changed_outside += 1;
         let fresh = self.new_file().generation;
         let file = &mut self.paths[path as usize].files[0];
@@ -390,7 +400,7 @@ impl Archive {
 }
 
 /// Gives a new file the mode and owner of the one before it, as far as we may.
-fn dress(handle: &File, like: &std::fs::Metadata) {
+pub(super) fn dress(handle: &File, like: &std::fs::Metadata) {
     use std::os::unix::fs::MetadataExt;
     if let File::Real(file) = handle {
         // The rows matter more than their mode: a refusal (another owner, an odd file system) changes nothing.

@@ -71,6 +71,13 @@ pub struct Entry {
     pub len: u64,
     /// Newest event time in the file.
     pub newest_ns: i64,
+    /// Arrival of its first row.
+    #[serde(default = "unknown")]
+    pub begun_ns: i64,
+}
+
+fn unknown() -> i64 {
+    i64::MIN
 }
 
 /// A file that became a backup.

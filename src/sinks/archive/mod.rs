@@ -10,8 +10,9 @@
 //! values share `_overflow`, one file per tenant. A full disk makes `write` and `commit` fail and loses nothing:
 //! call again. After a failed fsync nobody knows what is on disk: `is_failed`, and the archive is opened anew.
 //!
-//! Read `write` here, then `route` (rows to files), `commit` (files to disk), `outside`, `backups`, `recover` and `recount`;
-//! `log` (what a line means), `rotate` (names of backups, compression) and `template` (names of files) serve them.
+//! Read `write` here, then `route` (rows to files), `commit` (files to disk), `outside`, `backups`, `room`, `recover` and
+//! `recount`; `log` (what a line means), `rotate` (names of backups, compression), `calendar` (when a file is due), `template`
+//! (names of files) and `lock` (one writer) serve them.
 
 mod route;
 
@@ -19,17 +20,24 @@ mod commit;
 mod outside;
 
 mod backups;
+mod room;
 
 mod recount;
 mod recover;
 
+mod calendar;
+mod lock;
 mod log;
 mod rotate;
 mod template;
 
 #[cfg(test)]
+mod eb;
+#[cfg(test)]
 mod tests;
 
+pub use calendar::{Boundary, Calendar, zone};
+pub use room::Room;
 pub use rotate::Compress;
 pub use template::Template;
 
@@ -68,6 +76,11 @@ pub struct Settings {
     pub path: Template,
     /// A file is rotated before it would grow beyond this; 0 = never.
     pub rotate_bytes: u64,
+    /// When else a file is rotated; the time is that of the frames' arrival.
+    pub calendar: Calendar,
+    /// SIGHUP rotates, too; else it only opens the files again by name.
+    pub rotate_on_hangup: bool,
+    pub room: Room,
     /// Backups kept per file, the newest; 0 = all.
     pub backups: u32,
     /// Backups whose time lies this far behind the newest event are removed.
@@ -136,6 +149,21 @@ pub struct Archive {
     has_sealed: bool,
     /// Renamed since the last commit line, in order.
     moved: Vec<Moved>,
+    /// Backups of somebody else, or of before this log, that are to be compressed.
+    adopted: BTreeSet<String>,
+    /// Folders that were looked through for such backups, and the files that have some.
+    surveyed: BTreeSet<String>,
+    with_backups: BTreeSet<String>,
+    /// Paths whose backups are to be counted at the next commit.
+    untended: BTreeSet<u32>,
+    /// Read where room is limited.
+    known_backups: Option<room::Backups>,
+    /// There was too little room: look at the folders again.
+    is_short: bool,
+    /// Arrival of the newest frame, or the clock where none came: what `calendar` goes by.
+    now_ns: i64,
+    /// Rows came since the last tick.
+    is_busy: bool,
     /// Files that are no longer ours to follow.
     gone: Vec<u64>,
     gone_announced: usize,
@@ -146,6 +174,7 @@ pub struct Archive {
     pack_wait: u32,
     pack_back_off: u32,
     stats: Stats,
+    _lock: Option<lock::Lock>,
 }
 
 /// One active file name. `files[0]` is or will be on disk under it; all but the last are sealed: they become
@@ -177,6 +206,9 @@ struct ActiveFile {
     is_torn: bool,
     is_announced: bool,
     newest_ns: i64,
+    /// Arrival of its first row, and when it is to be rotated.
+    begun_ns: i64,
+    due_ns: i64,
     buffer: Vec<u8>,
     /// Sealed; the name it is to get, once chosen, and whether that is announced.
     is_sealed: bool,
@@ -198,11 +230,14 @@ impl Archive {
             bail!("the path names {} fields and {} columns were given", settings.path.fields().len(), columns.len());
         }
         let samples = vec![Value::Missing; columns.len()];
-        if settings.dir.join(settings.path.path(b"", &samples, |name| is_log(&settings, name))) == settings.log_dir.join(log::NAME) {
-            bail!("the path is that of the archive's own {}; choose another", log::NAME);
+        let sample = settings.path.path(b"", &samples, |name| is_own(&settings, name));
+        if is_own(&settings, &sample) {
+            bail!("the path is that of the archive's own {}; choose another", template::last_component(&sample));
         }
         let (log, state, torn_bytes) = Log::open(&disk, &settings.log_dir)?;
         log::create_folder(&disk, &settings.dir, SITE_FOLDER)?;
+        let is_elsewhere = matches!(disk, Disk::Real) && !settings.dir.starts_with(&settings.log_dir);
+        let _lock = is_elsewhere.then(|| lock::Lock::take(&settings.dir, &settings.log_dir)).transpose()?;
         let mut archive = Archive {
             disk,
             settings,
@@ -232,6 +267,14 @@ impl Archive {
             spare_bytes: 0,
             has_sealed: false,
             moved: Vec::new(),
+            adopted: BTreeSet::new(),
+            surveyed: BTreeSet::new(),
+            with_backups: BTreeSet::new(),
+            untended: BTreeSet::new(),
+            known_backups: None,
+            is_short: false,
+            now_ns: i64::MIN,
+            is_busy: false,
             gone: Vec::new(),
             gone_announced: 0,
             folders: BTreeSet::new(),
@@ -239,6 +282,7 @@ impl Archive {
             pack_wait: 0,
             pack_back_off: 1,
             stats: Stats { cut_bytes: torn_bytes, ..Stats::default() },
+            _lock,
         };
         archive.recover().context("cannot recover the archive")?;
         Ok(archive)
@@ -266,6 +310,11 @@ impl Archive {
         if self.buffered > self.settings.buffer_bytes_max || self.has_sealed {
             self.write_out()?; // the last attempt failed: take no more before there is room
         }
+        if !self.make_room(frame)? {
+            bail!("{}", self.no_room());
+        }
+        self.now_ns = frame.received.0;
+        self.is_busy |= !frame.rows.is_empty();
         self.route(frame)?;
         for part in &frame.parts {
             if !self.has(part.stream, part.to) {
@@ -331,8 +380,9 @@ fn inner_newlines(frame: &Frame, rows: &std::ops::Range<u32>) -> u64 {
     memchr::memchr_iter(b'\n', &frame.rows.bytes[end_of(rows.start)..end_of(rows.end)]).count() as u64
 }
 
-fn is_log(settings: &Settings, name: &str) -> bool {
-    settings.dir.join(name) == settings.log_dir.join(log::NAME)
+/// Is this a name that the archive needs for itself?
+fn is_own(settings: &Settings, name: &str) -> bool {
+    name == lock::NAME || settings.dir.join(name) == settings.log_dir.join(log::NAME)
 }
 
 fn rotate_limit(settings: &Settings) -> u64 {

@@ -20,8 +20,11 @@ impl Archive {
         // Only now may work that cannot be undone begin: what the log says is durable from here on.
         self.log.snapshot(&self.state)?;
         self.drop_half_packed()?;
+        for path in 0..self.paths.len() as u32 {
+            self.survey(path)?;
+        }
         self.pack_backups(true);
-        Ok(())
+        self.keep_room()
     }
 
     fn undo(&mut self, announced: &[Line]) -> anyhow::Result<()> {
@@ -90,6 +93,7 @@ impl Archive {
         let full = self.settings.dir.join(name);
         let Some(found) = self.len_of(&full)? else { return Ok(None) };
         if found > len {
+            self.refuse_way_out(&full)?;
             self.disk.truncate(&full, len, SITE_UNDO_LENGTH).with_context(|| format!("cannot cut {}", full.display()))?;
             self.stats.cut_bytes += found - len;
         }
@@ -117,6 +121,8 @@ impl Archive {
             file.exists = true;
             file.is_announced = true;
             file.newest_ns = entry.newest_ns;
+            file.begun_ns = entry.begun_ns;
+            file.due_ns = if entry.begun_ns == i64::MIN { i64::MAX } else { self.settings.calendar.due(entry.begun_ns) };
             self.paths[path as usize].is_first = len > 0;
             self.paths[path as usize].files.push(file);
         }

@@ -147,6 +147,9 @@ pub fn backups_of(disk: &Disk, folder: &Path, base: &str) -> io::Result<Vec<Back
     for path in disk.list(folder)? {
         let Some(name) = path.file_name().and_then(|n| n.to_str()) else { continue };
         let Some(stamp) = parse_backup(base, name) else { continue };
+        if !disk.is_file(&folder.join(name))? {
+            continue; // a folder or symlink of this name is nobody's backup
+        }
         match found.iter_mut().find(|b| b.stamp == stamp) {
             Some(backup) => backup.names.push(name.to_string()),
             None => found.push(Backup { stamp, names: vec![name.to_string()] }),
@@ -183,7 +186,16 @@ pub fn pack(disk: &Disk, plain: &Path, compress: Compress) -> io::Result<()> {
 
 fn pack_into(disk: &Disk, plain: &Path, tmp: &Path, compress: Compress) -> io::Result<()> {
     let mut input = Pieces::open(disk, plain);
-    let output = Output { file: disk.create_or_truncate(tmp)?, piece: Vec::new() };
+    match disk.unlink(tmp) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    // Never through a symlink that somebody left under this name.
+    let file = disk.create_new(tmp)?;
+    if let Disk::Real = disk {
+        super::commit::dress(&file, &std::fs::metadata(plain)?);
+    }
+    let output = Output { file, piece: Vec::new() };
     let mut output = match compress {
         Compress::None => {
             let mut output = output;

@@ -5,7 +5,7 @@
 //! [`FILES_MAX`] files and [`KEYS_MAX`] values seen.
 
 use super::template::Value;
-use super::{ActiveFile, ActivePath, Archive, FLUSH_BYTES, NO_PATH, is_log, rotate_limit};
+use super::{ActiveFile, ActivePath, Archive, FLUSH_BYTES, NO_PATH, is_own, rotate_limit};
 use anyhow::{Context, bail};
 use hub::disk::Disk;
 use hub::frame::{Frame, Rows};
@@ -97,7 +97,7 @@ impl Archive {
     }
 
     fn name_of(&self, tenant: &[u8], values: &[Value]) -> String {
-        self.settings.path.path(tenant, values, |name| is_log(&self.settings, name))
+        self.settings.path.path(tenant, values, |name| is_own(&self.settings, name))
     }
 
     pub(super) fn add_path(&mut self, name: String) -> u32 {
@@ -119,10 +119,11 @@ impl Archive {
     }
 
     /// Looks at what stands under a name of ours before the first row goes there.
-    fn adopt(&mut self, path: u32) -> anyhow::Result<()> {
+    pub(super) fn adopt(&mut self, path: u32) -> anyhow::Result<()> {
         let name = self.paths[path as usize].name.clone();
         let full = self.settings.dir.join(&name);
         self.refuse_way_out(&full)?;
+        self.survey(path)?;
         let base = self.len_of(&full)?;
         let mut file = self.new_file();
         file.base = base;
@@ -154,6 +155,8 @@ impl Archive {
             is_torn: false,
             is_announced: false,
             newest_ns: i64::MIN,
+            begun_ns: i64::MIN,
+            due_ns: i64::MAX,
             buffer: Vec::new(),
             is_sealed: false,
             backup: None,
@@ -162,7 +165,7 @@ impl Archive {
     }
 
     /// Follows no symlink that leads out of the archive's folder.
-    fn refuse_way_out(&self, full: &Path) -> anyhow::Result<()> {
+    pub(super) fn refuse_way_out(&self, full: &Path) -> anyhow::Result<()> {
         if !matches!(self.disk, Disk::Real) {
             return Ok(());
         }
@@ -195,11 +198,8 @@ impl Archive {
             }
             self.clock_ns = self.clock_ns.max(time);
             let need = row.len() as u64 + 1;
-            if self.paths[route as usize].is_full(need) {
-                let next = self.new_file();
-                let path = &mut self.paths[route as usize];
-                path.files.last_mut().expect("route adopted the path").is_sealed = true;
-                path.files.push(next);
+            if self.paths[route as usize].is_full(need, self.now_ns) {
+                self.seal(route);
             }
             let path = &mut self.paths[route as usize];
             path.is_first = false;
@@ -211,6 +211,10 @@ impl Archive {
             self.has_sealed |= !is_head;
             let file = path.files.last_mut().expect("route adopted the path");
             file.newest_ns = file.newest_ns.max(time);
+            if file.begun_ns == i64::MIN {
+                file.begun_ns = self.now_ns;
+                file.due_ns = self.settings.calendar.due(self.now_ns);
+            }
             if file.buffer.capacity() == 0
                 && let Some(spare) = self.spare.pop()
             {
@@ -226,15 +230,42 @@ impl Archive {
             }
         }
     }
+
+    /// The last file of a path is to be rotated; what follows goes into another one.
+    fn seal(&mut self, path: u32) {
+        let next = self.new_file();
+        let path = &mut self.paths[path as usize];
+        path.files.last_mut().expect("a path that is written to has a file").is_sealed = true;
+        path.files.push(next);
+    }
+
+    /// Rotates every file that holds something and that `is_due`, whether rows come or not.
+    pub(super) fn rotate_where(&mut self, is_due: impl Fn(&ActiveFile) -> bool) -> anyhow::Result<()> {
+        for path in 0..self.paths.len() as u32 {
+            let active = &self.paths[path as usize];
+            if active.files.last().is_none_or(|file| file.size() == 0 || !is_due(file)) {
+                continue;
+            }
+            if !active.is_dirty {
+                self.paths[path as usize].is_dirty = true;
+                self.dirty.push(path);
+            }
+            self.seal(path);
+            self.has_sealed = true;
+        }
+        self.commit()
+    }
 }
 
 impl ActivePath {
     /// Must a row of this many bytes begin a new file? A file found at start is full a byte earlier, as in
     /// lumberjack; a row larger than the limit gets a file to itself.
-    fn is_full(&self, need: u64) -> bool {
-        let size = self.files.last().map_or(0, ActiveFile::size);
+    #[inline(always)]
+    fn is_full(&self, need: u64, now_ns: i64) -> bool {
+        let Some(file) = self.files.last() else { return false };
+        let size = file.size();
         let total = size.saturating_add(need);
-        size > 0 && (total > self.rotate_at || (self.is_first && total == self.rotate_at))
+        size > 0 && (total > self.rotate_at || (self.is_first && total == self.rotate_at) || now_ns >= file.due_ns)
     }
 }
 

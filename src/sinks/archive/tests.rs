@@ -9,14 +9,14 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::Arc;
 
-const T0: i64 = 1_478_284_200_000_000_000; // 2016-11-04T18:30:00Z
-const MS: i64 = 1_000_000;
+pub(super) const T0: i64 = 1_478_284_200_000_000_000; // 2016-11-04T18:30:00Z
+pub(super) const MS: i64 = 1_000_000;
 
 /// One row to be: (stream, tenant, service or none, row bytes, time). The service is looked for in the bytes.
-type Row<'a> = (u64, &'a [u8], Option<&'a [u8]>, Vec<u8>, i64);
+pub(super) type Row<'a> = (u64, &'a [u8], Option<&'a [u8]>, Vec<u8>, i64);
 
 /// A frame with one part per run of rows of one stream; a row's position is its end in the stream.
-fn frame(seq: u64, positions: &mut BTreeMap<u64, u64>, rows: &[Row]) -> Frame {
+pub(super) fn frame(seq: u64, positions: &mut BTreeMap<u64, u64>, rows: &[Row]) -> Frame {
     let mut frame = Frame { seq, ..Frame::default() };
     frame.rows.columns = vec![Vec::new()];
     for (stream, tenant, service, bytes, time) in rows {
@@ -48,12 +48,15 @@ fn frame(seq: u64, positions: &mut BTreeMap<u64, u64>, rows: &[Row]) -> Frame {
     frame
 }
 
-fn settings(path: &str, rotate_bytes: u64, compress: Compress) -> Settings {
+pub(super) fn settings(path: &str, rotate_bytes: u64, compress: Compress) -> Settings {
     Settings {
         dir: PathBuf::from("/data/archive/files"),
         log_dir: PathBuf::from("/data/archive/files"),
         path: Template::parse(path).unwrap(),
         rotate_bytes,
+        calendar: Calendar::default(),
+        rotate_on_hangup: false,
+        room: Room::default(),
         backups: 0,
         age: None,
         compress,
@@ -62,18 +65,18 @@ fn settings(path: &str, rotate_bytes: u64, compress: Compress) -> Settings {
     }
 }
 
-fn open(disk: &Disk, settings: &Settings) -> anyhow::Result<Archive> {
+pub(super) fn open(disk: &Disk, settings: &Settings) -> anyhow::Result<Archive> {
     let columns = (0..settings.path.fields().len()).collect();
     Archive::open(disk.clone(), settings.clone(), columns)
 }
 
-fn sim() -> (Arc<Sim>, Disk) {
+pub(super) fn sim() -> (Arc<Sim>, Disk) {
     let sim = Arc::new(Sim::new(11));
     (Arc::clone(&sim), Disk::Sim(sim))
 }
 
 /// Every file below a folder, by path relative to it.
-fn tree(disk: &Disk, folder: &Path) -> BTreeMap<String, Vec<u8>> {
+pub(super) fn tree(disk: &Disk, folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut folders = vec![String::new()];
     while let Some(at) = folders.pop() {
@@ -88,7 +91,7 @@ fn tree(disk: &Disk, folder: &Path) -> BTreeMap<String, Vec<u8>> {
     found
 }
 
-fn unpack(name: &str, bytes: &[u8]) -> Result<Vec<u8>, String> {
+pub(super) fn unpack(name: &str, bytes: &[u8]) -> Result<Vec<u8>, String> {
     let mut out = Vec::new();
     let read = match name.rsplit('.').next() {
         Some("gz") => flate2::read::MultiGzDecoder::new(bytes).read_to_end(&mut out),
@@ -99,7 +102,7 @@ fn unpack(name: &str, bytes: &[u8]) -> Result<Vec<u8>, String> {
 }
 
 /// The rows of each active path in order: its backups by age, then itself. Not one may be there twice.
-fn rows_by_path(disk: &Disk, settings: &Settings) -> Result<BTreeMap<String, Vec<String>>, String> {
+pub(super) fn rows_by_path(disk: &Disk, settings: &Settings) -> Result<BTreeMap<String, Vec<String>>, String> {
     let mut files: Vec<(String, rotate::Stamp, String, Vec<u8>)> = Vec::new();
     let newest = rotate::Stamp { time_ms: i64::MAX, clash: 0 };
     for (path, bytes) in tree(disk, &settings.dir) {
@@ -133,7 +136,7 @@ fn rows_by_path(disk: &Disk, settings: &Settings) -> Result<BTreeMap<String, Vec
 }
 
 /// Three streams, two tenants, two services, 9 frames; small files, so that frames rotate several times.
-fn workload() -> Vec<Frame> {
+pub(super) fn workload() -> Vec<Frame> {
     let mut positions = BTreeMap::new();
     let (mut frames, mut n) = (Vec::new(), 0i64);
     for seq in 1..=9u64 {
@@ -160,7 +163,7 @@ fn workload() -> Vec<Frame> {
 }
 
 /// What must be in which path, in order.
-fn expected(frames: &[Frame]) -> BTreeMap<String, Vec<String>> {
+pub(super) fn expected(frames: &[Frame]) -> BTreeMap<String, Vec<String>> {
     let mut want: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for frame in frames {
         for i in 0..frame.rows.len() {
@@ -174,7 +177,7 @@ fn expected(frames: &[Frame]) -> BTreeMap<String, Vec<String>> {
 }
 
 /// Writes all frames, commits after every `every`, notes in `acked` what was promised to be durable.
-fn deliver(archive: &mut Archive, frames: &[Frame], every: usize, acked: &mut BTreeMap<StreamId, u64>) -> anyhow::Result<()> {
+pub(super) fn deliver(archive: &mut Archive, frames: &[Frame], every: usize, acked: &mut BTreeMap<StreamId, u64>) -> anyhow::Result<()> {
     for (i, frame) in frames.iter().enumerate() {
         archive.write(frame)?;
         if (i + 1) % every == 0 {
@@ -277,7 +280,7 @@ fn ops_of_a_life(scenario: &Scenario) -> u64 {
     sim.ops()
 }
 
-fn losses(op: u64) -> [Loss; 6] {
+pub(super) fn losses(op: u64) -> [Loss; 6] {
     [Loss::LoseUnsynced, Loss::KeepAll, Loss::Seeded(op), Loss::Seeded(op + 1_000), Loss::Seeded(op + 2_000), Loss::Seeded(op + 3_000)]
 }
 
@@ -302,7 +305,7 @@ fn sweep(scenario: &Scenario, broken: Option<&'static str>, second_every: u64) -
     Ok(runs)
 }
 
-fn is_slow() -> bool {
+pub(super) fn is_slow() -> bool {
     std::env::var_os("SLOW").is_some()
 }
 
@@ -430,7 +433,7 @@ fn check_failures(kind: io::ErrorKind, in_a_row: u64) {
 }
 
 #[test]
-fn a_full_disk_at_any_operation_loses_and_doubles_nothing() {
+fn eb_2_6_a_full_disk_at_any_operation_loses_and_doubles_nothing() {
     check_failures(io::ErrorKind::StorageFull, 1);
     check_failures(io::ErrorKind::StorageFull, 3);
 }
@@ -525,7 +528,7 @@ fn a_path_that_could_mix_tenants_or_climb_out_is_refused() {
 }
 
 #[test]
-fn backups_are_named_as_lumberjack_names_them_and_read_back() {
+fn eb_2_1_backups_are_named_as_lumberjack_names_them_and_read_back() {
     let stamp = |clash| rotate::Stamp { time_ms: T0 / MS, clash };
     let table = [
         ("server.log", 0, "server-2016-11-04T18-30-00.000.log"),
@@ -554,7 +557,7 @@ fn backups_are_named_as_lumberjack_names_them_and_read_back() {
 }
 
 #[test]
-fn a_backup_and_its_compressed_copy_count_once() {
+fn eb_2_1_a_backup_and_its_compressed_copy_count_once() {
     let (_, disk) = sim();
     let folder = Path::new("/f");
     disk.create_dir_all(folder, SITE_FOLDER).unwrap();
@@ -600,7 +603,7 @@ fn check_sizes(existing: usize, rows: &[usize], want: &[usize]) {
 }
 
 #[test]
-fn a_file_rotates_before_it_grows_too_large_and_no_record_is_split() {
+fn eb_2_4_a_file_rotates_before_it_grows_too_large_and_no_record_is_split() {
     check_sizes(7, &[3], &[7, 3]); // a file found at start is full at the limit
     check_sizes(0, &[7, 3], &[10]); // an open one beyond it
     check_sizes(0, &[7, 4], &[7, 4]);
@@ -643,7 +646,7 @@ fn uncommitted_rows_behind_a_foreign_file_are_cut_off() {
 }
 
 #[test]
-fn a_half_packed_backup_is_made_again() {
+fn eb_2_5_a_half_packed_backup_is_made_again() {
     let settings = settings("app.log", 10, Compress::Gzip);
     let rows: Vec<Row> = (0..2).map(|_| (1, &b"t"[..], None, b"12345678".to_vec(), T0)).collect();
     let plain = settings.dir.join("app-2016-11-04T18-30-00.000.log");
@@ -710,7 +713,7 @@ fn hostile_values_reach_files_of_their_own_and_are_counted() {
 }
 
 #[test]
-fn only_so_many_backups_stay_and_none_that_is_too_old() {
+fn eb_2_1_only_so_many_backups_stay_and_none_that_is_too_old() {
     let run = |backups, age_ms: Option<i64>| {
         let (_, disk) = sim();
         let settings = Settings { backups, age: age_ms.map(|ms| Span(ms * MS)), ..settings("app.log", 10, Compress::Gzip) };
@@ -731,7 +734,7 @@ fn only_so_many_backups_stay_and_none_that_is_too_old() {
 }
 
 #[test]
-fn a_rename_that_fails_lets_the_file_grow_and_is_tried_again() {
+fn eb_2_6_a_rename_that_fails_lets_the_file_grow_and_is_tried_again() {
     let settings = settings("app.log", 40, Compress::None);
     let rows = |from: i64, n: i64| -> Vec<Row<'static>> {
         (from..from + n).map(|i| (1, &b"t"[..], None, format!("row {i:05}").into_bytes(), T0 + i * MS)).collect()
@@ -812,10 +815,10 @@ fn a_future_time_ages_nobody_when_the_frame_knows_its_arrival() {
 }
 
 /// A folder on the real disk that goes with the test.
-struct Folder(PathBuf);
+pub(super) struct Folder(pub(super) PathBuf);
 
 impl Folder {
-    fn new(name: &str) -> Folder {
+    pub(super) fn new(name: &str) -> Folder {
         let path = std::env::temp_dir().join(format!("weir-archive-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir_all(&path).unwrap();
@@ -829,7 +832,7 @@ impl Drop for Folder {
     }
 }
 
-fn real(folder: &Folder, path: &str, rotate_bytes: u64) -> Settings {
+pub(super) fn real(folder: &Folder, path: &str, rotate_bytes: u64) -> Settings {
     Settings { dir: folder.0.join("files"), log_dir: folder.0.join("log"), ..settings(path, rotate_bytes, Compress::Zstd) }
 }
 
@@ -847,7 +850,7 @@ fn the_real_disk_holds_the_same() {
 }
 
 #[test]
-fn a_symlink_out_of_the_folder_is_not_followed() {
+fn eb_2_8_a_symlink_out_of_the_folder_is_not_followed() {
     let folder = Folder::new("symlink");
     let settings = real(&folder, "{tenant}/app.log", 0);
     let outside = folder.0.join("outside");
@@ -868,7 +871,7 @@ fn a_symlink_out_of_the_folder_is_not_followed() {
 }
 
 #[test]
-fn files_moved_from_outside_are_created_anew() {
+fn eb_2_10_files_moved_from_outside_are_created_anew() {
     let folder = Folder::new("moved");
     let settings = real(&folder, "app.log", 0);
     let at = |name: &str| settings.dir.join(name);
@@ -888,7 +891,7 @@ fn files_moved_from_outside_are_created_anew() {
     assert_eq!(std::fs::read(at("app.log.1")).unwrap(), b"one\ntwo\n");
     assert_eq!(std::fs::read(at("app.log")).unwrap(), b"three\n");
     std::fs::remove_file(at("app.log")).unwrap();
-    archive.tick().unwrap(); // no signal: noticed by itself
+    archive.tick(None).unwrap(); // no signal: noticed by itself
     put(&mut archive, "four");
     archive.commit().unwrap();
     assert_eq!(std::fs::read(at("app.log")).unwrap(), b"four\n");
@@ -906,7 +909,7 @@ fn files_moved_from_outside_are_created_anew() {
 }
 
 #[test]
-fn a_rotated_file_hands_its_mode_on() {
+fn eb_2_8_a_rotated_file_hands_its_mode_on() {
     use std::os::unix::fs::PermissionsExt;
     let folder = Folder::new("mode");
     let settings = real(&folder, "app.log", 10);
