@@ -79,6 +79,8 @@ pub struct Pipeline {
     /// Fields that sinks route by.
     pub columns: Vec<usize>,
     pub intakes: Vec<Intake>,
+    /// By lane: the stream of what it creates, and how far that is.
+    pub created: Vec<(StreamId, u64)>,
     /// Where the stores stand: no part may reach over one of these.
     pub cuts: HashMap<StreamId, Vec<u64>>,
 }
@@ -134,6 +136,8 @@ pub struct Lane {
     batch: Batch,
     enricher: Enricher,
     once: bool,
+    /// Nothing more comes: every window ends with the frames that close now.
+    ending: bool,
 }
 
 struct Log {
@@ -176,9 +180,10 @@ enum Turn {
 }
 
 impl Lane {
-    pub fn new(pipelines: Arc<Vec<Pipeline>>, inbox: Arc<Inbox>, signals: Arc<Signals>, once: bool) -> Lane {
-        let workers = pipelines.iter().map(|p| Worker::new(Arc::clone(&p.rules))).collect();
-        let builders = pipelines.iter().map(|p| Builder::new(Arc::clone(&p.rules), p.columns.clone())).collect();
+    /// Lane number `lane` of `lanes`.
+    pub fn new(lane: usize, lanes: usize, pipelines: Arc<Vec<Pipeline>>, inbox: Arc<Inbox>, signals: Arc<Signals>, once: bool) -> Lane {
+        let workers = pipelines.iter().map(|p| Worker::of_lane(Arc::clone(&p.rules), lane, lanes, once)).collect();
+        let builders = pipelines.iter().map(|p| Builder::new(Arc::clone(&p.rules), p.columns.clone(), p.created[lane])).collect();
         let opened = pipelines.iter().map(|_| None).collect();
         Lane {
             pipelines,
@@ -194,6 +199,7 @@ impl Lane {
             batch: Batch::default(),
             enricher: Enricher::default(),
             once,
+            ending: false,
         }
     }
 
@@ -215,6 +221,7 @@ impl Lane {
         if !self.once {
             self.finish_groups()?;
         }
+        self.ending = true;
         self.close_frames(|_, _| true)
     }
 
@@ -623,11 +630,17 @@ impl Lane {
         for (n, builder) in self.builders.iter_mut().enumerate() {
             // With --once only sizes close a frame: the clock must not show in the stores.
             let age = self.opened[n].filter(|_| !self.once).map_or(Duration::ZERO, |at| at.elapsed());
-            if builder.is_empty() || !due(builder, age) {
+            let worker = &mut self.workers[n];
+            let now = if self.once { UnixNanos(0) } else { env::now() };
+            let owes = self.ending || (!self.once && worker.is_due(now));
+            if if builder.is_empty() { !owes } else { !due(builder, age) } {
                 continue;
             }
-            let received = (!self.once).then(env::now);
-            let frame = builder.close(received);
+            builder.add_created(worker.close(now, self.ending));
+            if builder.is_empty() {
+                continue;
+            }
+            let frame = builder.close((!self.once).then_some(now));
             self.opened[n] = None;
             self.pipelines[n].hub.accept(frame).with_context(|| format!("pipeline {}: the hub takes no more", self.pipelines[n].name))?;
         }
