@@ -6,6 +6,8 @@
 use crate::env;
 use crate::runtime::control::Vitals;
 use crate::sources::status::{self, State};
+use flow::debts::Terms;
+use flow::step::sample::LEVELS;
 use hub::{Ledger, Tally};
 use prometheus::core::Collector;
 use prometheus::{Encoder, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
@@ -49,6 +51,7 @@ pub fn render(vitals: &Vitals) -> String {
     let page = Page(registry);
     let ledgers: Vec<(&str, Ledger)> = vitals.hubs.iter().map(|(name, hub)| (name.as_str(), hub.ledger())).collect();
     add_flow(&page, &ledgers);
+    add_samplers(&page, vitals, &ledgers);
     add_sinks(&page, &ledgers);
     let residuals = ledgers.iter().map(|(p, l)| (vec![p.to_string()], i64::try_from(l.residual()).unwrap_or(i64::MAX))).collect();
     page.gauges("weir_law_residual", "Records and bytes the law cannot account for; 0 when nothing leaks.", &["pipeline"], residuals);
@@ -169,14 +172,34 @@ fn fold(rows: impl Iterator<Item = (Vec<String>, u64)>) -> Vec<(Vec<String>, u64
     sums.into_iter().collect()
 }
 
+/// What each policy decided since the start, in records: seen = sampled + dropped.
+fn add_samplers(page: &Page, vitals: &Vitals, ledgers: &[(&str, Ledger)]) {
+    let (mut sampled, mut dropped) = (Vec::new(), Vec::new());
+    for (pipeline, rules) in &vitals.rules {
+        let large = ledgers.iter().find(|l| l.0 == pipeline).map(|l| large_tenants(&l.1)).unwrap_or_default();
+        let names: Vec<Option<Terms>> = rules.steps.iter().map(|step| step.terms()).collect();
+        let tallies = rules.sampling.tallies.lock().expect("nobody panics while counting").clone();
+        for ((step, tenant, level), counts) in tallies {
+            let policy = names[step].as_ref().map_or(String::new(), |terms| terms.name.to_string());
+            let labels = vec![pipeline.clone(), policy, LEVELS[level].to_string(), label(&rules.tenants.name(tenant), &large)];
+            sampled.push((labels.clone(), counts[0]));
+            dropped.push((labels, counts[1]));
+        }
+    }
+    let labels: &[&str] = &["pipeline", "policy", "level", "tenant"];
+    page.counters("weir_sampled_total", "Records that a policy kept, since the start.", labels, fold(sampled.into_iter()));
+    page.counters("weir_dropped_total", "Records that a policy dropped, since the start.", labels, fold(dropped.into_iter()));
+}
+
 fn add_flow(page: &Page, ledgers: &[(&str, Ledger)]) {
-    let (mut received, mut kept, mut dropped, mut notes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut received, mut created, mut kept, mut dropped, mut notes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut skipped = Vec::new();
     for (pipeline, ledger) in ledgers {
         let large = large_tenants(ledger);
         for (tenant, totals) in &ledger.totals.tenants {
             let labels = vec![pipeline.to_string(), label(tenant, &large)];
             received.push((labels.clone(), totals.received));
+            created.push((labels.clone(), totals.created));
             kept.push((labels.clone(), totals.kept));
             for (reason, tally) in &totals.dropped {
                 dropped.push(([labels.clone(), vec![reason.name().to_string()]].concat(), *tally));
@@ -193,6 +216,7 @@ fn add_flow(page: &Page, ledgers: &[(&str, Ledger)]) {
     let by_reason: &[&str] = &["pipeline", "tenant", "reason"];
     for (what, help, labels, rows) in [
         ("received", "received from sources", by_tenant, received),
+        ("created", "made by weir itself: summaries of what samplers left out", by_tenant, created),
         ("kept", "kept by all steps", by_tenant, kept),
         ("dropped", "dropped, by reason", by_reason, dropped),
     ] {

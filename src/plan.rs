@@ -9,11 +9,12 @@ use crate::sinks::{self, ArchiveConfig, LakeConfig, SinkConfig};
 use crate::sources::{self, Malformed, SourceConfig};
 use anyhow::Context;
 use flow::condition::Condition;
-use flow::counter::Counters;
+use flow::counter::{Counters, Window};
 use flow::decode::{Encoding, Format, Limits, Multiline};
 use flow::fields::{FIELDS_MAX, FieldSet};
 use flow::meter::{Group, METERS_PER_GROUP_MAX, Meter, Meters};
-use flow::pipeline::{Reading, Rules};
+use flow::pipeline::{Reading, Rules, Sampling as Shared};
+use flow::stamp::{RATE, SAMPLER};
 use flow::step::sample::{LEVELS, Policy as Sampling, key_hash};
 use flow::step::{Clock, Filter, FilterConfig, MeterConfig, Metered, Policy, Sample, SampleConfig, Step, StepConfig};
 use flow::tenancy::Tenants;
@@ -86,6 +87,10 @@ pub fn compile(name: &str, config: &Config, data: &Path) -> anyhow::Result<Plan>
     let level = fields.numbers(&config.fields.level);
     let (steps, step_ids) = compile_steps(config, &mut fields)?;
     let meters = compile_meters(config, &mut fields)?;
+    let mut sampling = Shared::default();
+    if steps.iter().any(|step| step.terms().is_some()) {
+        (sampling.rate, sampling.sampler) = (Some(fields.number(RATE)), Some(fields.number(SAMPLER)));
+    }
     let (columns, sinks) = compile_sinks(name, config, data, &mut fields)?;
     anyhow::ensure!(
         fields.0.len() <= FIELDS_MAX,
@@ -93,8 +98,17 @@ pub fn compile(name: &str, config: &Config, data: &Path) -> anyhow::Result<Plan>
         fields.0.len()
     );
     let tenants = Tenants::new(&config.tenancy.unknown, config.tenancy.tenants_max as usize);
-    let rules =
-        Rules { fields: Arc::new(FieldSet::new(&fields.0)), time, level, tenant, tenants: Arc::new(tenants), steps, step_ids, meters };
+    let rules = Rules {
+        fields: Arc::new(FieldSet::new(&fields.0)),
+        time,
+        level,
+        tenant,
+        tenants: Arc::new(tenants),
+        steps,
+        step_ids,
+        meters,
+        sampling,
+    };
     let sources = config.sources.iter().map(|(name, source)| compile_source(name, source)).collect::<anyhow::Result<_>>()?;
     Ok(Plan { name: name.to_string(), rules: Arc::new(rules), columns, sources, sinks })
 }
@@ -128,7 +142,7 @@ fn compile_source(name: &str, source: &SourceConfig) -> anyhow::Result<SourcePla
 fn compile_steps(config: &Config, fields: &mut Fields) -> anyhow::Result<(Vec<Step>, Vec<u32>)> {
     let mut steps = Vec::new();
     let mut ids: Vec<u32> = Vec::new();
-    for step in &config.steps {
+    for (number, step) in config.steps.iter().enumerate() {
         let text = serde_json::to_vec(step).context("a step cannot be written as JSON")?;
         let mut id = key_hash(&text) as u32;
         while ids.contains(&id) {
@@ -140,7 +154,7 @@ fn compile_steps(config: &Config, fields: &mut Fields) -> anyhow::Result<(Vec<St
         match step {
             StepConfig::Drop(filter) => steps.push(compile_filter(filter, true, fields)?),
             StepConfig::Keep(filter) => steps.push(compile_filter(filter, false, fields)?),
-            StepConfig::Sample(sample) => steps.push(compile_sample(sample, &config.fields.message, fields)?),
+            StepConfig::Sample(sample) => steps.push(compile_sample(number, sample, &config.fields.message, fields)?),
             // Meters run when all verdicts are final, wherever they are written.
             StepConfig::Meter(_) => {}
         }
@@ -158,7 +172,7 @@ fn compile_filter(filter: &FilterConfig, drops: bool, fields: &mut Fields) -> an
     Ok(Step::Filter(Filter { when, drops, metered_anyway: filter.metered == Metered::Anyway }))
 }
 
-fn compile_sample(sample: &SampleConfig, message: &[String], fields: &mut Fields) -> anyhow::Result<Step> {
+fn compile_sample(number: usize, sample: &SampleConfig, message: &[String], fields: &mut Fields) -> anyhow::Result<Step> {
     let entries = sample.levels.entries();
     let mut policies = Vec::new();
     for level in LEVELS {
@@ -167,13 +181,22 @@ fn compile_sample(sample: &SampleConfig, message: &[String], fields: &mut Fields
             Policy::All => Sampling::All,
             Policy::None => Sampling::None,
             Policy::Ratio { ratio, key } => Sampling::ratio(ratio.get(), key.as_deref().map(|k| fields.number(k))),
-            Policy::First { first, thereafter, tick } => Sampling::Counter { first: *first, thereafter: *thereafter, tick: tick.0 },
+            Policy::First { first, thereafter, tick } => {
+                Sampling::Counter(Window { first: *first, thereafter: *thereafter, tick_ns: tick.0 })
+            },
             Policy::When { when, weight } => Sampling::When { when: fields.condition(when)?, weight: *weight },
         });
     }
     let policies: [Sampling; 7] = policies.try_into().ok().expect("one policy for each of the seven levels");
     let message = fields.numbers(message);
-    Ok(Step::Sample(Box::new(Sample { policies, message, by_arrival: sample.clock == Clock::Arrival, counters: Counters::new() })))
+    let by_arrival = sample.clock == Clock::Arrival;
+    Ok(Step::Sample(Box::new(Sample {
+        name: format!("steps[{number}].sample").into(),
+        policies,
+        message,
+        by_arrival,
+        counters: Counters::new(),
+    })))
 }
 
 fn compile_meters(config: &Config, fields: &mut Fields) -> anyhow::Result<Meters> {

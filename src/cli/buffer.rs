@@ -285,6 +285,7 @@ fn header_view(pipeline: &str, frame: &Frame) -> Value {
     let tenant = |t: u32| String::from_utf8_lossy(&frame.tenants[t as usize]).into_owned();
     let outcome = |o: Outcome| match o {
         Outcome::Kept => "kept",
+        Outcome::Created => "created",
         Outcome::Dropped(reason) => reason.name(),
     };
     let part = |part: &hub::frame::Part| {

@@ -48,11 +48,12 @@ fn rejected(sink: &SinkTotals) -> Value {
 /// A ledger as JSON.
 pub fn view(ledger: &Ledger) -> Value {
     let mut tenants = Map::new();
-    let (mut received, mut kept) = (Tally::default(), Tally::default());
+    let (mut received, mut created, mut kept) = (Tally::default(), Tally::default(), Tally::default());
     let mut dropped_total: BTreeMap<&str, Tally> = BTreeMap::new();
     let mut notes_total: BTreeMap<&str, u64> = BTreeMap::new();
     for (tenant, totals) in &ledger.totals.tenants {
         received.add(totals.received);
+        created.add(totals.created);
         kept.add(totals.kept);
         let mut dropped = Map::new();
         for (reason, t) in &totals.dropped {
@@ -76,6 +77,7 @@ pub fn view(ledger: &Ledger) -> Value {
     let dropped: Map<String, Value> = dropped_total.iter().map(|(reason, t)| ((*reason).into(), tally(t))).collect();
     json!({
         "received": tally(&received),
+        "created": tally(&created),
         "kept": tally(&kept),
         "dropped": dropped,
         "notes": notes_total,
@@ -133,13 +135,16 @@ fn show(ledger: &Value) -> String {
     out
 }
 
-/// Tenant, received, kept, then a column for each reason that occurred.
+/// Tenant, received, created (where anything was), kept, then a column for each reason that occurred.
 pub fn rows(pipeline: &Value) -> Vec<Vec<String>> {
     let reasons: Vec<String> = pipeline["dropped"].as_object().into_iter().flatten().map(|(reason, _)| reason.clone()).collect();
-    let mut rows = vec![["tenant", "received", "kept"].iter().map(ToString::to_string).chain(reasons.iter().cloned()).collect()];
+    let is_created = pipeline["created"]["records"].as_u64().is_some_and(|records| records > 0);
+    let columns: Vec<&str> = if is_created { vec!["received", "created", "kept"] } else { vec!["received", "kept"] };
+    let mut rows = vec![["tenant"].iter().chain(&columns).map(ToString::to_string).chain(reasons.iter().cloned()).collect()];
     let line = |name: &str, totals: &Value| -> Vec<String> {
         let count = |v: &Value| v["records"].as_u64().unwrap_or(0).to_string();
-        let mut row = vec![name.to_string(), count(&totals["received"]), count(&totals["kept"])];
+        let mut row = vec![name.to_string()];
+        row.extend(columns.iter().map(|column| count(&totals[*column])));
         row.extend(reasons.iter().map(|reason| count(&totals["dropped"][reason])));
         row
     };

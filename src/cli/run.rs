@@ -77,7 +77,7 @@ fn summarise(desk: &Desk, card: Option<&bill::Card>) -> anyhow::Result<Value> {
     // One pipeline is the common case: its totals stand at the top; several stand under their names.
     let pipelines = view["pipelines"].as_object().cloned().unwrap_or_default();
     if let [(_, only)] = pipelines.iter().collect::<Vec<_>>()[..] {
-        for key in ["received", "kept", "dropped", "notes", "tenants", "sinks", "streams"] {
+        for key in ["received", "created", "kept", "dropped", "notes", "tenants", "sinks", "streams"] {
             summary[key] = only[key].clone();
         }
     }
@@ -102,7 +102,7 @@ fn show(summary: &Value, data: &std::path::Path) -> String {
             "\n{name}: {} records in, {} kept, {} dropped\n\n",
             count(&pipeline["received"]),
             count(&pipeline["kept"]),
-            count(&pipeline["received"]) - count(&pipeline["kept"])
+            count(&pipeline["received"]) + count(&pipeline["created"]) - count(&pipeline["kept"])
         ));
         out.push_str(&table(&ledger::rows(pipeline), 1));
         let notes: Vec<String> =

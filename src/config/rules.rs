@@ -14,6 +14,7 @@ use crate::sources::kubernetes::KubernetesConfig;
 use flow::condition::Condition;
 use flow::decode::Multiline;
 use flow::fields::FIELDS_MAX;
+use flow::stamp::{RATE, SAMPLER};
 use flow::step::{FilterConfig, MeterConfig, Metered, Policy, SampleConfig, StepConfig};
 use flow::tenancy::TENANT_BYTES_MAX;
 use flow::units::{ByteSize, NANOS_PER_SECOND, Span};
@@ -288,6 +289,7 @@ impl Rules<'_> {
         self.ask_all(&config.fields.level);
         if config.steps.iter().any(|step| matches!(step, StepConfig::Sample(_))) {
             self.ask_all(&config.fields.message);
+            [RATE, SAMPLER].into_iter().for_each(|field| self.ask(field));
         }
     }
 

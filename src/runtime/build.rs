@@ -5,13 +5,15 @@
 //! [`FRAME_ROWS_BYTES`] of kept rows, [`FRAME_READ_BYTES`] read, or as many sums as a meter may hold; the
 //! lane closes it after 200 ms.
 
-use flow::batch::Batch;
+use flow::batch::{Batch, NO_STEP};
+use flow::debts::{Closing, Summary};
 use flow::event::{Note, Outcome, Position, StreamId};
-use flow::fields::Kind;
+use flow::fields::{Kind, Scanner, Span};
 use flow::meter::{SUMS_MAX, Sums};
 use flow::pipeline::Rules;
+use flow::stamp::{Moves, stamp};
 use flow::units::UnixNanos;
-use hub::frame::{Count, Fact, Frame, MISSING, Meter, Part, Resumed, StateChange};
+use hub::frame::{Count, Fact, Frame, MISSING, Meter, Part, Resumed, Rows, StateChange};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -28,6 +30,12 @@ pub struct Builder {
     /// Fields that sinks route by, in the order of `Rows::columns`.
     columns: Vec<usize>,
     routes: u64,
+    /// Finds those fields in what is created here.
+    scanner: Scanner,
+    /// Names of the steps that sample, by number.
+    samplers: Vec<Arc<str>>,
+    /// The stream of what is created here, and how far it is.
+    created: (StreamId, u64),
     /// First meter of each group in `Frame::meters`.
     first_meter: Vec<u32>,
     meters: Vec<Meter>,
@@ -56,7 +64,8 @@ pub struct Stretch {
 }
 
 impl Builder {
-    pub fn new(rules: Arc<Rules>, columns: Vec<usize>) -> Builder {
+    /// `created`: the stream of what this lane creates, and how far it is.
+    pub fn new(rules: Arc<Rules>, columns: Vec<usize>, created: (StreamId, u64)) -> Builder {
         let mut first_meter = Vec::new();
         let mut meters = Vec::new();
         for group in &rules.meters.groups {
@@ -69,6 +78,9 @@ impl Builder {
         let names: Vec<&str> = columns.iter().map(|c| rules.fields.paths()[*c].as_str()).collect();
         let mut builder = Builder {
             routes: crate::plan::routes(&names),
+            scanner: Scanner::new(Arc::clone(&rules.fields)),
+            samplers: rules.steps.iter().map(|step| step.terms().map_or_else(|| "".into(), |terms| terms.name)).collect(),
+            created,
             rules,
             columns,
             first_meter,
@@ -149,20 +161,38 @@ impl Builder {
         if rows.bytes.capacity() == 0 {
             rows.bytes.reserve(FRAME_ROWS_BYTES + FRAME_ROWS_MORE);
         }
+        if batch.weight[i] > 1 && batch.sampler[i] != NO_STEP {
+            return self.push_stamped(batch, i, tenant);
+        }
         rows.bytes.extend_from_slice(batch.record(i));
-        rows.ends.push(rows.bytes.len() as u32);
-        rows.tenant.push(tenant);
-        rows.time.push(batch.time[i].0);
-        rows.severity.push(batch.severity[i]);
-        rows.weight.push(batch.weight[i]);
-        rows.position.push(batch.position[i]);
-        rows.origin_bytes.push(batch.origin_bytes[i]);
-        rows.notes.push(batch.notes[i]);
+        push_columns(rows, batch, i, tenant);
         let spans = batch.record_spans(i);
         for (column, field) in rows.columns.iter_mut().zip(&self.columns) {
+            column.push(value_span(spans[*field]));
+        }
+    }
+
+    /// A row that says how many records it stands for, if it can.
+    fn push_stamped(&mut self, batch: &Batch, i: usize, tenant: u32) {
+        let rows = &mut self.frame.rows;
+        let spans = batch.record_spans(i);
+        let sampling = &self.rules.sampling;
+        let is_object = batch.is_json && batch.notes[i] & (Note::NotJson.bit() | Note::TooDeep.bit()) == 0;
+        let moves = match (sampling.rate, sampling.sampler) {
+            (Some(rate), Some(sampler)) if is_object => {
+                let name = &self.samplers[batch.sampler[i] as usize];
+                stamp(batch.record(i), spans[rate], spans[sampler], batch.weight[i], name, &mut rows.bytes)
+            }
+            // Only the column tells it.
+            _ => {
+                rows.bytes.extend_from_slice(batch.record(i));
+                Moves::default()
+            }
+        };
+        push_columns(rows, batch, i, tenant);
+        for (column, field) in rows.columns.iter_mut().zip(&self.columns) {
             let span = spans[*field];
-            let missing = matches!(span.kind, Kind::Missing | Kind::Null);
-            column.push(if missing { (MISSING, MISSING) } else { (span.start, span.end - span.start) });
+            column.push(value_span(Span { start: moves.place(span.start), end: moves.place(span.end), ..span }));
         }
     }
 
@@ -243,6 +273,59 @@ impl Builder {
         }
     }
 
+    /// Adds what the frame takes along: summaries as rows of a part of their own, changed debts.
+    pub fn add_created(&mut self, closing: Closing) {
+        for (step, bytes) in closing.changes {
+            self.frame.state.push(StateChange { step, bytes });
+        }
+        if closing.summaries.is_empty() {
+            return;
+        }
+        self.finish_part();
+        let (stream, from) = self.created;
+        let start = self.frame.rows.len() as u32;
+        self.frame.parts.push(Part { stream, from, rows: start..start, ..Part::default() });
+        for summary in &closing.summaries {
+            summary.weights().for_each(|weight| self.push_created(summary, weight));
+        }
+        let to = self.created.1;
+        let rows = self.frame.rows.len() as u32;
+        let part = self.frame.parts.last_mut().expect("pushed just before");
+        (part.to, part.resume, part.rows.end) = (to, to, rows);
+    }
+
+    /// A line of the stream of what is created: so its name is its offset there, like any other's.
+    fn push_created(&mut self, summary: &Summary, weight: u32) {
+        let tenant = self.tenant(summary.tenant);
+        let rows = &mut self.frame.rows;
+        let start = rows.bytes.len();
+        summary.write(weight, &self.rules, &mut rows.bytes);
+        let bytes = rows.bytes.len() - start;
+        let mut spans = vec![Span::default(); self.rules.fields.len()];
+        self.scanner.scan(&rows.bytes[start..], &mut spans);
+        for (column, field) in rows.columns.iter_mut().zip(&self.columns) {
+            column.push(value_span(spans[*field]));
+        }
+        self.created.1 += bytes as u64 + 1;
+        rows.ends.push(rows.bytes.len() as u32);
+        rows.tenant.push(tenant);
+        rows.time.push(summary.time.0);
+        rows.severity.push(summary.severity());
+        rows.weight.push(weight);
+        rows.position.push(self.created.1);
+        rows.origin_bytes.push(bytes as u32);
+        rows.notes.push(0);
+        self.frame.newest = self.frame.newest.max(summary.time);
+        let part = self.frame.parts.last_mut().expect("the part of what is created");
+        part.records_bytes += bytes as u64;
+        part.framing_bytes += 1;
+        let outcome = Outcome::Created;
+        match part.counts.iter_mut().find(|count| count.tenant == tenant) {
+            Some(count) => (count.records, count.bytes) = (count.records + 1, count.bytes + bytes as u64),
+            None => part.counts.push(Count { tenant, outcome, records: 1, bytes: bytes as u64 }),
+        }
+    }
+
     fn value(&mut self, value: &[u8]) -> u32 {
         if let Some(index) = self.values.get(value) {
             return *index;
@@ -255,7 +338,7 @@ impl Builder {
 
     /// Has nothing been added since the last frame?
     pub fn is_empty(&self) -> bool {
-        self.frame.parts.is_empty()
+        self.frame.parts.is_empty() && self.frame.state.is_empty()
     }
 
     /// Is it time to close, whatever the clock says?
@@ -282,4 +365,23 @@ impl Builder {
         self.start_frame();
         frame
     }
+}
+
+/// Where a value lies in its row, as frames say it.
+fn value_span(span: Span) -> (u32, u32) {
+    let missing = matches!(span.kind, Kind::Missing | Kind::Null);
+    if missing { (MISSING, MISSING) } else { (span.start, span.end - span.start) }
+}
+
+/// What frames say of a row besides its bytes, which were pushed before.
+#[inline(always)]
+fn push_columns(rows: &mut Rows, batch: &Batch, i: usize, tenant: u32) {
+    rows.ends.push(rows.bytes.len() as u32);
+    rows.tenant.push(tenant);
+    rows.time.push(batch.time[i].0);
+    rows.severity.push(batch.severity[i]);
+    rows.weight.push(batch.weight[i]);
+    rows.position.push(batch.position[i]);
+    rows.origin_bytes.push(batch.origin_bytes[i]);
+    rows.notes.push(batch.notes[i]);
 }

@@ -15,6 +15,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
+use flow::pipeline::Rules;
 use hub::Hub;
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ const STUCK_MS: u64 = 30_000;
 /// What health and metrics are read from.
 pub struct Vitals {
     pub signals: Arc<Signals>,
+    pub rules: Vec<(String, Arc<Rules>)>,
     pub hubs: Vec<(String, Arc<Hub>)>,
     pub lanes: Vec<(String, Arc<AtomicU64>)>,
     /// Pipeline, source, its files.
@@ -45,6 +47,7 @@ impl Vitals {
     pub fn new(signals: Arc<Signals>) -> Vitals {
         Vitals {
             signals,
+            rules: Vec::new(),
             hubs: Vec::new(),
             lanes: Vec::new(),
             sources: Vec::new(),

@@ -81,6 +81,8 @@ pub struct Pipeline {
     /// Fields that sinks route by.
     pub columns: Vec<usize>,
     pub intakes: Vec<Intake>,
+    /// By lane: the stream of what it creates, and how far that is.
+    pub created: Vec<(StreamId, u64)>,
     /// Where the stores stand: no part may reach over one of these.
     pub cuts: HashMap<StreamId, Vec<u64>>,
 }
@@ -136,6 +138,8 @@ pub struct Lane {
     batch: Batch,
     enricher: Enricher,
     once: bool,
+    /// Nothing more comes: every window ends with the frames that close now.
+    ending: bool,
 }
 
 struct Log {
@@ -178,9 +182,10 @@ enum Turn {
 }
 
 impl Lane {
-    pub fn new(pipelines: Arc<Vec<Pipeline>>, inbox: Arc<Inbox>, signals: Arc<Signals>, once: bool) -> Lane {
-        let workers = pipelines.iter().map(|p| Worker::new(Arc::clone(&p.rules))).collect();
-        let builders = pipelines.iter().map(|p| Builder::new(Arc::clone(&p.rules), p.columns.clone())).collect();
+    /// Lane number `lane` of `lanes`.
+    pub fn new(lane: usize, lanes: usize, pipelines: Arc<Vec<Pipeline>>, inbox: Arc<Inbox>, signals: Arc<Signals>, once: bool) -> Lane {
+        let workers = pipelines.iter().map(|p| Worker::of_lane(Arc::clone(&p.rules), lane, lanes, once)).collect();
+        let builders = pipelines.iter().map(|p| Builder::new(Arc::clone(&p.rules), p.columns.clone(), p.created[lane])).collect();
         let opened = pipelines.iter().map(|_| None).collect();
         Lane {
             pipelines,
@@ -196,6 +201,7 @@ impl Lane {
             batch: Batch::default(),
             enricher: Enricher::default(),
             once,
+            ending: false,
         }
     }
 
@@ -217,6 +223,7 @@ impl Lane {
         if !self.once {
             self.finish_groups()?;
         }
+        self.ending = true;
         self.close_frames(|_, _| true)
     }
 
@@ -620,11 +627,17 @@ impl Lane {
             let builder = &mut self.builders[n];
             // With --once only sizes close a frame: the clock must not show in the stores.
             let age = self.opened[n].filter(|_| !self.once).map_or(Duration::ZERO, |at| at.elapsed());
-            if builder.is_empty() || !due(builder, age) {
+            let worker = &mut self.workers[n];
+            let now = if self.once { UnixNanos(0) } else { env::now() };
+            let owes = self.ending || (!self.once && worker.is_due(now));
+            if if builder.is_empty() { !owes } else { !due(builder, age) } {
                 continue;
             }
-            let received = (!self.once).then(env::now);
-            let frame = builder.close(received);
+            builder.add_created(worker.close(now, self.ending));
+            if builder.is_empty() {
+                continue;
+            }
+            let frame = builder.close((!self.once).then_some(now));
             self.opened[n] = None;
             let accepted = pipeline.hub.accept_while(frame, &mut || self.release_rotated());
             accepted.with_context(|| format!("pipeline {}: the hub takes no more", pipeline.name))?;

@@ -26,10 +26,13 @@ use anyhow::{Context, bail};
 use control::{Control, Vitals};
 use deliver::{Delivery, SinkSignals};
 use flow::decode::Format;
+use flow::event::{Position, StreamId};
+use flow::step::sample::key_hash;
 use flow::units::UnixNanos;
 use hub::{Disk, Hub};
 use lane::{Inbox, Input, Intake, Lane, Pipeline, Rotated, Signals};
 use open::{Manifest, ManifestPipeline, Opened};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -108,6 +111,7 @@ pub fn run(loaded: &[Loaded], process: &Process, options: Options, progress: &mu
     for (number, (config, one)) in opened.into_iter().enumerate() {
         vitals.labels.extend(config.labels);
         vitals.hubs.push((one.plan.name.clone(), Arc::clone(&one.hub)));
+        vitals.rules.push((one.plan.name.clone(), Arc::clone(&one.plan.rules)));
         let sources = Sources { register: &register, outputs: &outputs, lanes: lane_count, alive, once: options.once };
         pipelines.push(split(number, one, sources, &mut watches, &mut inputs, &mut deliveries, &mut vitals)?);
     }
@@ -130,7 +134,7 @@ pub fn run(loaded: &[Loaded], process: &Process, options: Options, progress: &mu
 
     let mut lane_threads = Vec::new();
     for (n, inbox) in inboxes.iter().enumerate() {
-        let lane = Lane::new(Arc::clone(&pipelines), Arc::clone(inbox), Arc::clone(&signals), options.once);
+        let lane = Lane::new(n, inboxes.len(), Arc::clone(&pipelines), Arc::clone(inbox), Arc::clone(&signals), options.once);
         vitals.lanes.push((format!("lane-{n}"), Arc::clone(&lane.heartbeat)));
         lane_threads.push(lane);
     }
@@ -366,7 +370,15 @@ fn split(
             encoding: source.encoding,
         });
     }
-    Ok(Pipeline { name: one.plan.name, rules: one.plan.rules, hub: one.hub, columns: one.plan.columns, intakes, cuts: one.cuts })
+    let created = (0..sources.lanes).map(|lane| created_stream(&one.plan.name, lane, &one.recovered.positions, &one.cuts)).collect();
+    Ok(Pipeline { name: one.plan.name, rules: one.plan.rules, hub: one.hub, columns: one.plan.columns, intakes, created, cuts: one.cuts })
+}
+
+/// The stream of what a lane creates, and how far it is: behind everything that any store has of it.
+fn created_stream(pipeline: &str, lane: usize, positions: &HashMap<StreamId, Position>, cuts: &HashMap<StreamId, Vec<u64>>) -> (StreamId, u64) {
+    let stream = StreamId(key_hash(format!("weir created\0{pipeline}\0{lane}").as_bytes()));
+    let stored = cuts.get(&stream).and_then(|cuts| cuts.last().copied()).unwrap_or(0);
+    (stream, positions.get(&stream).map_or(0, |position| position.done).max(stored))
 }
 
 /// Looks for files where it is time to. Returns the last error; what failed is tried again soon.

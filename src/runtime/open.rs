@@ -7,6 +7,7 @@ use crate::config::{Config, HubConfig};
 use crate::plan::{self, Plan};
 use crate::sinks::{Pace, Store};
 use anyhow::{Context, bail};
+use flow::debts::Owed;
 use flow::event::{Position, StreamId};
 use flow::units::UnixNanos;
 use hub::{Cursor, Disk, Hub, Limits, Recovered, WhenFull};
@@ -166,7 +167,15 @@ pub fn open(disk: &Disk, data: &Path, name: &str, config: &Config) -> anyhow::Re
         cuts.sort_unstable();
         cuts.dedup();
     }
+    if recovered.state.iter().any(|change| !change.bytes.is_empty()) {
+        // Debts name their tenants by a hash: whoever owes is in the books.
+        hub.ledger().totals.tenants.keys().for_each(|tenant| {
+            plan.rules.tenants.number(tenant);
+        });
+    }
     for change in &recovered.state {
+        let owed = Owed::read(change.step, &change.bytes, &plan.rules);
+        plan.rules.sampling.restored.lock().expect("no lane runs yet").extend(owed);
         // A step whose config changed starts anew.
         if let Some(step) = plan.rules.step_ids.iter().position(|id| *id == change.step) {
             plan.rules.steps[step].restore(&change.bytes);

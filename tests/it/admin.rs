@@ -28,6 +28,8 @@ fn the_admin_port_tells_alive_ready_and_counts_that_equal_the_ledger() {
     assert_eq!(sum(&page, "weir_received_records_total", ""), 1001, "{page}");
     assert_eq!(sum(&page, "weir_kept_records_total", "") as u64, ledger.kept());
     assert_eq!(sum(&page, "weir_dropped_records_total", "reason=\"sampled\"") as u64, ledger.dropped()["sampled"]);
+    assert_eq!(sum(&page, "weir_dropped_total", "level=\"debug\",pipeline") as u64, ledger.dropped()["sampled"], "{page}");
+    assert_eq!(sum(&page, "weir_sampled_total", ""), 0, "levels that are kept whole are no sampler's");
     assert_eq!(sum(&page, "weir_delivered_records_total", "sink=\"files\"") as u64, ledger.kept());
     assert_eq!(sum(&page, "weir_delivered_records_total", "sink=\"store\""), 0);
     assert_eq!(sum(&page, "weir_buffered_records", "sink=\"store\"") as u64, ledger.kept());

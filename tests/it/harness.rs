@@ -329,6 +329,10 @@ impl Ledger {
         self.tenants().map(|(_, t)| count(&t["received"])).sum()
     }
 
+    pub fn created(&self) -> u64 {
+        self.tenants().map(|(_, t)| count(&t["created"])).sum()
+    }
+
     pub fn kept(&self) -> u64 {
         self.tenants().map(|(_, t)| count(&t["kept"])).sum()
     }

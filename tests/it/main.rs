@@ -20,6 +20,7 @@ mod follow;
 mod kubernetes;
 mod quickstart;
 mod recount;
+mod sampling;
 mod search;
 mod tailing;
 mod tidy;

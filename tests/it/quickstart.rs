@@ -36,10 +36,11 @@ fn the_quickstart_exits_0_and_accounts_for_every_record() {
     let mut levels: BTreeMap<String, u64> = BTreeMap::new();
     records().iter().for_each(|r| *levels.entry(level(r)).or_default() += 1);
     assert_eq!(ledger.received(), 6600);
-    assert_eq!(ledger.received(), ledger.kept() + ledger.dropped()["sampled"]);
+    assert_eq!(ledger.received() + ledger.created(), ledger.kept() + ledger.dropped()["sampled"]);
+    assert_eq!(ledger.created(), 8, "for each tenant, how many info lines its sampler saw");
     assert_eq!(ledger.dropped().len(), 1, "{:?}", ledger.dropped());
     // Errors and warnings stay, debug goes, and of info about a tenth of the requests.
-    let info = ledger.kept() - levels["error"] - levels["warn"];
+    let info = ledger.kept() - ledger.created() - levels["error"] - levels["warn"];
     assert!((300..=620).contains(&info), "{info} info lines of {} kept", levels["info"]);
     for sink in ["files", "store"] {
         assert_eq!(ledger.sink(sink, "delivered"), ledger.kept(), "{sink}");
@@ -47,12 +48,28 @@ fn the_quickstart_exits_0_and_accounts_for_every_record() {
 }
 
 #[test]
-fn the_quickstart_archive_holds_the_original_bytes_of_what_was_kept() {
+fn the_quickstart_archive_holds_the_original_bytes_of_what_was_kept_and_how_many_each_stands_for() {
     let place = Place::new();
     place.run(&QUICKSTART).good();
     let kept = archive_lines(&place.data(), "files");
     let of_input: std::collections::BTreeSet<Vec<u8>> = records().into_iter().collect();
-    assert_eq!(kept.iter().find(|line| !of_input.contains(*line)), None, "a line nobody wrote");
+    let (mut stands_for, mut seen) = (0, 0);
+    for line in &kept {
+        let record: Value = serde_json::from_slice(line).expect("JSON");
+        match record["seen"].as_u64() {
+            Some(records) => seen += records,
+            None if record["sample_rate"].is_null() => assert!(of_input.contains(line), "a line nobody wrote: {record}"),
+            None => {
+                stands_for += record["sample_rate"].as_u64().expect("a number");
+                let text = String::from_utf8(line.clone()).expect("text");
+                let original = text.replacen("\"sample_rate\":10,\"sampler\":\"steps[3].sample\",", "", 1);
+                assert!(of_input.contains(original.as_bytes()), "a line nobody wrote: {record}");
+            }
+        }
+    }
+    let info = records().iter().filter(|r| level(r) == "info").count() as u64;
+    assert_eq!(seen, info, "what the sampler says it saw");
+    assert!(stands_for.abs_diff(info) < info / 5, "{stands_for} for {info}");
     let whole = |levels: [&str; 2]| -> Vec<Vec<u8>> { records().into_iter().filter(|r| levels.contains(&level(r).as_str())).collect() };
     let important: Vec<Vec<u8>> = kept.iter().filter(|r| level(r) != "info").cloned().collect();
     assert_same_lines("errors and warnings", &important, &whole(["error", "warn"]));

@@ -5,10 +5,13 @@
 //! what was joined); columns take 60 bytes a record and 12 for each field the plan names.
 
 use crate::condition::Columns;
-use crate::event::{Note, Outcome, Severity, Skip};
+use crate::event::{Note, Outcome, Reason, Severity, Skip};
 use crate::fields::Span;
 use crate::units::UnixNanos;
 use std::sync::Arc;
+
+/// In [`Batch::sampler`]: no step.
+pub const NO_STEP: u16 = u16::MAX;
 
 #[derive(Default)]
 pub struct Batch {
@@ -30,6 +33,8 @@ pub struct Batch {
     /// `fields` spans for each record, one record after the other.
     pub spans: Vec<Span>,
     pub fields: usize,
+    /// Records are read as JSON; else no field is present.
+    pub is_json: bool,
     pub time: Vec<UnixNanos>,
     pub severity: Vec<Severity>,
     /// Numbers of [`crate::tenancy::Tenants`].
@@ -41,6 +46,8 @@ pub struct Batch {
     pub metered_anyway: Vec<bool>,
     /// How many records this one stands for, itself included.
     pub weight: Vec<u32>,
+    /// Number of the step that dropped the record for volume, or that last gave it a weight; [`NO_STEP`]: none.
+    pub sampler: Vec<u16>,
     /// Who pays, where the records' own fields do not say it alone.
     pub payer: Payer,
     /// Records that their pod asked to leave out: they are dropped as filtered. Empty: none.
@@ -172,6 +179,15 @@ impl Batch {
         }
     }
 
+    /// Drops record `i` for volume, by step `step`: the first drop wins.
+    #[inline(always)]
+    pub fn leave_out(&mut self, i: usize, reason: Reason, step: u16) {
+        if self.outcome[i] == Outcome::Kept {
+            self.outcome[i] = Outcome::Dropped(reason);
+            self.sampler[i] = step;
+        }
+    }
+
     /// Every column speaks of every record.
     pub fn assert_complete(&self) {
         let n = self.len();
@@ -182,7 +198,8 @@ impl Batch {
                 && self.time.len() == n
                 && self.tenant.len() == n
                 && self.outcome.len() == n
-                && self.weight.len() == n,
+                && self.weight.len() == n
+                && self.sampler.len() == n,
             "a stage left a column short"
         );
     }

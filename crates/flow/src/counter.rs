@@ -1,7 +1,7 @@
 //! zap's counter sampler, bit for bit: keep the first of each message in a window, then every n-th.
 //!
-//! In: level, hash of the message, the record's time and the policy. Out: keep or drop, and the weight that a
-//! kept record carries. A window starts at its first record and is not aligned to the clock; a record with
+//! In: level, hash of the message, the record's time and weight, and the policy. Out: keep or drop; what the dropped ones
+//! owe is kept by `debts`. A window starts at its first record and is not aligned to the clock; a record with
 //! an older time counts into the open window and never reopens one.
 //!
 //! Memory: 7 levels x 4,096 counters x 16 bytes = 448 KiB, fixed. Messages whose hashes meet share a counter,
@@ -19,17 +19,6 @@ pub const COUNTERS_PER_LEVEL: usize = 4096;
 pub const ENTRY_BYTES: usize = 32;
 
 const COUNTERS: usize = LEVELS * COUNTERS_PER_LEVEL;
-
-/// What the sampler said about one record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Decision {
-    pub keep: bool,
-    /// How many records a kept one stands for; 0 if dropped.
-    pub weight: u32,
-    /// Records that the window before this one dropped after its last kept record, so that no weight covers
-    /// them; not 0 only for a record that opens a window. Weights plus these are all records seen.
-    pub residue: u64,
-}
 
 /// Counters of all levels; shared between lanes.
 pub struct Counters {
@@ -60,25 +49,20 @@ impl Counters {
         }
     }
 
-    /// Counts one record and decides about it.
+    /// Counts one record that stands for `weight` and says whether to keep it.
     ///
     /// `level`: below [`LEVELS`]; any other is kept and not counted. `message_hash`: from [`hash_span`] or [`hash_raw`].
     /// In each window of `tick_ns` the first `first` records are kept, then every `thereafter`-th; 0 keeps none of the rest.
-    pub fn check(&self, level: usize, message_hash: u32, t: UnixNanos, tick_ns: i64, first: u64, thereafter: u64) -> Decision {
+    /// A record that stands for several is kept if one of them would be.
+    #[inline]
+    pub fn check(&self, level: usize, message_hash: u32, t: UnixNanos, weight: u32, window: Window) -> bool {
         if level >= LEVELS {
-            return Decision { keep: true, weight: 1, residue: 0 };
+            return true;
         }
         let key = level * COUNTERS_PER_LEVEL + message_hash as usize % COUNTERS_PER_LEVEL;
-        let (n, closed_n) = self.counters[key].count(t, tick_ns);
+        let before = self.counters[key].count(t, window.tick_ns, u64::from(weight));
         self.mark_dirty(key);
-        let weight = weight(n, first, thereafter);
-        Decision { keep: weight > 0, weight, residue: residue(closed_n, first, thereafter) }
-    }
-
-    /// Dropped records of this level's open windows that no weight covers yet.
-    pub fn open_residue(&self, level: usize, first: u64, thereafter: u64) -> u64 {
-        let counters = self.counters.iter().skip(level * COUNTERS_PER_LEVEL).take(COUNTERS_PER_LEVEL);
-        counters.map(|counter| residue(counter.n.load(SeqCst), first, thereafter)).sum()
+        window.keeps(before, u64::from(weight))
     }
 
     /// Appends an entry for each counter touched since the last call, in key order.
@@ -127,37 +111,38 @@ impl Counters {
 }
 
 impl Counter {
-    /// This record's number in its window, and if it opened one, how many records the window before had.
-    /// zap's `IncCheckReset`: two lanes that reset at once both count into the new window.
-    fn count(&self, t: UnixNanos, tick_ns: i64) -> (u64, u64) {
+    /// Counts `weight` records; how many its window had before. zap's `IncCheckReset`: two lanes that reset at once both
+    /// count into the new window.
+    fn count(&self, t: UnixNanos, tick_ns: i64, weight: u64) -> u64 {
         let reset_at = self.reset_at.load(SeqCst);
         if reset_at > t.0 {
-            return (self.n.fetch_add(1, SeqCst) + 1, 0);
+            return self.n.fetch_add(weight, SeqCst);
         }
-        let closed_n = self.n.swap(1, SeqCst);
+        self.n.store(weight, SeqCst);
         let next_reset_at = t.0.saturating_add(tick_ns.max(0));
         match self.reset_at.compare_exchange(reset_at, next_reset_at, SeqCst, SeqCst) {
-            Ok(_) => (1, closed_n),
-            Err(_) => (self.n.fetch_add(1, SeqCst) + 1, 0),
+            Ok(_) => 0,
+            Err(_) => self.n.fetch_add(weight, SeqCst),
         }
     }
 }
 
-/// What the n-th record of a window stands for: itself, or also the dropped ones before it; 0 if it is dropped.
-fn weight(n: u64, first: u64, thereafter: u64) -> u32 {
-    match (n.checked_sub(first), thereafter) {
-        (None | Some(0), _) => 1,
-        (Some(_), 0) => 0,
-        (Some(past), _) if past % thereafter == 0 => u32::try_from(thereafter).unwrap_or(u32::MAX),
-        (Some(_), _) => 0,
-    }
+/// What a counter keeps of each of its windows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    pub first: u64,
+    pub thereafter: u64,
+    pub tick_ns: i64,
 }
 
-/// Of `n` records of a window, those after the last kept one.
-fn residue(n: u64, first: u64, thereafter: u64) -> u64 {
-    match thereafter {
-        0 => n.saturating_sub(first),
-        _ => n.saturating_sub(first) % thereafter,
+impl Window {
+    /// Whether one of the `weight` records after the first `before` is one to keep.
+    pub fn keeps(&self, before: u64, weight: u64) -> bool {
+        match (before.checked_sub(self.first), self.thereafter) {
+            (None, _) => true,
+            (Some(_), 0) => false,
+            (Some(past), n) => past.saturating_add(weight) / n > past / n,
+        }
     }
 }
 
@@ -197,26 +182,33 @@ mod tests {
         hash_raw(message.as_bytes())
     }
 
+    fn window(first: u64, thereafter: u64) -> Window {
+        Window { first, thereafter, tick_ns: SECOND }
+    }
+
+    #[test]
+    fn eb_1_3_a_record_that_stands_for_several_counts_as_several() {
+        let sampler = Counters::new();
+        let keep = |weight| sampler.check(INFO, 1, UnixNanos(T0), weight, window(10, 10));
+        // 1-8, 9-16, 17-20 (20 is one to keep), 21-29, 30.
+        assert_eq!([8, 8, 4, 9, 1].map(keep), [true, true, true, false, true]);
+        let sampler = Counters::new();
+        assert!(sampler.check(INFO, 1, UnixNanos(T0), u32::MAX, window(1, 0)));
+        assert!(!sampler.check(INFO, 1, UnixNanos(T0), 1, window(1, 0)));
+    }
+
     /// Runs info entries of one message at these times (after T0); returns the indices kept, from 1.
     #[track_caller]
     fn check(first: u64, thereafter: u64, tick_ns: i64, times: impl IntoIterator<Item = i64>, want: &[usize]) {
         let sampler = Counters::new();
-        let (mut kept, mut seen, mut accounted) = (Vec::new(), 0, 0);
-        for time in times {
-            let decision = sampler.check(INFO, hash("m"), UnixNanos(T0 + time), tick_ns, first, thereafter);
-            seen += 1;
-            accounted += u64::from(decision.weight) + decision.residue;
-            assert_eq!(decision.keep, decision.weight > 0);
-            if decision.keep {
-                kept.push(seen as usize);
-            }
-        }
+        let window = Window { first, thereafter, tick_ns };
+        let keep = |time| sampler.check(INFO, hash("m"), UnixNanos(T0 + time), 1, window);
+        let kept: Vec<usize> = times.into_iter().enumerate().filter_map(|(n, time)| keep(time).then_some(n + 1)).collect();
         assert_eq!(kept, want);
-        assert_eq!(accounted + sampler.open_residue(INFO, first, thereafter), seen, "weights and residues are all records seen");
     }
 
     #[test]
-    fn the_first_are_kept_and_then_every_nth() {
+    fn eb_1_1_the_first_are_kept_and_then_every_nth() {
         check(2, 3, 60 * NANOS_PER_SECOND, 0..9, &[1, 2, 5, 8]);
         check(0, 3, SECOND, 0..9, &[3, 6, 9]);
         check(2, 1, SECOND, 0..5, &[1, 2, 3, 4, 5]);
@@ -224,14 +216,14 @@ mod tests {
     }
 
     #[test]
-    fn three_windows_decide_alike() {
+    fn eb_1_1_three_windows_decide_alike() {
         let times = (0..3).flat_map(|window| (0..17).map(move |entry| window * 10_000_000 + entry));
         let want: Vec<usize> = (0..3).flat_map(|window| [1, 2, 3, 4, 5, 15].map(|entry| window * 17 + entry)).collect();
         check(5, 10, 10_000_000, times, &want);
     }
 
     #[test]
-    fn a_record_at_the_end_of_a_window_opens_the_next() {
+    fn eb_1_1_a_record_at_the_end_of_a_window_opens_the_next() {
         let times = std::iter::repeat_n(0, 1000).chain(std::iter::repeat_n(NANOS_PER_SECOND, 1000));
         check(2, 0, SECOND, times, &[1, 2, 1001, 1002]);
         check(1, 0, SECOND, [0, NANOS_PER_SECOND - 1], &[1]);
@@ -240,12 +232,12 @@ mod tests {
     }
 
     #[test]
-    fn a_thousand_a_second_of_fifteen_hundred() {
+    fn eb_1_1_a_thousand_a_second_of_fifteen_hundred() {
         check(1000, 0, SECOND, 0..1500, &(1..=1000).collect::<Vec<_>>());
     }
 
     #[test]
-    fn late_and_absurd_times_count_into_the_open_window() {
+    fn eb_1_7_late_and_absurd_times_count_into_the_open_window() {
         check(2, 0, SECOND, [0, -NANOS_PER_SECOND, -5 * NANOS_PER_SECOND, 1, -T0], &[1, 2]);
         check(1, 0, SECOND, [0, -NANOS_PER_SECOND, NANOS_PER_SECOND - 1, NANOS_PER_SECOND], &[1, 4]);
         check(1, 0, i64::MAX, [0, i64::MAX - T0], &[1, 2]);
@@ -255,16 +247,16 @@ mod tests {
     }
 
     #[test]
-    fn levels_do_not_share_counters_and_others_bypass_them() {
+    fn eb_1_1_levels_do_not_share_counters_and_others_bypass_them() {
         let sampler = Counters::new();
-        let keep = |level| sampler.check(level, hash("m"), UnixNanos(T0), SECOND, 1, 100).keep;
+        let keep = |level| sampler.check(level, hash("m"), UnixNanos(T0), 1, window(1, 100));
         for level in 0..LEVELS {
             assert!(keep(level));
             assert!(!keep(level));
         }
         for level in [LEVELS, usize::MAX] {
             for _ in 0..5 {
-                assert_eq!(sampler.check(level, 0, UnixNanos(T0), SECOND, 1, 0), Decision { keep: true, weight: 1, residue: 0 });
+                assert!(sampler.check(level, 0, UnixNanos(T0), 1, window(1, 0)));
             }
         }
         let mut changes = Vec::new();
@@ -273,12 +265,12 @@ mod tests {
     }
 
     #[test]
-    fn messages_whose_hashes_meet_share_a_budget() {
+    fn eb_1_1_messages_whose_hashes_meet_share_a_budget() {
         let slot = |i: usize| hash(&format!("m{i}")) as usize % COUNTERS_PER_LEVEL;
         let other = (1..).find(|&i| slot(i) == slot(0)).expect("slots repeat");
         let apart = (1..).find(|&i| slot(i) != slot(0)).expect("slots differ");
         let sampler = Counters::new();
-        let keep = |i: usize| sampler.check(INFO, hash(&format!("m{i}")), UnixNanos(T0), SECOND, 1, 0).keep;
+        let keep = |i: usize| sampler.check(INFO, hash(&format!("m{i}")), UnixNanos(T0), 1, window(1, 0));
         assert_eq!([keep(0), keep(other), keep(apart)], [true, false, true]);
     }
 
@@ -298,10 +290,11 @@ mod tests {
         let original = Counters::new();
         let mut journal: Vec<Vec<u8>> = Vec::new();
         let ask = |sampler: &Counters, i: i64| {
-            sampler.check((i % 7) as usize, hash(&format!("message {}", i % 97)), UnixNanos(T0 + i * 7_000_000), SECOND, 3, 5)
+            sampler.check((i % 7) as usize, hash(&format!("message {}", i % 97)), UnixNanos(T0 + i * 7_000_000), 1, window(3, 5))
         };
         for frame in 0..10 {
-            (frame * 500..(frame + 1) * 500).for_each(|i| assert!(ask(&original, i).weight <= 5));
+            let kept = (frame * 500..(frame + 1) * 500).filter(|i| ask(&original, *i)).count();
+            assert!(kept > 0);
             let mut changes = Vec::new();
             original.take_changes(&mut changes);
             let keys: Vec<u64> = changes.chunks_exact(ENTRY_BYTES).map(|entry| number_at(entry, 0)).collect();
@@ -330,10 +323,11 @@ mod tests {
             entries[entry * ENTRY_BYTES..entry * ENTRY_BYTES + 8].copy_from_slice(&key.to_le_bytes());
             entries[entry * ENTRY_BYTES + 16] = n;
         }
+        let counted = || sampler.counters.iter().map(|c| c.n.load(SeqCst)).sum::<u64>();
         sampler.restore(&entries[..95]);
-        assert_eq!(sampler.open_residue(0, 0, 0), 0, "a cut entry is none");
+        assert_eq!(counted(), 0, "a cut entry is none");
         sampler.restore(&entries);
-        assert_eq!(sampler.open_residue(0, 0, 0), 7);
+        assert_eq!(counted(), 7);
     }
 
     #[test]
@@ -341,10 +335,10 @@ mod tests {
         let sampler = Counters::new();
         let (lanes, each) = (4, 20_000u64);
         // The window is open before the lanes start, so no reset races: every number is given out once.
-        assert!(sampler.check(INFO, 7, UnixNanos(T0), SECOND, 100, 10).keep);
+        assert!(sampler.check(INFO, 7, UnixNanos(T0), 1, window(100, 10)));
         let kept: u64 = std::thread::scope(|scope| {
             let runs: Vec<_> = (0..lanes)
-                .map(|_| scope.spawn(|| (0..each).filter(|_| sampler.check(INFO, 7, UnixNanos(T0), SECOND, 100, 10).keep).count() as u64))
+                .map(|_| scope.spawn(|| (0..each).filter(|_| sampler.check(INFO, 7, UnixNanos(T0), 1, window(100, 10))).count() as u64))
                 .collect();
             runs.into_iter().map(|run| run.join().expect("a lane ends")).sum()
         });

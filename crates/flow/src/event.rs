@@ -66,11 +66,13 @@ impl Reason {
     }
 }
 
-/// What became of a record: its code is 0 for kept, else the reason's.
+/// What became of a record: its code is 0 for kept, 255 for created, else the reason's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Outcome {
     Kept,
     Dropped(Reason),
+    /// Kept, and made by weir itself: a summary of what a sampler left out.
+    Created,
 }
 
 impl Outcome {
@@ -78,13 +80,20 @@ impl Outcome {
         match self {
             Outcome::Kept => 0,
             Outcome::Dropped(reason) => reason as u8,
+            Outcome::Created => CREATED,
         }
     }
 
     pub fn from_code(code: u8) -> Option<Outcome> {
-        if code == 0 { Some(Outcome::Kept) } else { Reason::from_code(code).map(Outcome::Dropped) }
+        match code {
+            0 => Some(Outcome::Kept),
+            CREATED => Some(Outcome::Created),
+            code => Reason::from_code(code).map(Outcome::Dropped),
+        }
     }
 }
+
+const CREATED: u8 = 255;
 
 /// Bytes of a stream that belong to no record, by reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

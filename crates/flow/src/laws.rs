@@ -2,12 +2,12 @@
 
 use crate::batch::Batch;
 use crate::condition::Condition;
-use crate::counter::Counters;
+use crate::counter::{Counters, Window};
 use crate::decode::{Decoder, End, Format, Limits};
 use crate::event::{Note, Outcome, Reason};
 use crate::fields::FieldSet;
 use crate::meter::{Group, Meter, Meters, Sums};
-use crate::pipeline::{Reading, Rules, Worker};
+use crate::pipeline::{Reading, Rules, Sampling, Worker};
 use crate::step::sample::Policy;
 use crate::step::{Filter, Sample, Step};
 use crate::tenancy::Tenants;
@@ -37,7 +37,7 @@ fn drop_if(text: &str) -> Step {
 fn sample_info(policy: Policy) -> Step {
     let all = || Policy::All;
     let policies = [all(), all(), all(), policy, all(), all(), all()];
-    Step::Sample(Box::new(Sample { policies, message: vec![field("msg")], by_arrival: false, counters: Counters::new() }))
+    Step::Sample(Box::new(Sample { name: "test".into(), policies, message: vec![field("msg")], by_arrival: false, counters: Counters::new() }))
 }
 
 fn meter(name: &str, parts: &[&str], wholes: &[&str]) -> Meter {
@@ -76,6 +76,7 @@ fn run(steps: Vec<Step>, input: &[u8]) -> Outcomes {
         step_ids: (0..steps.len() as u32).collect(),
         steps,
         meters: meters(),
+        sampling: Sampling::default(),
     });
     let mut worker = Worker::new(Arc::clone(&rules));
     let mut batch = Batch { arena: input.to_vec(), ..Batch::default() };
@@ -95,6 +96,7 @@ fn run(steps: Vec<Step>, input: &[u8]) -> Outcomes {
                 out.kept.push(String::from_utf8_lossy(batch.record(i)).into_owned());
                 out.weight += u64::from(batch.weight[i]);
             }
+            Outcome::Created => unreachable!("no step makes records"),
             Outcome::Dropped(reason) => *out.dropped.entry(reason.name()).or_default() += 1,
         }
         for note in Note::ALL.into_iter().filter(|n| batch.notes[i] & n.bit() != 0 && *n != Note::ArrivalTime) {
@@ -161,10 +163,10 @@ fn the_first_drop_names_the_reason() {
 #[test]
 fn zaps_sampler_keeps_the_first_thousand_of_a_message() {
     let input: String = (0..1_500).map(|_| "{\"ts\":\"2026-11-23T03:00:00.5Z\",\"level\":\"info\",\"msg\":\"same\"}\n").collect();
-    let policy = Policy::Counter { first: 1_000, thereafter: 0, tick: 1_000_000_000 };
+    let policy = Policy::Counter(Window { first: 1_000, thereafter: 0, tick_ns: 1_000_000_000 });
     let out = run(vec![sample_info(policy)], input.as_bytes());
     assert_eq!((out.kept.len(), out.dropped["sampled"]), (1_000, 500));
-    let thinned = run(vec![sample_info(Policy::Counter { first: 100, thereafter: 100, tick: 1_000_000_000 })], input.as_bytes());
+    let thinned = run(vec![sample_info(Policy::Counter(Window { first: 100, thereafter: 100, tick_ns: 1_000_000_000 }))], input.as_bytes());
     assert_eq!((thinned.kept.len(), thinned.weight), (114, 1_500), "each kept one after the first hundred stands for a hundred");
 }
 

@@ -120,6 +120,7 @@ fn counts(batch: &Batch, i: usize) -> bool {
         _ if batch.unmetered[i] => false,
         Outcome::Kept => true,
         Outcome::Dropped(reason) => reason.class() == ReasonClass::Volume || batch.metered_anyway[i],
+        Outcome::Created => false,
     }
 }
 

@@ -3,15 +3,17 @@
 //! In: a batch whose records `decode` has split. Out: the same records with time, severity, tenant, verdict
 //! and weight, and the sums of the meters. Nothing here allocates per record once its buffers have grown.
 
-use crate::batch::{Batch, Payer};
+use crate::batch::{Batch, NO_STEP, Payer};
+use crate::debts::{Closing, Debts, Owed, Tallies};
 use crate::event::{Note, Outcome, Reason};
-use crate::fields::{FieldSet, Malformed, Scanner};
+use crate::decimal::small_integer;
+use crate::fields::{FieldSet, Kind, Malformed, Scanner};
 use crate::meter::{Meters, Sums};
 use crate::step::Step;
 use crate::tenancy::{Tenancy, Tenants};
 use crate::time::TimeParser;
 use crate::units::UnixNanos;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// What all lanes of a pipeline share.
 pub struct Rules {
@@ -25,6 +27,19 @@ pub struct Rules {
     /// A name for each step, the same as long as its config is: what a step remembers is kept under it.
     pub step_ids: Vec<u32>,
     pub meters: Meters,
+    pub sampling: Sampling,
+}
+
+/// What lanes tell each other, and a restart tells them, of what samplers left out.
+#[derive(Debug, Default)]
+pub struct Sampling {
+    /// Fields in which a record says how many it stands for, and who said so; `None` where nothing samples.
+    pub rate: Option<usize>,
+    pub sampler: Option<usize>,
+    /// Debts of the last run that no lane has taken over yet.
+    pub restored: Mutex<Vec<Owed>>,
+    /// Since the start of this run.
+    pub tallies: Mutex<Tallies>,
 }
 
 /// How the records of one source are read.
@@ -43,11 +58,27 @@ pub struct Worker {
     times: TimeParser,
     tenancy: Tenancy,
     mask: Vec<bool>,
+    debts: Debts,
+    /// With `--once`: newest event time so far. The clock must not show in what comes out.
+    newest: Option<UnixNanos>,
 }
 
 impl Worker {
+    /// The only lane.
     pub fn new(rules: Arc<Rules>) -> Worker {
+        Worker::of_lane(rules, 0, 1, false)
+    }
+
+    /// Lane number `lane` of `lanes`. `once`: time is event time, also where nothing comes.
+    pub fn of_lane(rules: Arc<Rules>, lane: usize, lanes: usize, once: bool) -> Worker {
+        let mut restored = rules.sampling.restored.lock().expect("nobody panics while taking debts over");
+        let is_ours = |owed: &Owed| owed.lane as usize == lane || (lane == 0 && owed.lane as usize >= lanes);
+        let (ours, others) = restored.drain(..).partition(is_ours);
+        *restored = others;
+        drop(restored);
         Worker {
+            debts: Debts::new(&rules.steps, &rules.step_ids, lane as u8, ours),
+            newest: once.then_some(UnixNanos(i64::MIN)),
             scanner: Scanner::new(Arc::clone(&rules.fields)),
             times: TimeParser::default(),
             tenancy: Tenancy::new(rules.tenant.clone(), Arc::clone(&rules.tenants)),
@@ -66,11 +97,34 @@ impl Worker {
         leave_out(batch); // what a pod asked to leave out
         self.tenancy.apply(batch); // who pays
         let rules = Arc::clone(&self.rules);
-        for step in &rules.steps {
-            step.apply(batch, now, &mut self.mask); // keep or drop, and why
+        self.debts.clock = self.clock(batch, now);
+        for (number, step) in (0u16..).zip(&rules.steps) {
+            step.apply(number, batch, now, &mut self.mask, &mut self.debts); // keep or drop, and why
         }
+        self.debts.settle(batch); // whom kept records stand for
         rules.meters.apply(batch, sums); // what it used
         batch.assert_complete();
+    }
+
+    /// The time that windows without traffic end by.
+    fn clock(&mut self, batch: &Batch, now: UnixNanos) -> UnixNanos {
+        let Some(newest) = &mut self.newest else { return now };
+        if self.debts.is_used() {
+            let own = (0..batch.len()).filter(|i| batch.notes[*i] & Note::ArrivalTime.bit() == 0);
+            *newest = own.map(|i| batch.time[i]).max().map_or(*newest, |time| time.max(*newest));
+        }
+        *newest
+    }
+
+    /// Whether a frame should close for what is owed, though nothing else came.
+    pub fn is_due(&self, now: UnixNanos) -> bool {
+        self.debts.is_due(self.newest.unwrap_or(now))
+    }
+
+    /// What the frame that closes now takes along: summaries of windows that are over, and changed debts. `all`: the run
+    /// ends, and with it every window.
+    pub fn close(&mut self, now: UnixNanos, all: bool) -> Closing {
+        self.debts.close(self.newest.unwrap_or(now), all, &self.rules)
     }
 
     /// The one structural pass: spans, shape, time and severity of every record.
@@ -78,6 +132,7 @@ impl Worker {
         let rules = Arc::clone(&self.rules);
         let n = batch.len();
         batch.fields = rules.fields.len();
+        batch.is_json = reading.json;
         batch.spans.resize(n * batch.fields, Default::default());
         batch.outcome.clear();
         batch.outcome.resize(n, Outcome::Kept);
@@ -87,6 +142,8 @@ impl Worker {
         batch.metered_anyway.resize(n, false);
         batch.weight.clear();
         batch.weight.resize(n, 1);
+        batch.sampler.clear();
+        batch.sampler.resize(n, NO_STEP);
         batch.time.clear();
         batch.severity.clear();
         if !reading.json {
@@ -125,6 +182,9 @@ impl Worker {
         }
         batch.spans = spans;
         self.read_times(batch);
+        if let Some(field) = rules.sampling.rate {
+            read_rates(batch, field);
+        }
     }
 
     fn read_times(&mut self, batch: &mut Batch) {
@@ -139,6 +199,17 @@ impl Worker {
             let severity =
                 batch.first_present(i, &rules.level).map_or(0, |span| crate::severity::parse(span.raw(batch.record(i)), span.kind));
             batch.severity.push(severity);
+        }
+    }
+}
+
+/// A record that comes from a sampler stands for several: weights count, not rows.
+fn read_rates(batch: &mut Batch, field: usize) {
+    for i in 0..batch.len() {
+        let span = batch.record_spans(i)[field];
+        if span.kind == Kind::Number {
+            let rate = small_integer(span.raw(batch.record(i))).and_then(|rate| u32::try_from(rate).ok());
+            batch.weight[i] = rate.unwrap_or(1).max(1);
         }
     }
 }

@@ -55,6 +55,12 @@ impl Tenants {
         Some(number)
     }
 
+    /// How many there are, the unknown one included.
+    #[expect(clippy::len_without_is_empty, reason = "the unknown tenant is always there")]
+    pub fn len(&self) -> u32 {
+        self.lock().list.len() as u32
+    }
+
     pub fn name(&self, number: u32) -> Arc<[u8]> {
         Arc::clone(&self.lock().list[number as usize])
     }

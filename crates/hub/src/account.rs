@@ -17,7 +17,7 @@ pub(crate) struct Account {
     /// The last frame that is in here; 0 before the first.
     pub seq: u64,
     pub positions: HashMap<StreamId, Position>,
-    /// Last value of each (step, key).
+    /// Last value of each (step, key) that is not all zeros.
     state: BTreeMap<(u32, [u8; 8]), [u8; 24]>,
     pub books: Books,
 }
@@ -42,7 +42,12 @@ impl Account {
             for entry in change.bytes.chunks_exact(STATE_ENTRY_BYTES) {
                 let (key, value) = entry.split_at(8);
                 let key = (change.step, key.try_into().expect("split at 8"));
-                self.state.insert(key, value.try_into().expect("24 of 32 bytes are left"));
+                let value: [u8; 24] = value.try_into().expect("24 of 32 bytes are left");
+                if value == [0; 24] {
+                    self.state.remove(&key);
+                } else {
+                    self.state.insert(key, value);
+                }
             }
         }
         self.books.book(frame, rows)

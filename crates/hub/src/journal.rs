@@ -470,7 +470,7 @@ impl Segment {
 /// What a frame counts as kept, by name.
 pub(crate) fn kept_of(frame: &Frame) -> BTreeMap<Vec<u8>, Tally> {
     let mut kept: BTreeMap<Vec<u8>, Tally> = BTreeMap::new();
-    for count in frame.parts.iter().flat_map(|p| &p.counts).filter(|c| c.outcome == flow::event::Outcome::Kept) {
+    for count in frame.parts.iter().flat_map(|p| &p.counts).filter(|c| crate::ledger::has_rows(c.outcome)) {
         let tally = Tally { records: count.records, bytes: count.bytes };
         kept.entry(frame.tenants[count.tenant as usize].to_vec()).or_default().add(tally);
     }

@@ -242,9 +242,15 @@ impl Books {
             let (number, over) = numbers[count.tenant as usize];
             let tenant = &mut self.tenants[number as usize];
             let tally = Tally { records: count.records, bytes: count.bytes };
-            tenant.received.add(tally);
+            if count.outcome != Outcome::Created {
+                tenant.received.add(tally);
+            }
             match count.outcome {
                 Outcome::Kept => tenant.kept.add(tally),
+                Outcome::Created => {
+                    tenant.created.add(tally);
+                    tenant.kept.add(tally);
+                }
                 Outcome::Dropped(reason) => tenant.dropped.entry(reason).or_default().add(tally),
             }
             if over {
@@ -281,7 +287,8 @@ impl Books {
                 }
                 Some(())
             };
-            count(Outcome::Kept, totals.kept, old.kept)?;
+            count(Outcome::Kept, less(totals.kept, totals.created)?, less(old.kept, old.created)?)?;
+            count(Outcome::Created, totals.created, old.created)?;
             for (reason, tally) in &totals.dropped {
                 count(Outcome::Dropped(*reason), *tally, old.dropped.get(reason).copied().unwrap_or_default())?;
             }
@@ -391,9 +398,18 @@ fn tally(r: &mut Reader) -> Result<Tally, Corrupt> {
     Ok(Tally { records: r.u64()?, bytes: r.u64()? })
 }
 
+fn less(a: Tally, b: Tally) -> Option<Tally> {
+    Some(Tally { records: a.records.checked_sub(b.records)?, bytes: a.bytes.checked_sub(b.bytes)? })
+}
+
+/// Whether records with this outcome have rows.
+pub(crate) fn has_rows(outcome: Outcome) -> bool {
+    matches!(outcome, Outcome::Kept | Outcome::Created)
+}
+
 fn kept_by(frame: &Frame, numbers: &[(u32, bool)]) -> Delta {
     let mut kept: BTreeMap<u32, Tally> = BTreeMap::new();
-    for count in frame.parts.iter().flat_map(|p| &p.counts).filter(|c| c.outcome == Outcome::Kept) {
+    for count in frame.parts.iter().flat_map(|p| &p.counts).filter(|c| has_rows(c.outcome)) {
         kept.entry(numbers[count.tenant as usize].0).or_default().add(Tally { records: count.records, bytes: count.bytes });
     }
     kept.into_iter().collect()

@@ -124,7 +124,7 @@ fn part(random: &mut Random, frame: &mut Frame) {
         notes: vec![(0, Note::ALL[random.below(14) as usize], 3)],
         ..Part::default()
     };
-    let outcomes = [Outcome::Kept, Outcome::Dropped(Reason::Sampled), Outcome::Dropped(Reason::Malformed)];
+    let outcomes = [Outcome::Kept, Outcome::Created, Outcome::Dropped(Reason::Sampled), Outcome::Dropped(Reason::Malformed)];
     for outcome in outcomes {
         part.counts.push(Count { tenant: random.below(tenants) as u32, outcome, records: random.below(99), bytes: random.below(9999) });
     }

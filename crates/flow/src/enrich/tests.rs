@@ -5,7 +5,7 @@ use crate::decode::{Decoder, End, Format, Limits};
 use crate::event::{Outcome, Reason};
 use crate::kubernetes::{LeftOut, Listing};
 use crate::meter::{Meters, Sums};
-use crate::pipeline::{Rules, Worker};
+use crate::pipeline::{Rules, Sampling, Worker};
 use crate::tenancy::Tenants;
 use crate::units::UnixNanos;
 use proptest::prelude::*;
@@ -187,6 +187,7 @@ fn process(lines: &[u8], splice: &Splice, tenant: &[&str], fields: &[&str], read
         steps: Vec::new(),
         step_ids: Vec::new(),
         meters: Meters::default(),
+        sampling: Sampling::default(),
     };
     let mut batch = decode(Format::Cri, lines);
     let reading = Enricher::default().enrich(&mut batch, splice, reading);

@@ -13,6 +13,7 @@ pub use filter::Filter;
 pub use sample::Sample;
 
 use crate::batch::Batch;
+use crate::debts::{Debts, Terms};
 use crate::units::UnixNanos;
 
 pub enum Step {
@@ -21,11 +22,19 @@ pub enum Step {
 }
 
 impl Step {
-    /// Marks the records of a batch. `mask` is scratch space.
-    pub fn apply(&self, batch: &mut Batch, now: UnixNanos, mask: &mut Vec<bool>) {
+    /// Marks the records of a batch. `number`: its own among the steps; `mask` is scratch space.
+    pub fn apply(&self, number: u16, batch: &mut Batch, now: UnixNanos, mask: &mut Vec<bool>, debts: &mut Debts) {
         match self {
             Step::Filter(filter) => filter.apply(batch, mask),
-            Step::Sample(sample) => sample.apply(batch, now, mask),
+            Step::Sample(sample) => sample.apply(number, batch, now, mask, debts),
+        }
+    }
+
+    /// What it promises of what it leaves out; `None` where it saves no volume.
+    pub fn terms(&self) -> Option<Terms> {
+        match self {
+            Step::Filter(_) => None,
+            Step::Sample(sample) => Some(sample.terms()),
         }
     }
 

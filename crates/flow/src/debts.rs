@@ -1,0 +1,429 @@
+//! Debts: what a lane's samplers left out, and whom its kept records stand for.
+//!
+//! In: decided batches. Out: weights of kept records, and summaries. A record that a step with exact weights drops becomes a
+//! debt of its (step, tenant, level). The next kept record of that tenant and level pays it, if it comes within the step's
+//! window; else a summary tells of it. So the weights of kept records and summaries add up to the records received, less
+//! those that are not ours: exactly, per tenant and level. Steps that choose by a hash give fixed weights, right on average;
+//! for them a summary of weight 0 tells what was seen in each window.
+//!
+//! Debts belong to one lane, so a frame holds exactly the changes that its own records made: after a crash, what was not
+//! durable is decided anew and owed once. Memory: 72 bytes per step, tenant and level that was sampled; with `tenants_max`
+//! tenants the bound is 504 bytes for each step and tenant. State in frames: one 32-byte entry each.
+
+use crate::batch::{Batch, NO_STEP};
+use crate::escape::escape_into;
+use crate::event::{Outcome, ReasonClass, Severity};
+use crate::pipeline::Rules;
+use crate::step::Step;
+use crate::step::sample::{LEVELS, key_hash, level_of};
+use crate::tenancy::UNKNOWN;
+use crate::units::UnixNanos;
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::sync::Arc;
+
+/// How what a step drops is made good.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Class {
+    /// The level is not sampled, or it is off.
+    #[default]
+    Nothing,
+    /// Kept records and summaries stand for everything: sums are exact.
+    Exact,
+    /// Weights are right on average; a summary tells what was seen.
+    Average,
+}
+
+/// What a step promises of one level.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Term {
+    pub class: Class,
+    /// How long a debt waits for a kept record, or how long is counted for one summary; in ns.
+    pub window_ns: i64,
+}
+
+/// What a step promises.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// Name of the sampler in records.
+    pub name: Arc<str>,
+    pub by_arrival: bool,
+    pub levels: [Term; LEVELS.len()],
+}
+
+/// A record that weir makes: how many records nobody else stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    pub sampler: Arc<str>,
+    pub tenant: u32,
+    /// Index into [`LEVELS`].
+    pub level: usize,
+    /// When the newest of them was.
+    pub time: UnixNanos,
+    pub records: u64,
+    /// Of all `records` seen so many were kept; `None`: these records were left out.
+    pub kept: Option<u64>,
+}
+
+/// A debt as a frame's state tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owed {
+    pub step_id: u32,
+    pub key: [u8; 8],
+    pub tenant: u32,
+    pub level: usize,
+    pub lane: u8,
+    pub time: UnixNanos,
+    pub records: u64,
+    pub kept: Option<u64>,
+}
+
+/// What a lane's frame takes along.
+#[derive(Debug, Default)]
+pub struct Closing {
+    pub summaries: Vec<Summary>,
+    /// Changed state, by step.
+    pub changes: Vec<(u32, Vec<u8>)>,
+}
+
+/// Records that a policy kept and dropped, by (step, tenant, level).
+pub type Tallies = BTreeMap<(usize, u32, usize), [u64; 2]>;
+
+pub struct Debts {
+    lane: u8,
+    steps: Vec<StepDebts>,
+    /// Numbers of the steps with exact weights.
+    exact: Vec<u16>,
+    /// Cells of exact steps in which something is owed.
+    open: usize,
+    /// What windows without traffic end by.
+    pub clock: UnixNanos,
+    /// When the first window ends.
+    due: i64,
+    /// Debts of steps and lanes that are gone: told of in the first frame.
+    orphans: Vec<Owed>,
+}
+
+struct StepDebts {
+    id: u32,
+    terms: Option<Terms>,
+    /// By tenant and level: 7 for each tenant.
+    cells: Vec<Cell>,
+    /// Cells to look at when a frame closes.
+    listed: Vec<u32>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Cell {
+    /// Exact: owed. On average: seen.
+    records: u64,
+    /// On average: kept of those seen.
+    kept: u64,
+    /// Time of the first of them, of the newest, and what the lane's clock said at the first.
+    since: i64,
+    time: i64,
+    since_now: i64,
+    /// Its name in the state of steps, once there was one.
+    key: [u8; 8],
+    /// Since the last frame: kept and dropped by this step.
+    tally: [u32; 2],
+    is_listed: bool,
+    is_dirty: bool,
+    /// Nobody pays it any more: a summary comes with the next frame.
+    is_overdue: bool,
+}
+
+/// Last byte of our keys in the state of steps; keys of counters have a 0 there.
+const KEY_TAG: u8 = 0xd5;
+const ENTRY_BYTES: usize = 32;
+
+impl Debts {
+    pub fn new(steps: &[Step], step_ids: &[u32], lane: u8, restored: Vec<Owed>) -> Debts {
+        let steps: Vec<StepDebts> = steps
+            .iter()
+            .zip(step_ids)
+            .map(|(step, id)| StepDebts { id: *id, terms: step.terms(), cells: Vec::new(), listed: Vec::new() })
+            .collect();
+        let is_exact = |s: &StepDebts| s.terms.as_ref().is_some_and(|t| t.levels.iter().any(|l| l.class == Class::Exact));
+        let exact = (0u16..).zip(&steps).filter(|(_, s)| is_exact(s)).map(|(n, _)| n).collect();
+        let mut debts = Debts { lane, steps, exact, open: 0, clock: UnixNanos(i64::MIN), due: i64::MAX, orphans: Vec::new() };
+        for owed in restored {
+            debts.restore(owed);
+        }
+        debts
+    }
+
+    fn restore(&mut self, owed: Owed) {
+        let class = if owed.kept.is_some() { Class::Average } else { Class::Exact };
+        let step = self.steps.iter().position(|s| s.id == owed.step_id && s.class(owed.level) == class);
+        self.due = i64::MIN;
+        match step {
+            Some(step) if owed.lane == self.lane => {
+                let cell = self.steps[step].cell(owed.tenant, owed.level);
+                let time = owed.time.0;
+                *cell = Cell { records: owed.records, kept: owed.kept.unwrap_or(0), since: time, time, since_now: i64::MIN, ..cell.clone() };
+                self.open += usize::from(class == Class::Exact);
+            }
+            _ => self.orphans.push(owed),
+        }
+    }
+
+    /// Whether any step of the plan samples.
+    pub fn is_used(&self) -> bool {
+        self.steps.iter().any(|step| step.terms.is_some())
+    }
+
+    /// Notes what step `step` decided about record `i`, which no step dropped before.
+    #[inline(always)]
+    pub fn note(&mut self, step: u16, batch: &Batch, i: usize, level: usize, kept: bool) {
+        let now = self.clock;
+        let weight = u64::from(batch.weight[i]);
+        let debts = &mut self.steps[step as usize];
+        let term = debts.terms.as_ref().map_or(Term::default(), |terms| terms.levels[level]);
+        let cell = debts.cell(batch.tenant[i], level);
+        let tally = &mut cell.tally[usize::from(!kept)];
+        *tally = tally.saturating_add(1);
+        if term.class == Class::Average {
+            if cell.records == 0 {
+                cell.since_now = now.0;
+                self.due = self.due.min(now.0.saturating_add(term.window_ns));
+            }
+            cell.records = cell.records.saturating_add(weight);
+            cell.kept += u64::from(kept);
+            cell.time = batch.time[i].0;
+            cell.is_dirty = true;
+        }
+    }
+
+    /// Makes records that samplers dropped debts, and lets kept ones pay; all verdicts are final.
+    pub fn settle(&mut self, batch: &mut Batch) {
+        if self.exact.is_empty() {
+            return;
+        }
+        for i in 0..batch.len() {
+            match batch.outcome[i] {
+                Outcome::Kept if self.open > 0 => self.pay(batch, i),
+                Outcome::Dropped(reason) if reason.class() == ReasonClass::Volume && batch.sampler[i] != NO_STEP => self.owe(batch, i),
+                _ => {}
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn owe(&mut self, batch: &Batch, i: usize) {
+        let now = self.clock;
+        let level = level_of(batch.severity[i]);
+        let debts = &mut self.steps[batch.sampler[i] as usize];
+        let Some(terms) = debts.terms.as_ref().filter(|t| t.levels[level].class == Class::Exact) else { return };
+        let (by_arrival, window) = (terms.by_arrival, terms.levels[level].window_ns);
+        let cell = debts.cell(batch.tenant[i], level);
+        if cell.records == 0 {
+            cell.since = if by_arrival { batch.arrival.0 } else { batch.time[i].0 };
+            cell.since_now = now.0;
+            self.open += 1;
+            self.due = self.due.min(now.0.saturating_add(window));
+        }
+        cell.records = cell.records.saturating_add(u64::from(batch.weight[i]));
+        cell.time = batch.time[i].0;
+        cell.is_dirty = true;
+    }
+
+    fn pay(&mut self, batch: &mut Batch, i: usize) {
+        let level = level_of(batch.severity[i]);
+        let at = batch.tenant[i] as usize * LEVELS.len() + level;
+        for number in &self.exact {
+            let debts = &mut self.steps[*number as usize];
+            let Some(cell) = debts.cells.get_mut(at).filter(|cell| cell.records > 0 && !cell.is_overdue) else { continue };
+            let Some(terms) = debts.terms.as_ref().filter(|t| t.levels[level].class == Class::Exact) else { continue };
+            if !terms.by_arrival && batch.time[i].0.saturating_sub(cell.since) >= terms.levels[level].window_ns {
+                cell.is_overdue = true;
+                self.due = i64::MIN;
+                continue;
+            }
+            // What a weight cannot hold stays owed.
+            let paid = cell.records.min(u64::from(u32::MAX - batch.weight[i]));
+            batch.weight[i] += paid as u32;
+            batch.sampler[i] = *number;
+            cell.records -= paid;
+            cell.is_dirty = true;
+            self.open -= usize::from(cell.records == 0);
+        }
+    }
+
+    /// Whether a frame should close for what is owed, though nothing else came.
+    pub fn is_due(&self, now: UnixNanos) -> bool {
+        now.0 >= self.due
+    }
+
+    /// Ends the windows that are over, or all of them, and hands out what a frame takes along.
+    pub fn close(&mut self, now: UnixNanos, all: bool, rules: &Rules) -> Closing {
+        let mut tallies = rules.sampling.tallies.lock().expect("nobody panics while counting");
+        let mut closing = Closing::default();
+        self.due = i64::MAX;
+        for owed in std::mem::take(&mut self.orphans) {
+            let Owed { tenant, level, time, records, kept, .. } = owed;
+            closing.summaries.push(Summary { sampler: "earlier".into(), tenant, level, time, records, kept });
+            let mut entry = owed.key.to_vec();
+            entry.resize(ENTRY_BYTES, 0);
+            closing.changes.push((owed.step_id, entry));
+        }
+        for (number, step) in self.steps.iter_mut().enumerate() {
+            let Some(terms) = &step.terms else { continue };
+            let mut bytes = Vec::new();
+            let mut still = Vec::new();
+            for at in std::mem::take(&mut step.listed) {
+                let (tenant, level) = (at / LEVELS.len() as u32, at as usize % LEVELS.len());
+                let cell = &mut step.cells[at as usize];
+                let term = terms.levels[level];
+                let tally = std::mem::take(&mut cell.tally);
+                if tally != [0; 2] {
+                    let sums = tallies.entry((number, tenant, level)).or_default();
+                    sums.iter_mut().zip(tally).for_each(|(sum, n)| *sum += u64::from(n));
+                }
+                let ends = cell.since_now.saturating_add(term.window_ns);
+                if cell.records > 0 && (all || cell.is_overdue || now.0 >= ends) {
+                    let kept = (term.class == Class::Average).then_some(cell.kept);
+                    let (sampler, time) = (Arc::clone(&terms.name), UnixNanos(cell.time));
+                    closing.summaries.push(Summary { sampler, tenant, level, time, records: cell.records, kept });
+                    self.open -= usize::from(kept.is_none());
+                    (cell.records, cell.kept, cell.is_dirty) = (0, 0, true);
+                }
+                cell.is_overdue = false;
+                if std::mem::take(&mut cell.is_dirty) {
+                    if cell.key == [0; 8] {
+                        cell.key = key(self.lane, level, &rules.tenants.name(tenant));
+                    }
+                    cell.write(term.class, &mut bytes);
+                }
+                cell.is_listed = cell.records > 0;
+                if cell.is_listed {
+                    still.push(at);
+                    self.due = self.due.min(ends);
+                }
+            }
+            step.listed = still;
+            if !bytes.is_empty() {
+                closing.changes.push((step.id, bytes));
+            }
+        }
+        closing
+    }
+}
+
+impl StepDebts {
+    fn class(&self, level: usize) -> Class {
+        self.terms.as_ref().map_or(Class::Nothing, |terms| terms.levels[level].class)
+    }
+
+    #[inline(always)]
+    fn cell(&mut self, tenant: u32, level: usize) -> &mut Cell {
+        let at = tenant as usize * LEVELS.len() + level;
+        if at >= self.cells.len() {
+            self.cells.resize(at - level + LEVELS.len(), Cell::default());
+        }
+        let cell = &mut self.cells[at];
+        if !cell.is_listed {
+            cell.is_listed = true;
+            self.listed.push(at as u32);
+        }
+        cell
+    }
+}
+
+impl Cell {
+    /// Appends its entry; one of zeros says that there is nothing any more.
+    fn write(&self, class: Class, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.key);
+        if self.records == 0 {
+            return out.resize(out.len() + ENTRY_BYTES - self.key.len(), 0);
+        }
+        out.extend_from_slice(&self.records.to_le_bytes());
+        out.extend_from_slice(&self.time.to_le_bytes());
+        let is_average = u64::from(class == Class::Average);
+        out.extend_from_slice(&(self.kept << 1 | is_average).to_le_bytes());
+    }
+}
+
+/// 45 bits of the tenant's hash: of 10,000 tenants two meet once in a million plans. Then one's debt hides the other's.
+fn key(lane: u8, level: usize, tenant: &[u8]) -> [u8; 8] {
+    let hash = key_hash(tenant) >> 19 | (level as u64) << 45 | u64::from(lane) << 48 | u64::from(KEY_TAG) << 56;
+    hash.to_le_bytes()
+}
+
+impl Owed {
+    /// Reads the debts among entries of a step's state. `rules` know the tenants of the journal's books.
+    pub fn read(step_id: u32, entries: &[u8], rules: &Rules) -> Vec<Owed> {
+        let ours: Vec<&[u8]> = entries.chunks_exact(ENTRY_BYTES).filter(|e| e[7] == KEY_TAG && e[8..16] != [0; 8]).collect();
+        if ours.is_empty() {
+            return Vec::new();
+        }
+        const HASH: u64 = (1 << 45) - 1;
+        let tenants: BTreeMap<u64, u32> = (0..rules.tenants.len()).map(|n| (key_hash(&rules.tenants.name(n)) >> 19, n)).collect();
+        let number = |entry: &[u8], at: usize| u64::from_le_bytes(entry[at..at + 8].try_into().expect("a range of 8 is 8 bytes"));
+        let owed = |entry: &[u8]| {
+            let (key, last) = (number(entry, 0), number(entry, 24));
+            Owed {
+                step_id,
+                key: key.to_le_bytes(),
+                // Somebody has to stand for it.
+                tenant: tenants.get(&(key & HASH)).copied().unwrap_or(UNKNOWN),
+                level: ((key >> 45) as usize & 7).min(LEVELS.len() - 1),
+                lane: (key >> 48) as u8,
+                time: UnixNanos(number(entry, 16) as i64),
+                records: number(entry, 8),
+                kept: (last & 1 == 1).then_some(last >> 1),
+            }
+        };
+        ours.into_iter().map(owed).collect()
+    }
+}
+
+impl Summary {
+    pub fn severity(&self) -> Severity {
+        [0, 1, 5, 9, 13, 17, 21][self.level]
+    }
+
+    /// How many records it stands for, row by row: a weight has 32 bits.
+    pub fn weights(&self) -> impl Iterator<Item = u32> {
+        let mut left = self.records;
+        let mut first = true;
+        let is_seen = self.kept.is_some();
+        std::iter::from_fn(move || {
+            let weight = if is_seen { 0 } else { left.min(u64::from(u32::MAX)) as u32 };
+            let is_more = if is_seen { first } else { left > 0 };
+            left -= u64::from(weight);
+            first = false;
+            is_more.then_some(weight)
+        })
+    }
+
+    /// Appends it as a JSON object in the fields that this plan reads; `weight`: one of [`Summary::weights`].
+    pub fn write(&self, weight: u32, rules: &Rules, out: &mut Vec<u8>) {
+        let name = |candidates: &[usize], other: &'static str| match candidates.first() {
+            Some(field) => rules.fields.paths()[*field].clone(),
+            None => other.into(),
+        };
+        out.push(b'{');
+        push_member(out, &name(&rules.time, "ts"), self.time.rfc3339().as_bytes());
+        if self.level > 0 {
+            push_member(out, &name(&rules.level, "level"), LEVELS[self.level].as_bytes());
+        }
+        push_member(out, &name(&rules.tenant, "tenant"), &rules.tenants.name(self.tenant));
+        push_member(out, "weir.summary", if self.kept.is_some() { b"seen" } else { b"sampled" });
+        push_member(out, "sampler", self.sampler.as_bytes());
+        let written = match self.kept {
+            Some(kept) => write!(out, "\"seen\":{},\"kept\":{kept}}}", self.records),
+            None => write!(out, "\"sample_rate\":{weight}}}"),
+        };
+        written.expect("writing to memory works");
+    }
+}
+
+/// `"name":"value",`
+fn push_member(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.push(b'"');
+    escape_into(name.as_bytes(), out);
+    out.extend_from_slice(b"\":\"");
+    escape_into(value, out);
+    out.extend_from_slice(b"\",");
+}
