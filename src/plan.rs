@@ -97,7 +97,12 @@ pub fn compile(name: &str, config: &Config, data: &Path) -> anyhow::Result<Plan>
         "pipeline {name} names {} fields; a plan can ask for {FIELDS_MAX}; name fewer fields, or split the pipeline in two",
         fields.0.len()
     );
-    let tenants = Tenants::new(&config.tenancy.unknown, config.tenancy.tenants_max as usize);
+    let tenancy = &config.tenancy;
+    let tenants = Tenants::new(&tenancy.unknown, tenancy.tenants_max as usize);
+    let tenants = match &tenancy.allow {
+        Some(allow) => tenants.allow(allow, &tenancy.overflow),
+        None => tenants,
+    };
     let rules = Rules {
         fields: Arc::new(FieldSet::new(&fields.0)),
         time,

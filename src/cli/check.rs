@@ -124,7 +124,10 @@ fn pipeline(loaded: &Loaded) -> PipelinePlan {
         name: loaded.name.clone(),
         file: loaded.path.display().to_string(),
         sources: config.sources.iter().map(|(name, source)| line(name, describe_source(source))).collect(),
-        tenancy: format!("{}; else {}; at most {} tenants", list(&tenancy.from), tenancy.unknown, tenancy.tenants_max),
+        tenancy: match &tenancy.allow {
+            None => format!("{}; else {}; at most {} tenants", list(&tenancy.from), tenancy.unknown, tenancy.tenants_max),
+            Some(allow) => format!("{}; else {}; {} allowed, others are {}", list(&tenancy.from), tenancy.unknown, allow.len(), tenancy.overflow),
+        },
         steps: config.steps.iter().map(describe_step).collect(),
         meters: meters(config),
         hub: describe_hub(&config.hub),

@@ -15,7 +15,7 @@ use flow::condition::Condition;
 use flow::decode::Multiline;
 use flow::fields::FIELDS_MAX;
 use flow::stamp::{RATE, SAMPLER};
-use flow::step::{FilterConfig, MeterConfig, Metered, Policy, SampleConfig, StepConfig};
+use flow::step::{FilterConfig, MeterConfig, Metered, Policy, SampleConfig, StepConfig, TenancyConfig};
 use flow::tenancy::TENANT_BYTES_MAX;
 use flow::units::{ByteSize, NANOS_PER_SECOND, Span};
 use std::collections::BTreeMap;
@@ -281,6 +281,7 @@ impl Rules<'_> {
         if !(1..=1_000_000).contains(&tenants_max) {
             self.at(&tenancy.key("tenants_max"), format!("is {tenants_max}; it must be from 1 to 1000000; write 10000"));
         }
+        self.allowed_tenants(&config.tenancy, &tenancy);
         let fields = root.key("fields");
         for (key, list) in [("time", &config.fields.time), ("level", &config.fields.level), ("message", &config.fields.message)] {
             self.field_list(&fields.key(key), list);
@@ -290,6 +291,30 @@ impl Rules<'_> {
         if config.steps.iter().any(|step| matches!(step, StepConfig::Sample(_))) {
             self.ask_all(&config.fields.message);
             [RATE, SAMPLER].into_iter().for_each(|field| self.ask(field));
+        }
+    }
+
+    fn allowed_tenants(&mut self, tenancy: &TenancyConfig, at: &Path) {
+        let is_name = |name: &str| (1..=256).contains(&name.trim().len());
+        if !is_name(&tenancy.overflow) {
+            self.at(&at.key("overflow"), "is no tenant; records of others belong to it, so it has a name of 1 to 256 bytes; write __other__");
+        }
+        let Some(allow) = &tenancy.allow else { return };
+        let at = at.key("allow");
+        if allow.is_empty() {
+            self.at(&at, "is empty, so that every tenant would be another; name the tenants, or leave the key out to allow any");
+        }
+        if allow.len() >= tenancy.tenants_max as usize {
+            let message = format!("names {} tenants, but `tenants_max` is {}, of which one is for all others", allow.len(), tenancy.tenants_max);
+            self.at(&at, format!("{message}; raise it to {}", allow.len() + 1));
+        }
+        for (i, name) in allow.iter().enumerate() {
+            if !is_name(name) {
+                self.at(&at.index(i), "is no tenant; a tenant is a name of 1 to 256 bytes that is not only white space; leave it out");
+            }
+            if allow[..i].contains(name) {
+                self.at(&at.index(i), format!("`{name}` stands in this list already; leave one out"));
+            }
         }
     }
 

@@ -490,6 +490,12 @@ fn steps_are_checked_together() {
 }
 
 #[test]
+fn eb_5_3_allowed_tenants_are_names_with_room_for_the_others() {
+    check_with("tenancy", "tenancy: { from: [tenant], tenants_max: 2, allow: [acme, \" \", acme], overflow: \"\" }", expect![[""]]);
+    check_with("tenancy", "tenancy: { from: [tenant], allow: [] }", expect![[""]]);
+}
+
+#[test]
 fn paths_of_archives_stay_in_their_folder() {
     for path in ["/var/log/x.log", "a/../b", "a//b", "a/", "{tenant", "a}b", "{a/b}", "{}", "x/{a..b}"] {
         assert!(template_fields(path).is_err(), "{path}");

@@ -4,13 +4,13 @@
 //! a record has names its tenant; a record without, or with the name twice, belongs to the unknown tenant,
 //! never to another one. What is known of the whole log (`Batch::payer`) goes over what records say. Names
 //! are bytes and never normalised (rule R19). Memory: `tenants_max` names of at most 256 bytes; a new name
-//! beyond that is counted as unknown and noted.
+//! beyond that is counted as unknown and noted. Names that are not allowed are the overflow tenant's.
 
 use crate::batch::{Batch, Payer};
 use crate::event::Note;
 use crate::fields::{Kind, Span};
 use crate::word;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 /// Longest tenant name, in bytes; a longer one is unknown.
@@ -21,6 +21,14 @@ pub const TENANT_BYTES_MAX: usize = 256;
 pub struct Tenants {
     names: Mutex<Names>,
     tenants_max: usize,
+    allowed: Option<Allowed>,
+}
+
+/// The only names there may be, and the number of the tenant of all others.
+#[derive(Debug)]
+struct Allowed {
+    names: HashSet<Box<[u8]>>,
+    overflow: u32,
 }
 
 #[derive(Debug)]
@@ -36,11 +44,30 @@ impl Tenants {
     pub fn new(unknown: &str, tenants_max: usize) -> Tenants {
         let unknown: Arc<[u8]> = unknown.as_bytes().into();
         let numbers = HashMap::from_iter([(Arc::clone(&unknown), UNKNOWN)]);
-        Tenants { names: Mutex::new(Names { numbers, list: vec![unknown] }), tenants_max }
+        Tenants { names: Mutex::new(Names { numbers, list: vec![unknown] }), tenants_max, allowed: None }
+    }
+
+    /// Only these names, and the unknown one, are tenants; all others together are `overflow`.
+    #[must_use]
+    pub fn allow(mut self, names: &[String], overflow: &str) -> Tenants {
+        let unknown = self.name(UNKNOWN);
+        let names = names.iter().map(|name| name.as_bytes().into()).chain([unknown.as_ref().into(), overflow.as_bytes().into()]);
+        let names = names.collect();
+        let overflow = self.number(overflow.as_bytes()).unwrap_or(UNKNOWN);
+        self.allowed = Some(Allowed { names, overflow });
+        self
+    }
+
+    /// The number of the tenant that this name belongs to, where it may be no tenant's.
+    fn overflow(&self, name: &[u8]) -> Option<u32> {
+        self.allowed.as_ref().filter(|allowed| !allowed.names.contains(name)).map(|allowed| allowed.overflow)
     }
 
     /// Number of a name; `None` when it is new and the table is full.
     pub fn number(&self, name: &[u8]) -> Option<u32> {
+        if let Some(overflow) = self.overflow(name) {
+            return Some(overflow);
+        }
         let mut names = self.lock();
         if let Some(number) = names.numbers.get(name) {
             return Some(*number);
@@ -123,13 +150,20 @@ impl Tenancy {
         }
         match self.tenants.number(name) {
             Some(number) => {
-                self.met.insert(name.into(), number);
+                self.meet(name, number);
                 number
             }
             None => {
                 (0..batch.len()).for_each(|i| batch.note(i, Note::TenantOverLimit));
                 UNKNOWN
             }
+        }
+    }
+
+    /// Remembers a name, unless it is one of those without bound that overflow.
+    fn meet(&mut self, name: &[u8], number: u32) {
+        if self.tenants.overflow(name).is_none() {
+            self.met.insert(name.into(), number);
         }
     }
 
@@ -168,7 +202,7 @@ impl Tenancy {
         }
         match self.tenants.number(&name) {
             Some(number) => {
-                self.met.insert(name.as_ref().into(), number);
+                self.meet(&name, number);
                 number
             }
             None => {
@@ -176,5 +210,28 @@ impl Tenancy {
                 UNKNOWN
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn eb_5_3_a_tenant_that_is_not_allowed_overflows() {
+        let tenants = Tenants::new("unassigned", 2).allow(&["acme".into(), "globex".into()], "__other__");
+        let name = |name: &str| tenants.number(name.as_bytes()).map(|number| String::from_utf8(tenants.name(number).to_vec()).unwrap());
+        for stranger in ["initech", "Acme", "acme ", "", "\u{0}"] {
+            assert_eq!(name(stranger).as_deref(), Some("__other__"), "{stranger:?}");
+        }
+        assert_eq!(name("acme").as_deref(), Some("acme"));
+        assert_eq!(name("unassigned").as_deref(), Some("unassigned"));
+        assert_eq!(name("globex"), None, "the bound on names holds for allowed ones too");
+        let mut tenancy = Tenancy::new(vec![0], Arc::new(tenants));
+        let mut batch = Batch::default();
+        for n in 0..1000 {
+            assert_eq!(tenancy.number(&mut batch, format!("stranger {n}").as_bytes()), 1);
+        }
+        assert!(tenancy.met.is_empty(), "names of strangers are not remembered");
     }
 }

@@ -25,11 +25,22 @@ pub struct TenancyConfig {
     /// Most tenants told apart; when reached, records of further ones count as `unknown` and are noted as `tenant_over_limit`.
     #[serde(default = "tenants_max")]
     pub tenants_max: u32,
+    /// The only tenants that records may name; a record that names another one belongs to `overflow`. Absent: any.
+    pub allow: Option<Vec<String>>,
+    /// Tenant of records that name one that is not in `allow`.
+    #[serde(default = "tenancy_overflow")]
+    pub overflow: String,
 }
 
 impl Default for TenancyConfig {
     fn default() -> Self {
-        TenancyConfig { from: tenancy_from(), unknown: tenancy_unknown(), tenants_max: tenants_max() }
+        TenancyConfig {
+            from: tenancy_from(),
+            unknown: tenancy_unknown(),
+            tenants_max: tenants_max(),
+            allow: None,
+            overflow: tenancy_overflow(),
+        }
     }
 }
 
@@ -39,6 +50,10 @@ fn tenancy_from() -> Vec<String> {
 
 fn tenancy_unknown() -> String {
     "unassigned".into()
+}
+
+fn tenancy_overflow() -> String {
+    "__other__".into()
 }
 
 fn tenants_max() -> u32 {
