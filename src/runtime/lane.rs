@@ -8,6 +8,7 @@
 use super::build::{Builder, Stretch};
 use super::tail::{Ahead, CHUNK_BYTES, Glance, Tail};
 use crate::env;
+use crate::examples::Examples;
 use crate::sources::file::Found;
 use crate::sources::kubernetes::{Attached, Kubernetes, Readiness};
 use crate::sources::status::{Shared, State, lock};
@@ -76,6 +77,8 @@ pub struct Pipeline {
     pub name: String,
     pub rules: Arc<Rules>,
     pub hub: Arc<Hub>,
+    /// Some of what was dropped, to be looked up.
+    pub examples: Arc<Examples>,
     /// Fields that sinks route by.
     pub columns: Vec<usize>,
     pub intakes: Vec<Intake>,
@@ -630,6 +633,9 @@ impl Lane {
             let frame = builder.close(received);
             self.opened[n] = None;
             self.pipelines[n].hub.accept(frame).with_context(|| format!("pipeline {}: the hub takes no more", self.pipelines[n].name))?;
+            if !builder.examples.is_empty() {
+                self.pipelines[n].examples.add(builder.examples.drain(..));
+            }
         }
         Ok(())
     }

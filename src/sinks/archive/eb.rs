@@ -367,6 +367,13 @@ fn eb_2_8_a_second_writer_is_refused_by_name() {
     drop(first);
     assert!(!lock.exists(), "two runs leave the same files");
     drop(open(&Disk::Real, &twin).unwrap());
+    // In a data folder no file shows, and a stranger is refused all the same.
+    let inside = Settings { log_dir: folder.0.join("data"), dir: folder.0.join("data/files"), ..settings.clone() };
+    let first = open(&Disk::Real, &inside).unwrap();
+    let Err(error) = open(&Disk::Real, &Settings { log_dir: folder.0.join("stranger"), ..inside.clone() }) else { panic!("two writers") };
+    assert!(format!("{error:#}").contains(&format!("by process {};", std::process::id())), "{error:#}");
+    assert_eq!(std::fs::read_dir(&inside.dir).unwrap().count(), 0);
+    drop(first);
     std::os::unix::fs::symlink(folder.0.join("elsewhere"), &lock).unwrap();
     assert!(open(&Disk::Real, &settings).is_err());
     assert!(!folder.0.join("elsewhere").exists());

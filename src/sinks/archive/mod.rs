@@ -236,8 +236,10 @@ impl Archive {
         }
         let (log, state, torn_bytes) = Log::open(&disk, &settings.log_dir)?;
         log::create_folder(&disk, &settings.dir, SITE_FOLDER)?;
-        let is_elsewhere = matches!(disk, Disk::Real) && !settings.dir.starts_with(&settings.log_dir);
-        let _lock = is_elsewhere.then(|| lock::Lock::take(&settings.dir, &settings.log_dir)).transpose()?;
+        let _lock = match disk {
+            Disk::Real => Some(lock::Lock::take(&settings.dir, &settings.log_dir)?),
+            Disk::Sim(_) => None,
+        };
         let mut archive = Archive {
             disk,
             settings,
