@@ -204,6 +204,18 @@ fn show(ledger: &Value) -> String {
             out.push_str(&format!("pipeline {name}\n"));
         }
         out.push_str(&table(&rows(pipeline), 1));
+        if let Some(streams) = pipeline.get("streams") {
+            let skipped: Vec<String> =
+                streams["skipped"].as_object().into_iter().flatten().map(|(why, n)| format!(" + {n} {why}")).collect();
+            out.push_str(&format!(
+                "bytes: {} read = {} in records + {} framing{} + {} held\n",
+                streams["read_bytes"],
+                streams["records_bytes"],
+                streams["framing_bytes"],
+                skipped.concat(),
+                streams["held_bytes"]
+            ));
+        }
         for (sink, totals) in pipeline["sinks"].as_object().into_iter().flatten() {
             out.push_str(&format!("sink {sink}: {} delivered, {} buffered", totals["delivered"]["records"], totals["buffered"]["records"]));
             let mut lost: BTreeMap<&str, u64> = BTreeMap::new();

@@ -47,7 +47,7 @@ use flow::units::Span;
 use hub::disk::{Disk, File};
 use hub::frame::Frame;
 use log::{Log, Moved, State};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use template::Value;
@@ -151,9 +151,9 @@ pub struct Archive {
     moved: Vec<Moved>,
     /// Backups of somebody else, or of before this log, that are to be compressed.
     adopted: BTreeSet<String>,
-    /// Folders that were looked through for such backups, and the files that have some.
+    /// Folders that were looked through for such backups, and what was found beside names that may become paths of ours.
     surveyed: BTreeSet<String>,
-    with_backups: BTreeSet<String>,
+    strays: BTreeMap<String, Vec<String>>,
     /// Paths whose backups are to be counted at the next commit.
     untended: BTreeSet<u32>,
     /// Read where room is limited.
@@ -271,7 +271,7 @@ impl Archive {
             moved: Vec::new(),
             adopted: BTreeSet::new(),
             surveyed: BTreeSet::new(),
-            with_backups: BTreeSet::new(),
+            strays: BTreeMap::new(),
             untended: BTreeSet::new(),
             known_backups: None,
             is_short: false,
