@@ -7,11 +7,12 @@
 //! most [`QUESTION_BYTES_MAX`].
 
 use crate::config::Config;
+use crate::examples::Examples;
 use crate::plan::SinkKind;
 use crate::runtime::open::{self, Manifest, Opened};
 use crate::sinks::archive::{Archive, Settings};
 use anyhow::{Context, bail};
-use flow::event::UsageFact;
+use flow::event::{Reason, UsageFact};
 use flow::units::UnixNanos;
 use hub::{Disk, Frame, Hub, Ledger, Tally};
 use lake::{Hit, Query, SearchOptions, Snapshot};
@@ -35,10 +36,23 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Question {
-    Search { query: String, tenant: Option<String>, since: Option<i64>, until: Option<i64>, limit: Option<usize> },
+    Search {
+        query: String,
+        tenant: Option<String>,
+        since: Option<i64>,
+        until: Option<i64>,
+        limit: Option<usize>,
+    },
     Usage,
     Lineage,
-    Ledger { recount: bool },
+    Ledger {
+        recount: bool,
+    },
+    /// Records that were dropped, for one reason and of one tenant or of all.
+    Examples {
+        reason: Option<String>,
+        tenant: Option<String>,
+    },
 }
 
 /// What the desk knows of a data folder.
@@ -54,6 +68,7 @@ struct DeskPipeline {
     name: String,
     config: Config,
     hub: Arc<Hub>,
+    examples: Arc<Examples>,
     lakes: Vec<(String, PathBuf)>,
     archives: Vec<(String, Settings)>,
 }
@@ -113,7 +128,14 @@ impl Desk {
                     SinkKind::Stdout | SinkKind::Blackhole => {}
                 }
             }
-            DeskPipeline { name: opened.plan.name.clone(), config: config.clone(), hub: Arc::clone(&opened.hub), lakes, archives }
+            DeskPipeline {
+                name: opened.plan.name.clone(),
+                config: config.clone(),
+                hub: Arc::clone(&opened.hub),
+                examples: Arc::clone(&opened.examples),
+                lakes,
+                archives,
+            }
         };
         Desk { disk, pipelines: opened.iter().map(pipeline).collect() }
     }
@@ -138,6 +160,7 @@ impl Desk {
                 let text = self.ledger(*recount)?.to_string();
                 writeln!(out, "ok\n{text}").context("answer")
             }
+            Question::Examples { reason, tenant } => self.examples(reason.as_deref(), tenant.as_deref(), out),
         }
     }
 
@@ -213,6 +236,30 @@ impl Desk {
             let line =
                 FactLine { tenant: f.tenant, meter: f.meter, unit: f.unit, dims: f.dims, minute: f.minute, quantity, events: f.events };
             writeln!(out, "{}", serde_json::to_string(&line).expect("plain data"))?;
+        }
+        Ok(())
+    }
+
+    fn examples(&self, reason: Option<&str>, tenant: Option<&str>, out: &mut dyn Write) -> anyhow::Result<()> {
+        let known = |name: &str| Reason::ALL.into_iter().find(|r| r.name() == name).with_context(|| format!("no reason is called {name}"));
+        let reason = reason.map(known).transpose()?;
+        writeln!(out, "ok")?;
+        for pipeline in &self.pipelines {
+            for example in pipeline.examples.find(reason, tenant.map(str::as_bytes)) {
+                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                let line = json!({
+                    "pipeline": pipeline.name,
+                    "tenant": text(&example.tenant),
+                    "reason": Reason::from_code(example.reason).map_or("unknown", Reason::name),
+                    "time": UnixNanos(example.time_ns).rfc3339(),
+                    "stream": format!("{:016x}", example.stream),
+                    "position": example.position,
+                    "bytes": example.bytes,
+                    "is_cut": (example.line.len() as u64) < example.bytes,
+                    "line": text(&example.line),
+                });
+                writeln!(out, "{line}")?;
+            }
         }
         Ok(())
     }

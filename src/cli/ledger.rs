@@ -1,16 +1,19 @@
 //! `weir ledger`: the law, per tenant, by reason.
 //!
-//! In: a data folder. Out: what was received, kept and dropped, and what each sink has of it; the residual is 0
-//! when every record and byte is accounted for. Exit 1 if it is not.
+//! In: a data folder. Out: what was received, kept and dropped, and what each sink has of it, in all, of one tenant, or since a
+//! time; the residual is 0 when every record and byte is accounted for. Exit 1 if it is not. `weir ledger examples`: some of
+//! what was dropped.
 
-use crate::cli::{say, table};
+use crate::cli::search::read_time;
+use crate::cli::{Mistake, say, table};
 use crate::desk::{self, Question};
+use crate::history;
 use anyhow::Context;
-use flow::event::Note;
+use flow::event::{Note, Reason};
 use hub::{Ledger, LostReason, SinkTotals, Tally};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 fn tally(tally: &Tally) -> Value {
@@ -32,7 +35,9 @@ fn sink_view(sink: &SinkTotals) -> Value {
         "buffered": total(&sink.buffered),
         "rejected": rejected(sink),
         "not_selected": total(&sink.not_selected),
-        "tenants": { "delivered": by_tenant(&sink.delivered), "buffered": by_tenant(&sink.buffered) },
+        "tenants": {
+            "delivered": by_tenant(&sink.delivered), "buffered": by_tenant(&sink.buffered), "not_selected": by_tenant(&sink.not_selected),
+        },
     })
 }
 
@@ -91,11 +96,29 @@ pub fn view(ledger: &Ledger) -> Value {
     })
 }
 
-pub fn run(data: &Path, recount: bool, json: bool) -> anyhow::Result<ExitCode> {
-    let mut answer = desk::ask(data, &Question::Ledger { recount })?;
+pub struct Options {
+    pub data: PathBuf,
+    pub tenant: Option<String>,
+    pub since: Option<String>,
+    pub recount: bool,
+    pub json: bool,
+}
+
+pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
+    let since = options.since.as_deref().map(read_time).transpose()?;
+    let mut answer = desk::ask(&options.data, &Question::Ledger { recount: options.recount })?;
     let text = answer.line()?.context("the answer is empty")?;
-    let ledger: Value = serde_json::from_str(&text)?;
-    if json {
+    let mut ledger: Value = serde_json::from_str(&text)?;
+    if let Some(since) = since {
+        let found = history::at(&hub::Disk::Real, &options.data, since)?;
+        let (from, before) = found.map_or((Value::Null, Value::Null), |(time, before)| (json!(time.rfc3339()), before));
+        ledger = history::less(&ledger, &before);
+        ledger["since"] = from;
+    }
+    if let Some(tenant) = &options.tenant {
+        narrow(&mut ledger, tenant)?;
+    }
+    if options.json {
         say(&format!("{}\n", serde_json::to_string_pretty(&ledger)?))?;
     } else {
         say(&show(&ledger))?;
@@ -105,14 +128,96 @@ pub fn run(data: &Path, recount: bool, json: bool) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(u8::from(ledger["residual"].as_i64() != Some(0) || lost)))
 }
 
+/// Leaves one tenant. Bytes of streams belong to no tenant and go.
+fn narrow(ledger: &mut Value, tenant: &str) -> anyhow::Result<()> {
+    let mut others = Vec::new();
+    let mut found = false;
+    for pipeline in ledger["pipelines"].as_object_mut().into_iter().flatten().map(|(_, pipeline)| pipeline) {
+        let mut tenants = pipeline["tenants"].as_object().cloned().unwrap_or_default();
+        let own = tenants.remove(tenant);
+        found |= own.is_some();
+        others.extend(tenants.into_iter().map(|(name, _)| name));
+        let none = json!({ "records": 0, "bytes": 0 });
+        let own = own.unwrap_or_else(|| json!({ "received": none, "kept": none, "created": none, "dropped": {}, "notes": {} }));
+        for key in ["received", "kept", "dropped", "notes"] {
+            pipeline[key] = own[key].clone();
+        }
+        pipeline["tenants"] = json!({ tenant: own });
+        if let Some(pipeline) = pipeline.as_object_mut() {
+            pipeline.remove("streams");
+        }
+        for sink in pipeline["sinks"].as_object_mut().into_iter().flatten().map(|(_, sink)| sink) {
+            for side in ["delivered", "buffered", "not_selected"] {
+                let own = sink["tenants"][side].get(tenant).cloned().unwrap_or_else(|| none.clone());
+                sink["tenants"][side] = json!({ tenant: own });
+                sink[side] = own;
+            }
+            let rejected = sink["rejected"].get(tenant).cloned();
+            sink["rejected"] = rejected.map_or_else(|| json!({}), |own| json!({ tenant: own }));
+        }
+    }
+    if !found {
+        others.truncate(10);
+        let some = if others.is_empty() { "there is none yet".to_string() } else { format!("there is {}", others.join(", ")) };
+        return Err(Mistake(format!("no tenant is called {tenant:?}; {some}")).into());
+    }
+    Ok(())
+}
+
+/// `weir ledger examples`: the last few records that were dropped.
+pub fn examples(data: &Path, reason: Option<String>, tenant: Option<String>, json: bool) -> anyhow::Result<ExitCode> {
+    if let Some(name) = reason.as_deref().filter(|name| Reason::ALL.iter().all(|r| r.name() != *name)) {
+        let known: Vec<&str> = Reason::ALL.iter().map(|r| r.name()).collect();
+        return Err(Mistake(format!("no reason is called {name:?}; the reasons are {}", known.join(", "))).into());
+    }
+    let mut answer = desk::ask(data, &Question::Examples { reason, tenant })?;
+    while let Some(line) = answer.line()? {
+        if json {
+            say(&format!("{line}\n"))?;
+            continue;
+        }
+        let example: Value = serde_json::from_str(&line)?;
+        let text = |key: &str| example[key].as_str().unwrap_or_default().to_string();
+        let more = if example["is_cut"] == json!(true) { format!(" ... {} bytes", example["bytes"]) } else { String::new() };
+        // One record, one line: what a record holds must not move a terminal's cursor.
+        let record: String = text("line").chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        say(&format!(
+            "{} {} {} {}@{} {record}{more}\n",
+            text("time"),
+            text("reason"),
+            text("tenant"),
+            text("stream"),
+            example["position"]
+        ))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 fn show(ledger: &Value) -> String {
     let mut out = String::new();
+    match ledger.get("since") {
+        Some(Value::String(time)) => out.push_str(&format!("since {time}\n")),
+        Some(_) => out.push_str("since the beginning: no earlier totals were written down\n"),
+        None => {}
+    }
     let several = ledger["pipelines"].as_object().is_some_and(|p| p.len() > 1);
     for (name, pipeline) in ledger["pipelines"].as_object().into_iter().flatten() {
         if several {
             out.push_str(&format!("pipeline {name}\n"));
         }
         out.push_str(&table(&rows(pipeline), 1));
+        if let Some(streams) = pipeline.get("streams") {
+            let skipped: Vec<String> =
+                streams["skipped"].as_object().into_iter().flatten().map(|(why, n)| format!(" + {n} {why}")).collect();
+            out.push_str(&format!(
+                "bytes: {} read = {} in records + {} framing{} + {} held\n",
+                streams["read_bytes"],
+                streams["records_bytes"],
+                streams["framing_bytes"],
+                skipped.concat(),
+                streams["held_bytes"]
+            ));
+        }
         for (sink, totals) in pipeline["sinks"].as_object().into_iter().flatten() {
             out.push_str(&format!("sink {sink}: {} delivered, {} buffered", totals["delivered"]["records"], totals["buffered"]["records"]));
             let mut lost: BTreeMap<&str, u64> = BTreeMap::new();

@@ -82,9 +82,18 @@ enum Verb {
     #[command(subcommand)]
     Lineage(LineageVerb),
     /// The law: received = kept + dropped, per tenant, by reason.
+    #[command(args_conflicts_with_subcommands = true)]
     Ledger {
+        #[command(subcommand)]
+        verb: Option<LedgerVerb>,
         #[arg(long, default_value = "weir-data")]
         data: PathBuf,
+        /// Only this tenant.
+        #[arg(long, conflicts_with = "recount")]
+        tenant: Option<String>,
+        /// Only what came since: RFC 3339, or a duration before now such as 15m; to the minute. `weir run` remembers 31 days.
+        #[arg(long, conflicts_with = "recount")]
+        since: Option<String>,
         /// Count stored rows again, from the files.
         #[arg(long)]
         recount: bool,
@@ -101,6 +110,23 @@ enum Verb {
     },
     /// Print a completion script for a shell.
     Completion { shell: clap_complete::Shell },
+}
+
+#[derive(Subcommand)]
+enum LedgerVerb {
+    /// The last few records that were dropped, of each tenant and reason: when, where and what.
+    Examples {
+        #[arg(long, default_value = "weir-data")]
+        data: PathBuf,
+        /// Why they were dropped, such as sampled. Default: whatever the reason.
+        #[arg(long)]
+        reason: Option<String>,
+        /// Only this tenant.
+        #[arg(long)]
+        tenant: Option<String>,
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Subcommand)]
@@ -164,7 +190,12 @@ pub fn main() -> ExitCode {
         Verb::Lineage(LineageVerb::Down(args)) => {
             lineage::run(&args.data, lineage::Direction::Down, &args.node, args.as_of.as_deref(), args.json)
         }
-        Verb::Ledger { data, recount, json } => ledger::run(&data, recount, json),
+        Verb::Ledger { verb: Some(LedgerVerb::Examples { data, reason, tenant, json }), .. } => {
+            ledger::examples(&data, reason, tenant, json)
+        }
+        Verb::Ledger { verb: None, data, tenant, since, recount, json } => {
+            ledger::run(&ledger::Options { data, tenant, since, recount, json })
+        }
         Verb::Buffer(verb) => buffer::run(&verb),
         Verb::Schema { which } => return schema::run(which),
         Verb::Completion { shell } => {

@@ -5,9 +5,10 @@
 //! [`FRAME_ROWS_BYTES`] of kept rows, [`FRAME_READ_BYTES`] read, or as many sums as a meter may hold; the
 //! lane closes it after 200 ms.
 
+use crate::examples::{Example, PER_FRAME_MAX};
 use flow::batch::{Batch, NO_STEP};
 use flow::debts::{Closing, Summary};
-use flow::event::{Note, Outcome, Position, StreamId};
+use flow::event::{Note, Outcome, Position, Reason, StreamId};
 use flow::fields::{Kind, Scanner, Span};
 use flow::meter::{SUMS_MAX, Sums};
 use flow::pipeline::Rules;
@@ -49,6 +50,8 @@ pub struct Builder {
     notes: Vec<[u64; Note::ALL.len()]>,
     open: bool,
     read_bytes: u64,
+    /// Some of the records that were dropped.
+    pub examples: Vec<Example>,
 }
 
 const OUTCOMES: usize = 6;
@@ -93,6 +96,7 @@ impl Builder {
             notes: Vec::new(),
             open: false,
             read_bytes: 0,
+            examples: Vec::with_capacity(PER_FRAME_MAX),
         };
         builder.start_frame();
         builder
@@ -125,6 +129,11 @@ impl Builder {
             let count = &mut self.counts[tenant as usize][outcome.code() as usize];
             count.0 += 1;
             count.1 += u64::from(batch.origin_bytes[i]);
+            if count.0 == 1
+                && let Outcome::Dropped(reason) = outcome
+            {
+                self.push_example(batch, i, reason, stretch.stream);
+            }
             if batch.notes[i] != 0 {
                 self.count_notes(tenant, batch.notes[i]);
             }
@@ -153,6 +162,15 @@ impl Builder {
             }
         }
         part.rows.end = self.frame.rows.len() as u32;
+    }
+
+    /// The first record that a tenant lost for this reason in this stretch.
+    #[cold]
+    fn push_example(&mut self, batch: &Batch, i: usize, reason: Reason, stream: StreamId) {
+        if self.examples.len() < PER_FRAME_MAX {
+            let tenant = self.rules.tenants.name(batch.tenant[i]);
+            self.examples.push(Example::new(tenant.as_ref(), reason, stream, batch.position[i], batch.time[i], batch.record(i)));
+        }
     }
 
     #[inline(always)]

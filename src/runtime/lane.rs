@@ -8,6 +8,7 @@
 use super::build::{Builder, Stretch};
 use super::tail::{Ahead, CHUNK_BYTES, Glance, Tail};
 use crate::env;
+use crate::examples::Examples;
 use crate::sources::file::Found;
 use crate::sources::kubernetes::{Attached, Kubernetes, Readiness};
 use crate::sources::status::{Shared, State, lock};
@@ -78,6 +79,8 @@ pub struct Pipeline {
     pub name: String,
     pub rules: Arc<Rules>,
     pub hub: Arc<Hub>,
+    /// Some of what was dropped, to be looked up.
+    pub examples: Arc<Examples>,
     /// Fields that sinks route by.
     pub columns: Vec<usize>,
     pub intakes: Vec<Intake>,
@@ -630,7 +633,8 @@ impl Lane {
             let worker = &mut self.workers[n];
             let now = if self.once { UnixNanos(0) } else { env::now() };
             let owes = self.ending || (!self.once && worker.is_due(now));
-            if if builder.is_empty() { !owes } else { !due(builder, age) } {
+            let is_due = if builder.is_empty() { owes } else { due(builder, age) };
+            if !is_due {
                 continue;
             }
             builder.add_created(worker.close(now, self.ending));
@@ -641,6 +645,10 @@ impl Lane {
             self.opened[n] = None;
             let accepted = pipeline.hub.accept_while(frame, &mut || self.release_rotated());
             accepted.with_context(|| format!("pipeline {}: the hub takes no more", pipeline.name))?;
+            let examples = &mut self.builders[n].examples;
+            if !examples.is_empty() {
+                pipeline.examples.add(examples.drain(..));
+            }
         }
         Ok(())
     }

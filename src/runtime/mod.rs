@@ -14,6 +14,7 @@ pub mod tail;
 
 use crate::config::{Config, Loaded, Process, lanes};
 use crate::desk::Desk;
+use crate::history::History;
 use crate::plan::SinkKind;
 use crate::sinks::config::SinkConfig;
 use crate::sources::SourceConfig;
@@ -44,6 +45,8 @@ use tracing::{info, warn};
 const DRAIN_MAX: Duration = Duration::from_secs(60);
 /// How often the memory hub's checkpoint is written.
 const CHECKPOINT: Duration = Duration::from_secs(1);
+/// How often examples of dropped records are written down.
+const EXAMPLES: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -166,6 +169,9 @@ pub fn run(loaded: &[Loaded], process: &Process, options: Options, progress: &mu
 
     let only_stdin = has_stdin && watches.is_empty();
     let mut checkpointed = Instant::now();
+    let mut examples_saved = Instant::now();
+    let mut history = (!options.once).then(|| History::new(&Disk::Real, data));
+    note_history(&mut history, &desk);
     let mut told: Vec<String> = Vec::new();
     loop {
         match &mut watcher {
@@ -199,6 +205,11 @@ pub fn run(loaded: &[Loaded], process: &Process, options: Options, progress: &mu
                 troubles.iter().for_each(|trouble| warn!(trouble, "the hub waits for its disk"));
                 told = troubles;
             }
+            note_history(&mut history, &desk);
+            if examples_saved.elapsed() >= EXAMPLES {
+                examples_saved = Instant::now();
+                save_examples(&pipelines);
+            }
             for hub in &hubs {
                 if let Err(error) = hub.checkpoint() {
                     warn!(%error, "cannot write the memory hub's checkpoint; trying again");
@@ -209,10 +220,28 @@ pub fn run(loaded: &[Loaded], process: &Process, options: Options, progress: &mu
     signals.stop.store(true, Ordering::Relaxed);
     let drained = drain(lane_handles, sinks, syncers, &hubs, &sink_signals);
     progress(signals.read_bytes.load(Ordering::Relaxed));
+    save_examples(&pipelines);
     control.stop();
     let _ = std::fs::remove_file(data.join("weir.sock"));
     drop(lock);
     drained.map(|()| desk)
+}
+
+/// Once a minute. A disk without room costs precision of `weir ledger --since`, and nothing else.
+fn note_history(history: &mut Option<History>, desk: &Desk) {
+    let now = crate::env::now();
+    let Some(history) = history.as_mut().filter(|history| history.is_due(now)) else { return };
+    if let Err(error) = desk.ledger(false).and_then(|ledger| history.note(now, ledger)) {
+        warn!(error = format!("{error:#}"), "cannot write down what the ledger says; trying again in a minute");
+    }
+}
+
+fn save_examples(pipelines: &[Pipeline]) {
+    for pipeline in pipelines {
+        if let Err(error) = pipeline.examples.save() {
+            warn!(pipeline = pipeline.name, error = format!("{error:#}"), "cannot write down examples of dropped records");
+        }
+    }
 }
 
 /// Ends lanes, hubs and sinks, in this order.
@@ -371,7 +400,16 @@ fn split(
         });
     }
     let created = (0..sources.lanes).map(|lane| created_stream(&one.plan.name, lane, &one.recovered.positions, &one.cuts)).collect();
-    Ok(Pipeline { name: one.plan.name, rules: one.plan.rules, hub: one.hub, columns: one.plan.columns, intakes, created, cuts: one.cuts })
+    Ok(Pipeline {
+        name: one.plan.name,
+        rules: one.plan.rules,
+        hub: one.hub,
+        examples: one.examples,
+        columns: one.plan.columns,
+        intakes,
+        created,
+        cuts: one.cuts,
+    })
 }
 
 /// The stream of what a lane creates, and how far it is: behind everything that any store has of it.

@@ -4,6 +4,7 @@
 //! owned by one process at a time: whoever holds the lock may open it.
 
 use crate::config::{Config, HubConfig};
+use crate::examples::Examples;
 use crate::plan::{self, Plan};
 use crate::sinks::{Pace, Store};
 use anyhow::{Context, bail};
@@ -95,6 +96,7 @@ impl Manifest {
 pub struct Opened {
     pub plan: Plan,
     pub hub: Arc<Hub>,
+    pub examples: Arc<Examples>,
     pub recovered: Recovered,
     pub sinks: Vec<OpenedSink>,
     /// Where the stores stand in each stream, ascending: no part may reach over one of these.
@@ -181,7 +183,8 @@ pub fn open(disk: &Disk, data: &Path, name: &str, config: &Config) -> anyhow::Re
             plan.rules.steps[step].restore(&change.bytes);
         }
     }
-    Ok(Opened { plan, hub, recovered, sinks, cuts })
+    let examples = Arc::new(Examples::open(disk, data, name)?);
+    Ok(Opened { plan, hub, examples, recovered, sinks, cuts })
 }
 
 /// Where sources go on when the hub's own positions are lost: at what every store has, so that nothing is lost; each store

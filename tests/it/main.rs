@@ -10,6 +10,7 @@ mod input;
 mod stores;
 
 mod admin;
+mod archive;
 mod bad_input;
 mod buffer;
 mod check;
@@ -18,6 +19,7 @@ mod crash_harness;
 mod cri;
 mod follow;
 mod kubernetes;
+mod ledger;
 mod quickstart;
 mod recount;
 mod sampling;

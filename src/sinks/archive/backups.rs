@@ -6,7 +6,7 @@
 
 use super::log::Line;
 use super::template::last_component;
-use super::{Archive, BACK_OFF_MAX, Compress, is_own, rotate};
+use super::{Archive, BACK_OFF_MAX, Compress, rotate};
 use anyhow::Context;
 use std::path::Path;
 
@@ -84,8 +84,8 @@ impl Archive {
         Ok(())
     }
 
-    /// Looks through the folder of a path, once: removes compressions that nobody finished, and takes over backups that the
-    /// log does not know. Only regular files whose names read back are touched.
+    /// Takes over what stands beside a path and the log does not know: backups are compressed and counted, compressions that
+    /// nobody finished are removed. Each folder is looked through once; what belongs to other files is left to them.
     pub(super) fn survey(&mut self, path: u32) -> anyhow::Result<()> {
         let name = self.paths[path as usize].name.clone();
         let base = last_component(&name);
@@ -94,8 +94,21 @@ impl Archive {
             self.survey_folder(prefix)?;
             self.surveyed.insert(prefix.to_string());
         }
-        if self.with_backups.remove(&name) {
-            self.untended.insert(path);
+        let Some(names) = self.strays.remove(&name) else { return Ok(()) };
+        self.untended.insert(path);
+        self.known_backups = None; // these are its own from now on
+        for name in names {
+            if let Some(packed) = name.strip_suffix(".tmp") {
+                let full = self.settings.dir.join(&name);
+                if rotate::unpacked_name(packed) != packed {
+                    self.disk.unlink(&full).with_context(|| format!("cannot remove {}", full.display()))?;
+                }
+                continue;
+            }
+            let is_new = !self.moved.iter().any(|moved| moved.backup == name) && !self.state.unpacked.contains(&name);
+            if rotate::unpacked_name(&name) == name && is_new && self.settings.compress != Compress::None {
+                self.adopted.insert(name);
+            }
         }
         Ok(())
     }
@@ -104,26 +117,10 @@ impl Archive {
         let folder = self.settings.dir.join(prefix);
         let names = self.disk.list(&folder).with_context(|| format!("cannot list {}", folder.display()))?;
         for name in names.iter().filter_map(|name| name.to_str()) {
-            let unfinished = name.strip_suffix(".tmp");
-            let backup = unfinished.unwrap_or(name);
-            let Some(base) = rotate::base_of(backup) else { continue };
-            let is_ours = self.settings.path.admits(self.settings.path.depth() - 1, &base) && !is_own(&self.settings, &base);
-            if !is_ours || rotate::is_reserved(&base) || !self.disk.is_file(&folder.join(name))? {
-                continue;
-            }
-            let is_plain = rotate::unpacked_name(backup) == backup;
-            if unfinished.is_some() {
-                if !is_plain {
-                    let full = folder.join(name);
-                    self.disk.unlink(&full).with_context(|| format!("cannot remove {}", full.display()))?;
-                }
-                continue;
-            }
-            self.with_backups.insert(format!("{prefix}{base}"));
-            let full_name = format!("{prefix}{name}");
-            let is_new = !self.moved.iter().any(|moved| moved.backup == full_name) && !self.state.unpacked.contains(&full_name);
-            if is_plain && is_new && self.settings.compress != Compress::None {
-                self.adopted.insert(full_name);
+            let Some(base) = rotate::base_of(name.strip_suffix(".tmp").unwrap_or(name)) else { continue };
+            let is_possible = self.settings.path.admits(self.settings.path.depth() - 1, &base);
+            if is_possible && self.disk.is_file(&folder.join(name))? {
+                self.strays.entry(format!("{prefix}{base}")).or_default().push(format!("{prefix}{name}"));
             }
         }
         Ok(())

@@ -83,6 +83,28 @@ fn eb_2_1_lumberjacks_files_are_taken_over_and_nothing_else_is_touched() {
 }
 
 #[test]
+fn eb_2_1_backups_of_files_that_are_not_written_are_somebody_elses() {
+    let (_, disk) = sim();
+    let room = Room { free_bytes_min: 0, total_bytes_max: 100 };
+    let settings = Settings { backups: 1, age: Some(Span(MS)), room, ..settings("{tenant}.log", 20, Compress::Gzip) };
+    disk.create_dir_all(&settings.dir, SITE_FOLDER).unwrap();
+    let foreign = ["nginx-2016-11-04T18-30-00.000.log", "nginx-2016-11-04T18-29-00.000.log", "nginx-2016-11-04T18-28-00.000.log.gz.tmp"];
+    for name in foreign {
+        disk.create_new(&settings.dir.join(name)).unwrap().append(&[b'x'; 500]).unwrap();
+    }
+    let mut archive = open(&disk, &settings).unwrap();
+    let mut positions = BTreeMap::new();
+    for n in 0..30 {
+        archive.write(&row_at(n, &mut positions, "123456789", T0 + n as i64 * 10 * MS, T0)).unwrap();
+        archive.commit().unwrap();
+    }
+    archive.finish().unwrap();
+    drop(archive);
+    open(&disk, &settings).unwrap();
+    assert!(foreign.iter().all(|name| disk.len(&settings.dir.join(name)).unwrap() == 500), "{:?}", names(&disk, &settings));
+}
+
+#[test]
 fn eb_2_2_two_forced_rotations_at_one_frozen_instant_keep_both() {
     check_frozen(None, ["", "-1", "-2"]);
     // A folder's name is taken, too; what comes later sorts behind it.
@@ -367,6 +389,13 @@ fn eb_2_8_a_second_writer_is_refused_by_name() {
     drop(first);
     assert!(!lock.exists(), "two runs leave the same files");
     drop(open(&Disk::Real, &twin).unwrap());
+    // In a data folder no file shows, and a stranger is refused all the same.
+    let inside = Settings { log_dir: folder.0.join("data"), dir: folder.0.join("data/files"), ..settings.clone() };
+    let first = open(&Disk::Real, &inside).unwrap();
+    let Err(error) = open(&Disk::Real, &Settings { log_dir: folder.0.join("stranger"), ..inside.clone() }) else { panic!("two writers") };
+    assert!(format!("{error:#}").contains(&format!("by process {};", std::process::id())), "{error:#}");
+    assert_eq!(std::fs::read_dir(&inside.dir).unwrap().count(), 0);
+    drop(first);
     std::os::unix::fs::symlink(folder.0.join("elsewhere"), &lock).unwrap();
     assert!(open(&Disk::Real, &settings).is_err());
     assert!(!folder.0.join("elsewhere").exists());

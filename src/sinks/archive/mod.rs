@@ -47,7 +47,7 @@ use flow::units::Span;
 use hub::disk::{Disk, File};
 use hub::frame::Frame;
 use log::{Log, Moved, State};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use template::Value;
@@ -151,9 +151,9 @@ pub struct Archive {
     moved: Vec<Moved>,
     /// Backups of somebody else, or of before this log, that are to be compressed.
     adopted: BTreeSet<String>,
-    /// Folders that were looked through for such backups, and the files that have some.
+    /// Folders that were looked through for such backups, and what was found beside names that may become paths of ours.
     surveyed: BTreeSet<String>,
-    with_backups: BTreeSet<String>,
+    strays: BTreeMap<String, Vec<String>>,
     /// Paths whose backups are to be counted at the next commit.
     untended: BTreeSet<u32>,
     /// Read where room is limited.
@@ -236,8 +236,10 @@ impl Archive {
         }
         let (log, state, torn_bytes) = Log::open(&disk, &settings.log_dir)?;
         log::create_folder(&disk, &settings.dir, SITE_FOLDER)?;
-        let is_elsewhere = matches!(disk, Disk::Real) && !settings.dir.starts_with(&settings.log_dir);
-        let _lock = is_elsewhere.then(|| lock::Lock::take(&settings.dir, &settings.log_dir)).transpose()?;
+        let _lock = match disk {
+            Disk::Real => Some(lock::Lock::take(&settings.dir, &settings.log_dir)?),
+            Disk::Sim(_) => None,
+        };
         let mut archive = Archive {
             disk,
             settings,
@@ -269,7 +271,7 @@ impl Archive {
             moved: Vec::new(),
             adopted: BTreeSet::new(),
             surveyed: BTreeSet::new(),
-            with_backups: BTreeSet::new(),
+            strays: BTreeMap::new(),
             untended: BTreeSet::new(),
             known_backups: None,
             is_short: false,

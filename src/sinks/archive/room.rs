@@ -1,8 +1,8 @@
 //! Room: the archive takes no more than it may, and leaves the disk what it must.
 //!
 //! In: limits, and how many bytes are about to be written. Out: whether there is room for them, after the oldest backups of
-//! this archive were deleted for it. Only names that read back as backups of this path template are ever deleted, and none
-//! that a commit line has yet to confirm. Memory: the names and sizes of all backups, read from the folders at first use and
+//! this archive were deleted for it. Only names that read back as backups of files that this archive writes are ever counted
+//! and deleted, and none that a commit line has yet to confirm. Memory: the names and sizes of all backups, read from the folders at first use and
 //! again once a second while there is too little room; 100 bytes each.
 
 use super::log::Line;
@@ -109,8 +109,11 @@ impl Archive {
         if self.known_backups.is_none() {
             let mut found = Backups::default();
             for name in Archive::files_of(&self.disk, &self.settings)? {
+                let last = super::template::last_component(&name);
+                let Some(base) = rotate::base_of(last) else { continue };
+                let is_ours = self.by_name.contains_key(&format!("{}{base}", &name[..name.len() - last.len()]));
                 // A file that goes in this moment takes no room.
-                if let (Some(stamp), Ok(len)) = (stamp_of(&name), self.disk.len(&self.settings.dir.join(&name))) {
+                if let (true, Some(stamp), Ok(len)) = (is_ours, stamp_of(&name), self.disk.len(&self.settings.dir.join(&name))) {
                     found.put(stamp, name, len);
                 }
             }
