@@ -365,45 +365,45 @@ fn policies_are_one_of_their_forms() {
         "      other",
         "      other: some",
         expect![[r#"
-        error: a.yaml:19:14: steps[5].sample.other: `some` is no policy
-          19 |       other: some
-             |              ^^^^
-          a policy is `all`, `none`, { ratio, key }, { first, thereafter, tick } or { when, weight }
-          help: as in { ratio: 0.1, key: request_id }
-    "#]],
+            error: a.yaml:19:14: steps[5].sample.other: `some` is no policy
+              19 |       other: some
+                 |              ^^^^
+              a policy is `all`, `none`, { ratio, key }, { first, thereafter, tick, by, exact_keys, keys_max, per_tenant }, { when, weight }, { average, ema or throughput, by, interval, keys_max, per_tenant } or { reservoir or priority, tick, per_tenant }
+              help: as in { ratio: 0.1, key: request_id }
+        "#]],
     );
     check_with(
         "      other",
         "      other: { first: 10, key: a }",
         expect![[r#"
-        error: a.yaml:19:14: steps[5].sample.other: `key` does not go with `first`
-          19 |       other: { first: 10, key: a }
-             |              ^
-          a policy is `all`, `none`, { ratio, key }, { first, thereafter, tick } or { when, weight }
-          help: as in { ratio: 0.1, key: request_id }
-    "#]],
+            error: a.yaml:19:14: steps[5].sample.other: `key` does not go with `first`
+              19 |       other: { first: 10, key: a }
+                 |              ^
+              a policy is `all`, `none`, { ratio, key }, { first, thereafter, tick, by, exact_keys, keys_max, per_tenant }, { when, weight }, { average, ema or throughput, by, interval, keys_max, per_tenant } or { reservoir or priority, tick, per_tenant }
+              help: as in { ratio: 0.1, key: request_id }
+        "#]],
     );
     check_with(
         "      other",
         "      other: { thereafter: 10 }",
         expect![[r#"
-        error: a.yaml:19:14: steps[5].sample.other: a policy lacks `ratio`, `first` or `when`
-          19 |       other: { thereafter: 10 }
-             |              ^
-          a policy is `all`, `none`, { ratio, key }, { first, thereafter, tick } or { when, weight }
-          help: as in { ratio: 0.1, key: request_id }
-    "#]],
+            error: a.yaml:19:14: steps[5].sample.other: a policy lacks `ratio`, `first`, `when`, `average`, `ema`, `throughput`, `reservoir` or `priority`
+              19 |       other: { thereafter: 10 }
+                 |              ^
+              a policy is `all`, `none`, { ratio, key }, { first, thereafter, tick, by, exact_keys, keys_max, per_tenant }, { when, weight }, { average, ema or throughput, by, interval, keys_max, per_tenant } or { reservoir or priority, tick, per_tenant }
+              help: as in { ratio: 0.1, key: request_id }
+        "#]],
     );
     check_with(
         "      other",
         "      other: { frist: 10 }",
         expect![[r#"
-        error: a.yaml:19:16: steps[5].sample.other: the key `frist` is not known here
-          19 |       other: { frist: 10 }
-             |                ^^^^^
-          known: ratio, key, first, thereafter, tick, when, weight
-          help: did you mean `first`?
-    "#]],
+            error: a.yaml:19:16: steps[5].sample.other: the key `frist` is not known here
+              19 |       other: { frist: 10 }
+                 |                ^^^^^
+              known: ratio, key, first, thereafter, tick, when, weight, average, ema, throughput, reservoir, priority, by, interval, exact_keys, keys_max, per_tenant
+              help: did you mean `first`?
+        "#]],
     );
     check_with(
         "      other",
