@@ -333,6 +333,9 @@ fn notes(loaded: &Loaded) -> Vec<String> {
     let mut notes = Vec::new();
     if matches!(config.hub, HubConfig::Memory(_)) {
         notes.push("memory hub: after a crash, records that no sink had committed are read again and decided anew; the state of steps starts empty".into());
+        if config.steps.iter().any(|step| matches!(step, StepConfig::Sample(_) | StepConfig::Quota(_))) {
+            notes.push("memory hub: after a crash, weights may tell of some records twice or not at all, and quotas begin anew".into());
+        }
         if config.sinks.values().any(|sink| matches!(sink, SinkConfig::Stdout(_))) {
             notes.push("memory hub: after a crash, stdout sees records again that it had seen".into());
         }
