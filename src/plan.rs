@@ -15,14 +15,23 @@ use flow::fields::{FIELDS_MAX, FieldSet};
 use flow::meter::{Group, METERS_PER_GROUP_MAX, Meter, Meters};
 use flow::pipeline::{Reading, Rules, Sampling as Shared};
 use flow::stamp::{RATE, SAMPLER};
-use flow::step::sample::{LEVELS, Policy as Sampling, key_hash};
-use flow::step::{Clock, Filter, FilterConfig, MeterConfig, Metered, Policy, Sample, SampleConfig, Step, StepConfig};
+use flow::step::sample::{Counting, Key, LEVELS, Policy as Sampling, key_hash};
+use flow::step::quota::{Limit, Over};
+use flow::step::rates::{Method, Rates};
+use flow::step::threshold::Threshold;
+use flow::step::{
+    Clock, Dynamic, Filter, FilterConfig, MeterConfig, Metered, OverQuota, Policy, Quota, QuotaConfig, Sample, SampleConfig, Step, StepConfig,
+    WindowKind,
+};
 use flow::tenancy::Tenants;
 use std::path::Path;
 use std::sync::Arc;
 
 /// Name of the meter behind lineage: sightings of services, not items of a bill.
 pub const LINEAGE_METER: &str = "lineage";
+
+/// In `quota.by`: who pays, whatever names it.
+pub const BY_TENANT: &str = "tenant";
 
 pub struct Plan {
     pub name: String,
@@ -159,6 +168,7 @@ fn compile_steps(config: &Config, fields: &mut Fields) -> anyhow::Result<(Vec<St
         match step {
             StepConfig::Drop(filter) => steps.push(compile_filter(filter, true, fields)?),
             StepConfig::Keep(filter) => steps.push(compile_filter(filter, false, fields)?),
+            StepConfig::Quota(quota) => steps.push(compile_quota(number, quota, fields)),
             StepConfig::Sample(sample) => steps.push(compile_sample(number, sample, &config.fields.message, fields)?),
             // Meters run when all verdicts are final, wherever they are written.
             StepConfig::Meter(_) => {}
@@ -180,15 +190,30 @@ fn compile_filter(filter: &FilterConfig, drops: bool, fields: &mut Fields) -> an
 fn compile_sample(number: usize, sample: &SampleConfig, message: &[String], fields: &mut Fields) -> anyhow::Result<Step> {
     let entries = sample.levels.entries();
     let mut policies = Vec::new();
-    for level in LEVELS {
+    for (number, level) in LEVELS.into_iter().enumerate() {
         let policy = entries.iter().find(|e| e.0 == level).and_then(|e| e.1).unwrap_or(&sample.other);
         policies.push(match policy {
             Policy::All => Sampling::All,
             Policy::None => Sampling::None,
             Policy::Ratio { ratio, key } => Sampling::ratio(ratio.get(), key.as_deref().map(|k| fields.number(k))),
-            Policy::First { first, thereafter, tick } => {
-                Sampling::Counter(Window { first: *first, thereafter: *thereafter, tick_ns: tick.0 })
-            },
+            Policy::First { first, thereafter, tick, by, exact_keys, keys_max, per_tenant } => {
+                let window = Window { first: *first, thereafter: *thereafter, tick_ns: tick.0 };
+                let key = Key { fields: fields.numbers(by), per_tenant: *per_tenant };
+                Sampling::Counter(Counting::new(window, key, if *exact_keys { *keys_max as usize } else { 0 }, number))
+            }
+            Policy::Dynamic { method, goal, by, interval, keys_max, per_tenant } => {
+                let method = match method {
+                    Dynamic::Average => Method::Average(*goal),
+                    Dynamic::Ema => Method::Ema(*goal),
+                    Dynamic::Throughput => Method::Throughput(*goal),
+                };
+                let key = Key { fields: fields.numbers(by), per_tenant: *per_tenant };
+                Sampling::Rates(Box::new(Rates::new(method, interval.0, *keys_max as usize)), key)
+            }
+            Policy::Window { kind, size, tick, per_tenant } => {
+                let key = Key { fields: Vec::new(), per_tenant: *per_tenant };
+                Sampling::Threshold(Box::new(Threshold::new(*size, tick.0, *kind == WindowKind::Priority)), key)
+            }
             Policy::When { when, weight } => Sampling::When { when: fields.condition(when)?, weight: *weight },
         });
     }
@@ -202,6 +227,21 @@ fn compile_sample(number: usize, sample: &SampleConfig, message: &[String], fiel
         by_arrival,
         counters: Counters::new(),
     })))
+}
+
+fn compile_quota(number: usize, quota: &QuotaConfig, fields: &mut Fields) -> Step {
+    let limit = |(_, unit, period, amount): (_, _, _, u64)| {
+        let full = amount.saturating_mul(1 + u64::from(quota.burst));
+        Limit { unit, period, amount, full }
+    };
+    let limits = quota.limits().into_iter().map(limit).collect();
+    let by = (quota.by != BY_TENANT).then(|| fields.number(&quota.by));
+    let over = match quota.over {
+        OverQuota::Drop => Over::Drop,
+        OverQuota::Sample(ratio) => Over::Sample { below: (ratio.get() * 18_446_744_073_709_551_616.0) as u64 }, // 2^64
+    };
+    let name = format!("steps[{number}].quota").into();
+    Step::Quota(Box::new(Quota::new(name, limits, by, over, quota.clock == Clock::Arrival, quota.keys_max as usize)))
 }
 
 fn compile_meters(config: &Config, fields: &mut Fields) -> anyhow::Result<Meters> {

@@ -9,7 +9,8 @@ use crate::sinks::config::{Boundary, SinkConfig};
 use crate::sources::config::{Ack, FileConfig, Format, Malformed, SourceConfig, Start};
 use crate::sources::kubernetes::{KubernetesConfig, Trust};
 use flow::event::{Reason, ReasonClass};
-use flow::step::{Metered, Policy, SampleConfig, StepConfig};
+use flow::step::quota::Unit;
+use flow::step::{Dynamic, Metered, OverQuota, Policy, QuotaConfig, SampleConfig, StepConfig, WindowKind};
 use flow::units::ByteSize;
 use serde::Serialize;
 use std::fmt;
@@ -225,6 +226,7 @@ fn describe_step(step: &StepConfig) -> Line {
             ("meter", format!("{}: {what}{by}{part}{when}", meter.name))
         }
         StepConfig::Sample(sample) => ("sample", describe_sample(sample)),
+        StepConfig::Quota(quota) => ("quota", describe_quota(quota)),
     };
     Line { name: name.into(), does }
 }
@@ -247,10 +249,44 @@ fn describe_policy(policy: &Policy) -> String {
         Policy::None => "none".into(),
         Policy::Ratio { ratio, key: Some(key) } => format!("{} of them by {key}", ratio.get()),
         Policy::Ratio { ratio, key: None } => format!("{} of them", ratio.get()),
-        Policy::First { first, thereafter: 0, tick } => format!("the first {first} of a message in {tick}"),
-        Policy::First { first, thereafter, tick } => format!("the first {first} of a message in {tick}, then every {thereafter}th"),
+        Policy::First { first, thereafter, tick, by, exact_keys, keys_max, per_tenant } => {
+            let what = if by.is_empty() { "message".to_string() } else { list(by) };
+            let then = if *thereafter == 0 { String::new() } else { format!(", then every {thereafter}th") };
+            let exact = if *exact_keys { format!(", up to {keys_max} keys apart") } else { String::new() };
+            format!("the first {first} of a {what}{} in {tick}{then}{exact}", of_tenant(*per_tenant))
+        }
+        Policy::Dynamic { method, goal, by, interval, per_tenant, .. } => {
+            let goal = match method {
+                Dynamic::Average => format!("1 in {goal} on average"),
+                Dynamic::Ema => format!("1 in {goal} on moving average"),
+                Dynamic::Throughput => format!("{goal} a second"),
+            };
+            format!("{goal} by {}{}, rates made anew every {interval}", list(by), of_tenant(*per_tenant))
+        }
+        Policy::Window { kind, size, tick, per_tenant } => {
+            let chosen = if *kind == WindowKind::Priority { "by weight" } else { "by chance" };
+            format!("about {size}{} in {tick}, chosen {chosen}", of_tenant(*per_tenant))
+        }
         Policy::When { when, weight } => format!("if {when} (each stands for {weight})"),
     }
+}
+
+fn of_tenant(per_tenant: bool) -> &'static str {
+    if per_tenant { " of a tenant" } else { "" }
+}
+
+fn describe_quota(quota: &QuotaConfig) -> String {
+    let limit = |(name, unit, _, amount): (&str, Unit, _, u64)| {
+        let amount = if unit == Unit::Bytes { ByteSize(amount).to_string() } else { amount.to_string() };
+        format!("{amount} {}", name.replace('_', " "))
+    };
+    let limits: Vec<String> = quota.limits().into_iter().map(limit).collect();
+    let burst = if quota.burst > 0 { format!(", {} periods gather", quota.burst) } else { String::new() };
+    let over = match quota.over {
+        OverQuota::Drop => "dropped".to_string(),
+        OverQuota::Sample(ratio) => format!("sampled, {} of it kept", ratio.get()),
+    };
+    format!("for each {}: {}{burst}; what is over is {over}", quota.by, limits.join(", "))
 }
 
 /// Which records each meter counts: decided by reasons, not by where it stands (DESIGN D4).
@@ -258,7 +294,7 @@ fn meters(config: &Config) -> Vec<MeterPlan> {
     let of_class = |class| Reason::ALL.into_iter().filter(move |reason| reason.class() == class).map(|reason| reason.name().to_string());
     let anyway = config.steps.iter().enumerate().filter(|(_, step)| match step {
         StepConfig::Drop(filter) | StepConfig::Keep(filter) => filter.metered == Metered::Anyway,
-        StepConfig::Meter(_) | StepConfig::Sample(_) => false,
+        StepConfig::Meter(_) | StepConfig::Sample(_) | StepConfig::Quota(_) => false,
     });
     let counts: Vec<String> = ["kept".to_string()]
         .into_iter()
@@ -314,6 +350,9 @@ fn notes(loaded: &Loaded) -> Vec<String> {
     if matches!(config.hub, HubConfig::Memory(_)) {
         notes.push("memory hub: after a crash, records that no sink had committed are read again and decided anew; the state of steps starts empty".into());
         notes.push("memory hub: after a crash, the ledger lacks what was delivered in the last second from files that are gone by then".into());
+        if config.steps.iter().any(|step| matches!(step, StepConfig::Sample(_) | StepConfig::Quota(_))) {
+            notes.push("memory hub: after a crash, weights may tell of some records twice or not at all, and quotas begin anew".into());
+        }
         if config.sinks.values().any(|sink| matches!(sink, SinkConfig::Stdout(_))) {
             notes.push("memory hub: after a crash, stdout sees records again that it had seen".into());
         }

@@ -7,6 +7,7 @@ use super::model::{Config, HubConfig, WhenFull};
 use crate::sinks::config::{ArchiveConfig, RoomFull, SinkConfig};
 use crate::sources::config::{JoinConfig, SourceConfig};
 use crate::sources::kubernetes::KubernetesConfig;
+use flow::step::{Policy, StepConfig};
 use serde::Serialize;
 
 const MIB: u64 = 1 << 20;
@@ -39,6 +40,17 @@ const COMPRESS_BYTES: u64 = 8 * MIB;
 /// One tantivy writer of one thread: the least it takes.
 const INDEX_BYTES: u64 = 15 * MIB;
 
+/// zap's counters: 7 levels x 4,096 slots x 16 bytes.
+const SLOTS_BYTES: u64 = 448 << 10;
+/// Debts of a tenant in a lane: 7 levels x 72 bytes.
+const DEBT_BYTES: u64 = 504;
+/// Per key, with its place in a hash table: ten buckets, a counter, and count, average and rate under a name.
+const QUOTA_KEY_BYTES: u64 = 320;
+const COUNTER_KEY_BYTES: u64 = 64;
+const RATE_KEY_BYTES: u64 = 400;
+/// 10,000 windows of 48 bytes.
+const WINDOWS_BYTES: u64 = MIB;
+
 /// Everything that the pipelines of one process need.
 pub fn needs(configs: &[(&str, &Config)], lanes: u64) -> Vec<Need> {
     let mut needs = vec![
@@ -53,6 +65,10 @@ pub fn needs(configs: &[(&str, &Config)], lanes: u64) -> Vec<Need> {
         for (source, config) in &config.sources {
             needs.push(source_need(name("source", source), config));
         }
+        if let Some((floor, ceiling)) = steps_need(config, lanes) {
+            let steps = if configs.len() == 1 { "samplers and quotas".into() } else { format!("{pipeline}: samplers and quotas") };
+            needs.push(Need::new(steps, floor, ceiling));
+        }
         let hub = if configs.len() == 1 { "hub".into() } else { format!("{pipeline}: hub") };
         needs.push(match &config.hub {
             HubConfig::Journal(_) => Need::new(hub, JOURNAL_WINDOW_BYTES.0, JOURNAL_WINDOW_BYTES.1),
@@ -63,6 +79,36 @@ pub fn needs(configs: &[(&str, &Config)], lanes: u64) -> Vec<Need> {
         }
     }
     needs
+}
+
+/// What samplers and quotas remember: debts of each lane, tenant and level, and keys.
+fn steps_need(config: &Config, lanes: u64) -> Option<(u64, u64)> {
+    let (mut floor, mut ceiling) = (0, 0);
+    for step in &config.steps {
+        let keys = match step {
+            StepConfig::Sample(sample) => {
+                floor += SLOTS_BYTES;
+                ceiling += SLOTS_BYTES;
+                let levels = sample.levels.entries().into_iter().map(|(_, policy)| policy.unwrap_or(&sample.other));
+                levels.chain([&sample.other]).map(policy_bytes).sum()
+            }
+            StepConfig::Quota(quota) => u64::from(quota.keys_max) * QUOTA_KEY_BYTES,
+            StepConfig::Drop(_) | StepConfig::Keep(_) | StepConfig::Meter(_) => continue,
+        };
+        floor += MIB / 16;
+        ceiling += keys + lanes * u64::from(config.tenancy.tenants_max) * DEBT_BYTES;
+    }
+    (floor > 0).then_some((floor, ceiling))
+}
+
+fn policy_bytes(policy: &Policy) -> u64 {
+    match policy {
+        Policy::All | Policy::None | Policy::Ratio { .. } | Policy::When { .. } => 0,
+        Policy::First { exact_keys: false, .. } => 0,
+        Policy::First { keys_max, .. } => u64::from(*keys_max) * COUNTER_KEY_BYTES,
+        Policy::Dynamic { keys_max, .. } => u64::from(*keys_max) * RATE_KEY_BYTES,
+        Policy::Window { .. } => WINDOWS_BYTES,
+    }
 }
 
 fn source_need(component: String, config: &SourceConfig) -> Need {

@@ -7,6 +7,7 @@ use super::locate::{Found, NodeId, Path, Tree};
 use super::model::{Config, HubConfig};
 use super::read::without_secrets;
 use super::report::{Mistake, Spot};
+use crate::plan::BY_TENANT;
 use crate::sinks::archive;
 use crate::sinks::config::{ArchiveConfig, LakeConfig, RoomConfig, RoomFull, RotateConfig, SinkConfig};
 use crate::sources::config::{Ack, FileConfig, JoinConfig, SourceConfig};
@@ -15,7 +16,7 @@ use flow::condition::Condition;
 use flow::decode::Multiline;
 use flow::fields::FIELDS_MAX;
 use flow::stamp::{RATE, SAMPLER};
-use flow::step::{FilterConfig, MeterConfig, Metered, Policy, SampleConfig, StepConfig, TenancyConfig};
+use flow::step::{FilterConfig, MeterConfig, Metered, Policy, QuotaConfig, SampleConfig, StepConfig, TenancyConfig};
 use flow::tenancy::TENANT_BYTES_MAX;
 use flow::units::{ByteSize, NANOS_PER_SECOND, Span};
 use std::collections::BTreeMap;
@@ -290,6 +291,8 @@ impl Rules<'_> {
         self.ask_all(&config.fields.level);
         if config.steps.iter().any(|step| matches!(step, StepConfig::Sample(_))) {
             self.ask_all(&config.fields.message);
+        }
+        if config.steps.iter().any(|step| matches!(step, StepConfig::Sample(_) | StepConfig::Quota(_))) {
             [RATE, SAMPLER].into_iter().for_each(|field| self.ask(field));
         }
     }
@@ -402,6 +405,7 @@ impl Rules<'_> {
                     }
                 }
                 StepConfig::Sample(sample) => self.sample(&at.key("sample"), sample),
+                StepConfig::Quota(quota) => self.quota(&at.key("quota"), quota),
             }
         }
     }
@@ -501,7 +505,27 @@ impl Rules<'_> {
                     self.ask(key);
                 }
             }
-            Policy::First { tick, .. } => self.span(&at.key("tick"), *tick, 1_000_000, 86_400 * NANOS_PER_SECOND),
+            Policy::First { tick, by, exact_keys, keys_max, .. } => {
+                self.span(&at.key("tick"), *tick, 1_000_000, 86_400 * NANOS_PER_SECOND);
+                self.by(at, by);
+                if *exact_keys {
+                    self.keys_max(at, *keys_max, 1_000_000);
+                }
+            }
+            Policy::Dynamic { method, goal, by, interval, keys_max, .. } => {
+                self.span(&at.key("interval"), *interval, 1_000_000, 86_400 * NANOS_PER_SECOND);
+                self.by(at, by);
+                self.keys_max(at, *keys_max, 100_000);
+                if *goal == 0 {
+                    self.at(&at.key(method.name()), "is 0; a rate and a throughput are at least 1; to keep nothing, write none");
+                }
+            }
+            Policy::Window { kind, size, tick, .. } => {
+                self.span(&at.key("tick"), *tick, 1_000_000, 86_400 * NANOS_PER_SECOND);
+                if *size == 0 {
+                    self.at(&at.key(kind.name()), "is 0; at least one record of a tick is kept; to keep nothing, write none");
+                }
+            }
             Policy::When { when, weight } => {
                 self.condition(&at.key("when"), when);
                 if *weight == 0 {
@@ -509,6 +533,37 @@ impl Rules<'_> {
                 }
             }
         }
+    }
+
+    fn by(&mut self, at: &Path, by: &[String]) {
+        self.field_list(&at.key("by"), by);
+        self.ask_all(by);
+    }
+
+    fn keys_max(&mut self, at: &Path, keys_max: u32, most: u32) {
+        if !(1..=most).contains(&keys_max) {
+            self.at(&at.key("keys_max"), format!("is {keys_max}; it must be from 1 to {most}; write {}", keys_max.clamp(1, most)));
+        }
+    }
+
+    fn quota(&mut self, at: &Path, quota: &QuotaConfig) {
+        let limits = quota.limits();
+        if limits.is_empty() && !self.damaged(at) && self.tree_has(at) {
+            self.at_key(at, "this step limits nothing; a quota says how many records or bytes in which period; write bytes_per_day: 10GiB");
+        }
+        for (name, _, _, amount) in limits {
+            if amount == 0 {
+                self.at(&at.key(name), "is 0; nobody could send anything; to drop all records of a kind, use a `drop` step");
+            }
+        }
+        if quota.by != BY_TENANT {
+            self.field(&at.key("by"), &quota.by);
+            self.ask(&quota.by);
+        }
+        if quota.burst > 1_000 {
+            self.at(&at.key("burst"), format!("is {}; at most 1000 periods gather; write 1000", quota.burst));
+        }
+        self.keys_max(at, quota.keys_max, 1_000_000);
     }
 
     fn hub(&mut self, hub: &HubConfig, at: &Path) {

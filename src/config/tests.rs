@@ -72,9 +72,13 @@ fn check(text: &str, want: Expect) {
 /// A good config with something else in the place of one of its lines.
 #[track_caller]
 fn check_with(line: &str, instead: &str, want: Expect) {
+    want.assert_eq(&render_with(line, instead));
+}
+
+fn render_with(line: &str, instead: &str) -> String {
     let start = GOOD.find(line).expect("the line to replace");
     let end = start + GOOD[start..].find('\n').unwrap() + 1;
-    check(&format!("{}{instead}\n{}", &GOOD[..start], &GOOD[end..]), want);
+    render(&[&format!("{}{instead}\n{}", &GOOD[..start], &GOOD[end..])])
 }
 
 #[test]
@@ -307,12 +311,12 @@ fn limits_say_rule_and_way_out() {
         "memory",
         "memory: 16MiB",
         expect![[r#"
-        error: a.yaml:3:9: memory is 16MiB
-          3 | memory: 16MiB
-            |         ^^^^^
-          the floors of all components add up to 39MiB, the largest is sink store with 19MiB
-          help: write `memory: 39MiB` or more, or set fewer `lanes`
-    "#]],
+            error: a.yaml:3:9: memory is 16MiB
+              3 | memory: 16MiB
+                |         ^^^^^
+              the floors of all components add up to 40MiB, the largest is sink store with 19MiB
+              help: write `memory: 40MiB` or more, or set fewer `lanes`
+        "#]],
     );
     check_with(
         "hub",
@@ -365,45 +369,45 @@ fn policies_are_one_of_their_forms() {
         "      other",
         "      other: some",
         expect![[r#"
-        error: a.yaml:19:14: steps[5].sample.other: `some` is no policy
-          19 |       other: some
-             |              ^^^^
-          a policy is `all`, `none`, { ratio, key }, { first, thereafter, tick } or { when, weight }
-          help: as in { ratio: 0.1, key: request_id }
-    "#]],
+            error: a.yaml:19:14: steps[5].sample.other: `some` is no policy
+              19 |       other: some
+                 |              ^^^^
+              a policy is `all`, `none`, { ratio, key }, { first, thereafter, tick, by, exact_keys, keys_max, per_tenant }, { when, weight }, { average, ema or throughput, by, interval, keys_max, per_tenant } or { reservoir or priority, tick, per_tenant }
+              help: as in { ratio: 0.1, key: request_id }
+        "#]],
     );
     check_with(
         "      other",
         "      other: { first: 10, key: a }",
         expect![[r#"
-        error: a.yaml:19:14: steps[5].sample.other: `key` does not go with `first`
-          19 |       other: { first: 10, key: a }
-             |              ^
-          a policy is `all`, `none`, { ratio, key }, { first, thereafter, tick } or { when, weight }
-          help: as in { ratio: 0.1, key: request_id }
-    "#]],
+            error: a.yaml:19:14: steps[5].sample.other: `key` does not go with `first`
+              19 |       other: { first: 10, key: a }
+                 |              ^
+              a policy is `all`, `none`, { ratio, key }, { first, thereafter, tick, by, exact_keys, keys_max, per_tenant }, { when, weight }, { average, ema or throughput, by, interval, keys_max, per_tenant } or { reservoir or priority, tick, per_tenant }
+              help: as in { ratio: 0.1, key: request_id }
+        "#]],
     );
     check_with(
         "      other",
         "      other: { thereafter: 10 }",
         expect![[r#"
-        error: a.yaml:19:14: steps[5].sample.other: a policy lacks `ratio`, `first` or `when`
-          19 |       other: { thereafter: 10 }
-             |              ^
-          a policy is `all`, `none`, { ratio, key }, { first, thereafter, tick } or { when, weight }
-          help: as in { ratio: 0.1, key: request_id }
-    "#]],
+            error: a.yaml:19:14: steps[5].sample.other: a policy lacks `ratio`, `first`, `when`, `average`, `ema`, `throughput`, `reservoir` or `priority`
+              19 |       other: { thereafter: 10 }
+                 |              ^
+              a policy is `all`, `none`, { ratio, key }, { first, thereafter, tick, by, exact_keys, keys_max, per_tenant }, { when, weight }, { average, ema or throughput, by, interval, keys_max, per_tenant } or { reservoir or priority, tick, per_tenant }
+              help: as in { ratio: 0.1, key: request_id }
+        "#]],
     );
     check_with(
         "      other",
         "      other: { frist: 10 }",
         expect![[r#"
-        error: a.yaml:19:16: steps[5].sample.other: the key `frist` is not known here
-          19 |       other: { frist: 10 }
-             |                ^^^^^
-          known: ratio, key, first, thereafter, tick, when, weight
-          help: did you mean `first`?
-    "#]],
+            error: a.yaml:19:16: steps[5].sample.other: the key `frist` is not known here
+              19 |       other: { frist: 10 }
+                 |                ^^^^^
+              known: ratio, key, first, thereafter, tick, when, weight, average, ema, throughput, reservoir, priority, by, interval, exact_keys, keys_max, per_tenant
+              help: did you mean `first`?
+        "#]],
     );
     check_with(
         "      other",
@@ -414,6 +418,127 @@ fn policies_are_one_of_their_forms() {
              |              ^
     "#]],
     );
+}
+
+#[test]
+fn a_quota_limits_something_and_does_what_is_built() {
+    let mut text = String::new();
+    for quota in [
+        "{ by: tenant }",
+        "{ records_per_day: 0, keys_max: 0, burst: 5000 }",
+        "{ bytes_per_day: 10GiB, over: { delay: 1s } }",
+        "{ bytes_per_day: 10GiB, over: { sample: 2 } }",
+        "{ money_per_day: 10 }",
+        "{ records_per_second: -1, by: a..b }",
+    ] {
+        text += &render_with("  - keep", &format!("  - quota: {quota}"));
+    }
+    expect![[r#"
+        error: a.yaml:16:5: steps[4].quota: this step limits nothing
+          16 |   - quota: { by: tenant }
+             |     ^^^^^
+          a quota says how many records or bytes in which period
+          help: write bytes_per_day: 10GiB
+        error: a.yaml:16:31: steps[4].quota.records_per_day is 0
+          16 |   - quota: { records_per_day: 0, keys_max: 0, burst: 5000 }
+             |                               ^
+          nobody could send anything
+          help: to drop all records of a kind, use a `drop` step
+
+        error: a.yaml:16:44: steps[4].quota.keys_max is 0
+          16 |   - quota: { records_per_day: 0, keys_max: 0, burst: 5000 }
+             |                                            ^
+          it must be from 1 to 1000000
+          help: write 1
+
+        error: a.yaml:16:54: steps[4].quota.burst is 5000
+          16 |   - quota: { records_per_day: 0, keys_max: 0, burst: 5000 }
+             |                                                      ^^^^
+          at most 1000 periods gather
+          help: write 1000
+        error: a.yaml:16:44: steps[4].quota.over: `delay` is not known here
+          16 |   - quota: { bytes_per_day: 10GiB, over: { delay: 1s } }
+             |                                            ^^^^^
+          one of: drop, sample
+        error: a.yaml:16:52: steps[4].quota.over.sample: 2 is no ratio
+          16 |   - quota: { bytes_per_day: 10GiB, over: { sample: 2 } }
+             |                                                    ^
+          a ratio is the share of records to keep, from 0 to 1
+          help: to keep 2 %, write 0.02
+        error: a.yaml:16:14: steps[4].quota: the key `money_per_day` is not known here
+          16 |   - quota: { money_per_day: 10 }
+             |              ^^^^^^^^^^^^^
+          known: records_per_second, records_per_minute, records_per_hour, records_per_day, records_per_month, bytes_per_second, bytes_per_minute, bytes_per_hour, bytes_per_day, bytes_per_month, by, burst, over, clock, keys_max
+          help: did you mean `bytes_per_day`?
+        error: a.yaml:16:34: steps[4].quota.records_per_second: found the number -1, expected a whole number, 0 or more
+          16 |   - quota: { records_per_second: -1, by: a..b }
+             |                                  ^^
+
+        error: a.yaml:16:42: steps[4].quota.by: "a..b" is no field
+          16 |   - quota: { records_per_second: -1, by: a..b }
+             |                                          ^^^^
+          a field is a key, or keys joined by dots, of at most 256 bytes
+          help: write kubernetes.labels.tenant
+    "#]].assert_eq(&text);
+}
+
+#[test]
+fn a_sampler_has_bounds() {
+    let mut text = String::new();
+    for policy in [
+        "{ ema: 0, by: [service] }",
+        "{ reservoir: 0 }",
+        "{ average: 10, keys_max: 0, interval: 0s }",
+        "{ first: 10, per_tenant: true, exact_keys: false }",
+        "{ first: 10, keys_max: 5 }",
+        "{ reservoir: 10, by: [a] }",
+        "{ per_tenant: true }",
+    ] {
+        text += &render_with("      other", &format!("      other: {policy}"));
+    }
+    expect![[r#"
+        error: a.yaml:19:21: steps[5].sample.other.ema is 0
+          19 |       other: { ema: 0, by: [service] }
+             |                     ^
+          a rate and a throughput are at least 1
+          help: to keep nothing, write none
+        error: a.yaml:19:27: steps[5].sample.other.reservoir is 0
+          19 |       other: { reservoir: 0 }
+             |                           ^
+          at least one record of a tick is kept
+          help: to keep nothing, write none
+        error: a.yaml:19:39: steps[5].sample.other.keys_max is 0
+          19 |       other: { average: 10, keys_max: 0, interval: 0s }
+             |                                       ^
+          it must be from 1 to 100000
+          help: write 1
+
+        error: a.yaml:19:52: steps[5].sample.other.interval is 0s
+          19 |       other: { average: 10, keys_max: 0, interval: 0s }
+             |                                                    ^^
+          it must be from 1ms to 1d
+          help: write 1ms
+        error: a.yaml:19:14: steps[5].sample.other: `per_tenant` needs `exact_keys: true`: zap's slots are shared by all
+          19 |       other: { first: 10, per_tenant: true, exact_keys: false }
+             |              ^
+          a policy is `all`, `none`, { ratio, key }, { first, thereafter, tick, by, exact_keys, keys_max, per_tenant }, { when, weight }, { average, ema or throughput, by, interval, keys_max, per_tenant } or { reservoir or priority, tick, per_tenant }
+          help: as in { ratio: 0.1, key: request_id }
+        error: a.yaml:19:14: steps[5].sample.other: `keys_max` needs `exact_keys: true`: zap's slots are shared by all
+          19 |       other: { first: 10, keys_max: 5 }
+             |              ^
+          a policy is `all`, `none`, { ratio, key }, { first, thereafter, tick, by, exact_keys, keys_max, per_tenant }, { when, weight }, { average, ema or throughput, by, interval, keys_max, per_tenant } or { reservoir or priority, tick, per_tenant }
+          help: as in { ratio: 0.1, key: request_id }
+        error: a.yaml:19:14: steps[5].sample.other: `by` does not go with `reservoir`
+          19 |       other: { reservoir: 10, by: [a] }
+             |              ^
+          a policy is `all`, `none`, { ratio, key }, { first, thereafter, tick, by, exact_keys, keys_max, per_tenant }, { when, weight }, { average, ema or throughput, by, interval, keys_max, per_tenant } or { reservoir or priority, tick, per_tenant }
+          help: as in { ratio: 0.1, key: request_id }
+        error: a.yaml:19:14: steps[5].sample.other: a policy lacks `ratio`, `first`, `when`, `average`, `ema`, `throughput`, `reservoir` or `priority`
+          19 |       other: { per_tenant: true }
+             |              ^
+          a policy is `all`, `none`, { ratio, key }, { first, thereafter, tick, by, exact_keys, keys_max, per_tenant }, { when, weight }, { average, ema or throughput, by, interval, keys_max, per_tenant } or { reservoir or priority, tick, per_tenant }
+          help: as in { ratio: 0.1, key: request_id }
+    "#]].assert_eq(&text);
 }
 
 #[test]

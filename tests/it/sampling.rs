@@ -150,3 +150,76 @@ fn a_window_ends_without_traffic() {
     running.stop();
     assert_eq!(place.ledger().created(), 1, "told once");
 }
+
+const QUOTA: &str = r#"
+lanes: 2
+sources: { in: { file: { include: ["$DIR/in/*.log"] } } }
+tenancy: { from: [tenant] }
+steps:
+  - meter: { name: lines }
+  - quota: { records_per_minute: 50, bytes_per_month: 1MiB, over: OVER }
+  - sample: { levels: { warn: { throughput: 5, by: [msg] }, info: { first: 5, thereafter: 3, tick: 1s, exact_keys: true, per_tenant: true } } }
+sinks:
+  files: { archive: { path: "{tenant}.log" } }
+  store: { lake: {} }
+rates: rates.yaml
+"#;
+
+#[test]
+fn quotas_hold_for_each_tenant_and_what_is_over_them_is_restored_and_billed() {
+    for over in ["drop", "{ sample: 0.05 }"] {
+        let place = Place::new();
+        place.pipeline(&QUOTA.replace("OVER", over));
+        let input = input(21, 20_000);
+        place.write("in/a.log", input.concat());
+        place.once();
+        let stored = archive_lines(&place.data(), "files");
+        assert_same_lines("the lake against the archive", &place.search(""), &stored);
+        let every = ["debug", "info", "warn", "error"];
+        let lines = || input.iter().map(|line| line.as_bytes());
+        assert_eq!(sums(stored.iter().map(Vec::as_slice), &every), sums(lines(), &every), "{over}");
+        let ledger = place.recount();
+        assert_eq!((ledger.difference("files"), ledger.difference("store"), ledger.residual()), (0, 0, 0));
+        assert!(ledger.dropped()["over_quota"] > 0 && ledger.dropped()["sampled"] > 0, "{:?}", ledger.dropped());
+        let report = place.ask(&["cost", "report"]);
+        let events: u64 = report["usage"].as_array().expect("rows").iter().map(|row| row["events"].as_u64().expect("a count")).sum();
+        assert_eq!(events, 20_000);
+        if over == "drop" {
+            // By tenant and minute of event time: records kept whole, each counted as many as it stood for when it came.
+            let mut kept: BTreeMap<(String, String), u64> = BTreeMap::new();
+            let rates: BTreeMap<u64, u64> =
+                input.iter().map(|l| serde_json::from_str::<Value>(l).expect("JSON")).map(|r| (r["n"].as_u64().expect("n"), r["sample_rate"].as_u64().unwrap_or(1))).collect();
+            for line in &stored {
+                let record: Value = serde_json::from_slice(line).expect("JSON");
+                if let Some(n) = record["n"].as_u64() {
+                    let minute = record["ts"].as_str().expect("a time")[..16].to_string();
+                    *kept.entry((key(&record).0, minute)).or_default() += rates[&n];
+                }
+            }
+            assert!(kept.values().all(|n| *n <= 50), "{:?}", kept.iter().find(|k| *k.1 > 50));
+            let quiet = |sums: Sums| -> u64 { sums.iter().filter(|(k, _)| k.0 != "t0").map(|(_, n)| n).sum() };
+            assert!(quiet(sums(stored.iter().map(Vec::as_slice), &every)) > 0);
+        }
+    }
+}
+
+#[test]
+fn a_quota_goes_on_after_kill_9_where_it_was() {
+    let place = Place::new();
+    place.pipeline("sources: { in: { file: { include: [\"$DIR/in/*.log\"] } } }\ntenancy: { from: [tenant] }\nsteps: [{ quota: { records_per_day: 100 } }]\nsinks: { files: { archive: { path: \"{tenant}.log\" } } }\n");
+    let line = |n: usize| format!("{{\"ts\":\"2026-11-20T10:00:00Z\",\"level\":\"info\",\"tenant\":\"a\",\"n\":{n}}}\n");
+    let mut running = place.start();
+    for run in 0..5 {
+        place.append("in/a.log", (run * 40..run * 40 + 40).map(line).collect::<String>());
+        place.wait_received(&mut running, (run as u64 + 1) * 40);
+        running.signal(Signal::KILL);
+        running.wait();
+        running = place.start();
+    }
+    running.signal(Signal::KILL);
+    running.wait();
+    place.once();
+    let stored = archive_lines(&place.data(), "files");
+    let kept = stored.iter().filter(|line| !String::from_utf8_lossy(line).contains("weir.summary")).count();
+    assert_eq!((kept, sums(stored.iter().map(Vec::as_slice), &["info"]).into_values().sum::<u64>()), (100, 200));
+}

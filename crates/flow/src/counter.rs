@@ -9,6 +9,7 @@
 
 use crate::escape::unescape;
 use crate::fields::{Kind, Span};
+use crate::step::keys::State;
 use crate::units::UnixNanos;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::SeqCst};
 
@@ -144,6 +145,56 @@ impl Window {
             (Some(past), n) => past.saturating_add(weight) / n > past / n,
         }
     }
+}
+
+/// The counter of one key that shares with no other.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ExactCounter {
+    reset_at: i64,
+    n: u64,
+}
+
+impl ExactCounter {
+    /// Nothing would be different without it.
+    pub fn is_over(&self, t: UnixNanos) -> bool {
+        self.reset_at <= t.0
+    }
+
+    /// As [`Counters::check`].
+    pub fn check(&mut self, t: UnixNanos, weight: u32, window: Window) -> bool {
+        if self.is_over(t) {
+            *self = ExactCounter { reset_at: t.0.saturating_add(window.tick_ns.max(0)), n: 0 };
+        }
+        let before = self.n;
+        self.n = before.saturating_add(u64::from(weight));
+        window.keeps(before, u64::from(weight))
+    }
+}
+
+impl State for ExactCounter {
+    const PARTS: u64 = 1;
+
+    fn part(&self, _: u64) -> [u8; 24] {
+        let mut bytes = [0; 24];
+        bytes[..8].copy_from_slice(&self.reset_at.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.n.to_le_bytes());
+        bytes
+    }
+
+    fn restore(&mut self, _: u64, bytes: &[u8]) {
+        *self = ExactCounter { reset_at: number_at(bytes, 0) as i64, n: number_at(bytes, 8) };
+    }
+}
+
+/// Hash of several values as they are meant; of one it is [`hash_span`].
+pub fn hash_values(spans: impl Iterator<Item = Span>, line: &[u8]) -> u32 {
+    let bytes = spans.enumerate().flat_map(|(n, span)| {
+        let divider = (n > 0).then_some(0xff).into_iter();
+        let raw = if span.kind == Kind::Missing { &[] } else { span.raw(line) };
+        let (plain, escaped) = if span.kind == Kind::Escaped { (&[][..], raw) } else { (raw, &[][..]) };
+        divider.chain(plain.iter().copied()).chain(unescape(escaped))
+    });
+    fnv1a_32(bytes)
 }
 
 /// Hash of a message as it is meant: escapes are decoded. A missing message hashes as an empty one.

@@ -11,12 +11,12 @@
 //! tenants the bound is 504 bytes for each step and tenant. State in frames: one 32-byte entry each.
 
 use crate::batch::{Batch, NO_STEP};
-use crate::escape::escape_into;
+use crate::escape::{escape_into, unescape};
 use crate::event::{Outcome, ReasonClass, Severity};
+use crate::fields::Kind;
 use crate::pipeline::Rules;
-use crate::step::Step;
-use crate::step::sample::{LEVELS, key_hash, level_of};
-use crate::tenancy::UNKNOWN;
+use crate::step::sample::{LEVELS, key_hash, level_of, mix};
+use crate::tenancy::{Tenants, UNKNOWN};
 use crate::units::UnixNanos;
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -98,6 +98,15 @@ pub struct Debts {
     open: usize,
     /// What windows without traffic end by.
     pub clock: UnixNanos,
+    /// Event times beyond this are taken for it: a clock that runs ahead must not open a window nobody can close.
+    pub ceiling: UnixNanos,
+    tenants: Arc<Tenants>,
+    /// Draws of samplers that choose by chance.
+    draws: u64,
+    /// For keys.
+    pub scratch: Vec<u8>,
+    /// By number of the tenant; 0 where it is not known yet.
+    tenant_hashes: Vec<u64>,
     /// When the first window ends.
     due: i64,
     /// Debts of steps and lanes that are gone: told of in the first frame.
@@ -138,15 +147,29 @@ const KEY_TAG: u8 = 0xd5;
 const ENTRY_BYTES: usize = 32;
 
 impl Debts {
-    pub fn new(steps: &[Step], step_ids: &[u32], lane: u8, restored: Vec<Owed>) -> Debts {
-        let steps: Vec<StepDebts> = steps
+    pub fn new(rules: &Rules, lane: u8, restored: Vec<Owed>) -> Debts {
+        let steps: Vec<StepDebts> = rules
+            .steps
             .iter()
-            .zip(step_ids)
+            .zip(&rules.step_ids)
             .map(|(step, id)| StepDebts { id: *id, terms: step.terms(), cells: Vec::new(), listed: Vec::new() })
             .collect();
         let is_exact = |s: &StepDebts| s.terms.as_ref().is_some_and(|t| t.levels.iter().any(|l| l.class == Class::Exact));
         let exact = (0u16..).zip(&steps).filter(|(_, s)| is_exact(s)).map(|(n, _)| n).collect();
-        let mut debts = Debts { lane, steps, exact, open: 0, clock: UnixNanos(i64::MIN), due: i64::MAX, orphans: Vec::new() };
+        let mut debts = Debts {
+            lane,
+            steps,
+            exact,
+            open: 0,
+            clock: UnixNanos(i64::MIN),
+            ceiling: UnixNanos(i64::MAX),
+            tenants: Arc::clone(&rules.tenants),
+            draws: u64::from(lane),
+            scratch: Vec::new(),
+            tenant_hashes: Vec::new(),
+            due: i64::MAX,
+            orphans: Vec::new(),
+        };
         for owed in restored {
             debts.restore(owed);
         }
@@ -171,6 +194,62 @@ impl Debts {
     /// Whether any step of the plan samples.
     pub fn is_used(&self) -> bool {
         self.steps.iter().any(|step| step.terms.is_some())
+    }
+
+    /// Hash of a tenant, if any, and of the values of some fields of record `i`: the same in every lane and run.
+    #[inline(always)]
+    pub fn key(&mut self, batch: &Batch, i: usize, tenant: Option<u32>, fields: &[usize]) -> u64 {
+        let mut hash = tenant.map_or(0xcbf2_9ce4_8422_2325, |tenant| self.tenant_hash(tenant));
+        if fields.is_empty() {
+            return hash;
+        }
+        let (record, spans) = (batch.record(i), batch.record_spans(i));
+        for field in fields {
+            let span = spans[*field];
+            let byte = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+            hash = match span.kind {
+                Kind::Missing | Kind::Null => byte(hash, 0xfe),
+                Kind::Escaped => unescape(span.raw(record)).fold(hash, byte),
+                _ => span.raw(record).iter().fold(hash, |hash, b| byte(hash, *b)),
+            };
+            hash = byte(hash, 0xff); // no byte of UTF-8: values do not run into each other
+        }
+        mix(hash)
+    }
+
+    /// The same as bytes, in the order of a sorted list of keys; written into `out`.
+    pub fn key_bytes(&mut self, batch: &Batch, i: usize, tenant: Option<u32>, fields: &[usize], out: &mut Vec<u8>) {
+        out.clear();
+        if let Some(tenant) = tenant {
+            out.extend_from_slice(&self.tenant_hash(tenant).to_be_bytes());
+        }
+        for field in fields {
+            let span = batch.record_spans(i)[*field];
+            match span.kind {
+                Kind::Missing | Kind::Null => out.push(0xfe),
+                Kind::Escaped => out.extend(unescape(span.raw(batch.record(i)))),
+                _ => out.extend_from_slice(span.raw(batch.record(i))),
+            }
+            out.push(0xff);
+        }
+    }
+
+    /// True once in `rate` draws, on average; the same draws in every run.
+    pub fn draw(&mut self, rate: u32) -> bool {
+        self.draws = self.draws.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        mix(self.draws).is_multiple_of(u64::from(rate.max(1)))
+    }
+
+    fn tenant_hash(&mut self, tenant: u32) -> u64 {
+        let at = tenant as usize;
+        match self.tenant_hashes.get(at) {
+            Some(hash) if *hash != 0 => *hash,
+            _ => {
+                self.tenant_hashes.resize(self.tenant_hashes.len().max(at + 1), 0);
+                self.tenant_hashes[at] = key_hash(&self.tenants.name(tenant)).max(1);
+                self.tenant_hashes[at]
+            }
+        }
     }
 
     /// Notes what step `step` decided about record `i`, which no step dropped before.
@@ -248,6 +327,17 @@ impl Debts {
             cell.is_dirty = true;
             self.open -= usize::from(cell.records == 0);
         }
+    }
+
+    /// What is owed and no frame told of: tenant, level, records.
+    #[cfg(test)]
+    pub fn owed(&self) -> Vec<(u32, usize, u64)> {
+        let exact = self.steps.iter().filter(|step| step.terms.is_some()).flat_map(|step| {
+            let cells = step.cells.iter().enumerate().map(|(at, cell)| ((at / LEVELS.len()) as u32, at % LEVELS.len(), cell.records));
+            cells.filter(|(_, level, records)| *records > 0 && step.class(*level) == Class::Exact)
+        });
+        let orphans = self.orphans.iter().filter(|owed| owed.kept.is_none()).map(|owed| (owed.tenant, owed.level, owed.records));
+        exact.chain(orphans).collect()
     }
 
     /// Whether a frame should close for what is owed, though nothing else came.
@@ -427,3 +517,6 @@ fn push_member(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     escape_into(value, out);
     out.extend_from_slice(b"\",");
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use crate::event::{Note, Outcome, Reason};
 use crate::fields::FieldSet;
 use crate::meter::{Group, Meter, Meters, Sums};
 use crate::pipeline::{Reading, Rules, Sampling, Worker};
-use crate::step::sample::Policy;
+use crate::step::sample::{Counting, Key, Policy};
 use crate::step::{Filter, Sample, Step};
 use crate::tenancy::Tenants;
 use crate::units::UnixNanos;
@@ -38,6 +38,10 @@ fn sample_info(policy: Policy) -> Step {
     let all = || Policy::All;
     let policies = [all(), all(), all(), policy, all(), all(), all()];
     Step::Sample(Box::new(Sample { name: "test".into(), policies, message: vec![field("msg")], by_arrival: false, counters: Counters::new() }))
+}
+
+fn counter(first: u64, thereafter: u64) -> Policy {
+    Policy::Counter(Counting::new(Window { first, thereafter, tick_ns: 1_000_000_000 }, Key::default(), 0, 3))
 }
 
 fn meter(name: &str, parts: &[&str], wholes: &[&str]) -> Meter {
@@ -163,10 +167,10 @@ fn the_first_drop_names_the_reason() {
 #[test]
 fn zaps_sampler_keeps_the_first_thousand_of_a_message() {
     let input: String = (0..1_500).map(|_| "{\"ts\":\"2026-11-23T03:00:00.5Z\",\"level\":\"info\",\"msg\":\"same\"}\n").collect();
-    let policy = Policy::Counter(Window { first: 1_000, thereafter: 0, tick_ns: 1_000_000_000 });
+    let policy = counter(1_000, 0);
     let out = run(vec![sample_info(policy)], input.as_bytes());
     assert_eq!((out.kept.len(), out.dropped["sampled"]), (1_000, 500));
-    let thinned = run(vec![sample_info(Policy::Counter(Window { first: 100, thereafter: 100, tick_ns: 1_000_000_000 }))], input.as_bytes());
+    let thinned = run(vec![sample_info(counter(100, 100))], input.as_bytes());
     assert_eq!((thinned.kept.len(), thinned.weight), (114, 1_500), "each kept one after the first hundred stands for a hundred");
 }
 

@@ -15,6 +15,9 @@ use crate::time::TimeParser;
 use crate::units::UnixNanos;
 use std::sync::{Arc, Mutex};
 
+/// How far event time may run ahead of the clock.
+const AHEAD_NS: i64 = crate::units::NANOS_PER_MINUTE;
+
 /// What all lanes of a pipeline share.
 pub struct Rules {
     pub fields: Arc<FieldSet>,
@@ -77,7 +80,7 @@ impl Worker {
         *restored = others;
         drop(restored);
         Worker {
-            debts: Debts::new(&rules.steps, &rules.step_ids, lane as u8, ours),
+            debts: Debts::new(&rules, lane as u8, ours),
             newest: once.then_some(UnixNanos(i64::MIN)),
             scanner: Scanner::new(Arc::clone(&rules.fields)),
             times: TimeParser::default(),
@@ -98,6 +101,7 @@ impl Worker {
         self.tenancy.apply(batch); // who pays
         let rules = Arc::clone(&self.rules);
         self.debts.clock = self.clock(batch, now);
+        self.debts.ceiling = if self.newest.is_some() { UnixNanos(i64::MAX) } else { UnixNanos(now.0.saturating_add(AHEAD_NS)) };
         for (number, step) in (0u16..).zip(&rules.steps) {
             step.apply(number, batch, now, &mut self.mask, &mut self.debts); // keep or drop, and why
         }
@@ -114,6 +118,11 @@ impl Worker {
             *newest = own.map(|i| batch.time[i]).max().map_or(*newest, |time| time.max(*newest));
         }
         *newest
+    }
+
+    #[cfg(test)]
+    pub(crate) fn debts(&self) -> &Debts {
+        &self.debts
     }
 
     /// Whether a frame should close for what is owed, though nothing else came.

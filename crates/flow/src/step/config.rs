@@ -4,7 +4,8 @@
 //! in the file; what only makes sense together (a filter after a meter, two meters of one name) is checked by
 //! the binary's `config`, which knows line and column. Nothing here is bounded but the sampling policy's keys.
 
-use crate::units::{Ratio, Span};
+use super::quota::{Period, Unit};
+use crate::units::{ByteSize, Ratio, Span};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde::{Serialize, Serializer};
@@ -107,6 +108,9 @@ pub enum StepConfig {
     Meter(MeterConfig),
     /// Thins out records by level, for the reason `sampled`: their cost still counts, their bytes do not travel.
     Sample(SampleConfig),
+    /// Limits what each tenant may send in a period of the calendar, for the reason `over_quota`: the cost of what goes beyond
+    /// still counts, its bytes do not travel.
+    Quota(QuotaConfig),
 }
 
 /// A filter by condition.
@@ -151,7 +155,92 @@ pub struct MeterConfig {
     pub part_of: Option<String>,
 }
 
-/// Sampling by level.
+/// Quotas of tenants. A record that stands for several counts as several.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct QuotaConfig {
+    /// Records in each second; periods are those of the calendar in UTC. Of several limits all hold.
+    pub records_per_second: Option<u64>,
+    /// Records in each minute.
+    pub records_per_minute: Option<u64>,
+    /// Records in each hour.
+    pub records_per_hour: Option<u64>,
+    /// Records in each day.
+    pub records_per_day: Option<u64>,
+    /// Records in each month.
+    pub records_per_month: Option<u64>,
+    /// Bytes in each second, as the records were received.
+    pub bytes_per_second: Option<ByteSize>,
+    /// Bytes in each minute.
+    pub bytes_per_minute: Option<ByteSize>,
+    /// Bytes in each hour.
+    pub bytes_per_hour: Option<ByteSize>,
+    /// Bytes in each day.
+    pub bytes_per_day: Option<ByteSize>,
+    /// Bytes in each month.
+    pub bytes_per_month: Option<ByteSize>,
+    /// Who has a quota: `tenant`, or a field, each value of which has one within its tenant.
+    #[serde(default = "quota_by")]
+    pub by: String,
+    /// How many periods' worth of unused quota gathers and may be used on top; 0 lets none gather.
+    #[serde(default)]
+    pub burst: u32,
+    /// What becomes of records over quota: `drop`, or `{ sample: 0.01 }` to keep that share.
+    #[serde(default)]
+    pub over: OverQuota,
+    /// The clock that periods run on.
+    #[serde(default)]
+    pub clock: Clock,
+    /// Most tenants or values with quotas of their own; when reached, those whose quota is whole are forgotten, and if there are
+    /// none, further ones share one.
+    #[serde(default = "quota_keys_max")]
+    pub keys_max: u32,
+}
+
+/// What becomes of records over quota.
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OverQuota {
+    /// They are dropped.
+    #[default]
+    Drop,
+    /// This share of them is kept, chosen by a hash of the record.
+    Sample(Ratio),
+}
+
+fn quota_by() -> String {
+    "tenant".into()
+}
+
+fn quota_keys_max() -> u32 {
+    100_000
+}
+
+impl QuotaConfig {
+    /// The limits that are set: name, unit, period, amount.
+    pub fn limits(&self) -> Vec<(&'static str, Unit, Period, u64)> {
+        let bytes = |size: Option<ByteSize>| size.map(|size| size.0);
+        let (records, size) = (Unit::Records, Unit::Bytes);
+        [
+            ("records_per_second", records, Period::Second, self.records_per_second),
+            ("records_per_minute", records, Period::Minute, self.records_per_minute),
+            ("records_per_hour", records, Period::Hour, self.records_per_hour),
+            ("records_per_day", records, Period::Day, self.records_per_day),
+            ("records_per_month", records, Period::Month, self.records_per_month),
+            ("bytes_per_second", size, Period::Second, bytes(self.bytes_per_second)),
+            ("bytes_per_minute", size, Period::Minute, bytes(self.bytes_per_minute)),
+            ("bytes_per_hour", size, Period::Hour, bytes(self.bytes_per_hour)),
+            ("bytes_per_day", size, Period::Day, bytes(self.bytes_per_day)),
+            ("bytes_per_month", size, Period::Month, bytes(self.bytes_per_month)),
+        ]
+        .into_iter()
+        .filter_map(|(name, unit, period, amount)| Some((name, unit, period, amount?)))
+        .collect()
+    }
+}
+
+/// Sampling by level. What is left out can be restored: a kept record that stands for several says so in `sample_rate` and
+/// `sampler`, and where no record came to stand for them, a summary says how many there were (`"weir.summary"`).
 #[derive(Clone, Debug, PartialEq, serde::Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SampleConfig {
@@ -209,25 +298,76 @@ pub enum Clock {
 }
 
 /// What a sampler keeps. Written as `all`, `none`, `{ ratio: 0.1, key: request_id }`,
-/// `{ first: 1000, thereafter: 0, tick: 1s }` or `{ when: 'request_id.endsWith("0")', weight: 10 }`.
+/// `{ first: 1000, thereafter: 0, tick: 1s }`, `{ when: 'request_id.endsWith("0")', weight: 10 }`,
+/// `{ average: 10, by: [service] }` (also `ema` and `throughput`) or `{ reservoir: 1000, tick: 1s }` (also `priority`).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Policy {
     /// Every record.
     #[default]
     All,
-    /// No record.
+    /// No record: the level is off.
     None,
     /// The share `ratio`, chosen by a hash of the field `key`: records with the same key are kept or dropped as a whole.
     /// Without `key`, and for records without that field, by a hash of the whole record.
     Ratio { ratio: Ratio, key: Option<String> },
     /// Per message and `tick`: the `first` records, then every `thereafter`-th; 0 keeps none after the first.
-    First { first: u64, thereafter: u64, tick: Span },
+    First { first: u64, thereafter: u64, tick: Span, by: Vec<String>, exact_keys: bool, keys_max: u32, per_tenant: bool },
     /// The records that match, each standing for `weight` of them.
     When { when: String, weight: u32 },
+    /// A rate for each key, made anew after each `interval`.
+    Dynamic { method: Dynamic, goal: u32, by: Vec<String>, interval: Span, keys_max: u32, per_tenant: bool },
+    /// About `size` records of each tick.
+    Window { kind: WindowKind, size: u32, tick: Span, per_tenant: bool },
 }
 
-const POLICY_FORMS: &str =
-    "a policy is `all`, `none`, { ratio, key }, { first, thereafter, tick } or { when, weight }; as in { ratio: 0.1, key: request_id }";
+/// How the rates of keys follow from their counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dynamic {
+    Average,
+    Ema,
+    Throughput,
+}
+
+/// Which records of a window are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WindowKind {
+    Reservoir,
+    Priority,
+}
+
+impl Dynamic {
+    pub fn name(self) -> &'static str {
+        match self {
+            Dynamic::Average => "average",
+            Dynamic::Ema => "ema",
+            Dynamic::Throughput => "throughput",
+        }
+    }
+
+    fn interval(self) -> Span {
+        let seconds = match self {
+            Dynamic::Average => 30,
+            Dynamic::Ema => 15,
+            Dynamic::Throughput => 1,
+        };
+        Span(seconds * crate::units::NANOS_PER_SECOND)
+    }
+}
+
+impl WindowKind {
+    pub fn name(self) -> &'static str {
+        match self {
+            WindowKind::Reservoir => "reservoir",
+            WindowKind::Priority => "priority",
+        }
+    }
+}
+
+/// Default of `keys_max` where rates are told apart by key, as in dynsampler, and where counters are.
+const RATE_KEYS: u32 = 500;
+const COUNTER_KEYS: u32 = 10_000;
+
+const POLICY_FORMS: &str = "a policy is `all`, `none`, { ratio, key }, { first, thereafter, tick, by, exact_keys, keys_max, per_tenant }, { when, weight }, { average, ema or throughput, by, interval, keys_max, per_tenant } or { reservoir or priority, tick, per_tenant }; as in { ratio: 0.1, key: request_id }";
 
 fn tick_default() -> Span {
     Span(crate::units::NANOS_PER_SECOND)
@@ -244,10 +384,20 @@ struct PolicyKeys {
     tick: Option<Span>,
     when: Option<String>,
     weight: Option<u32>,
+    average: Option<u32>,
+    ema: Option<u32>,
+    throughput: Option<u32>,
+    reservoir: Option<u32>,
+    priority: Option<u32>,
+    by: Option<Vec<String>>,
+    interval: Option<Span>,
+    exact_keys: Option<bool>,
+    keys_max: Option<u32>,
+    per_tenant: Option<bool>,
 }
 
 impl PolicyKeys {
-    /// Which of the three forms this is; an error says what is too much or lacks.
+    /// Which of the forms this is; an error says what is too much or lacks.
     fn policy(self) -> Result<Policy, String> {
         let given: Vec<&str> = [
             ("ratio", self.ratio.is_some()),
@@ -257,6 +407,16 @@ impl PolicyKeys {
             ("tick", self.tick.is_some()),
             ("when", self.when.is_some()),
             ("weight", self.weight.is_some()),
+            ("average", self.average.is_some()),
+            ("ema", self.ema.is_some()),
+            ("throughput", self.throughput.is_some()),
+            ("reservoir", self.reservoir.is_some()),
+            ("priority", self.priority.is_some()),
+            ("by", self.by.is_some()),
+            ("interval", self.interval.is_some()),
+            ("exact_keys", self.exact_keys.is_some()),
+            ("keys_max", self.keys_max.is_some()),
+            ("per_tenant", self.per_tenant.is_some()),
         ]
         .into_iter()
         .filter_map(|(name, given)| given.then_some(name))
@@ -265,21 +425,44 @@ impl PolicyKeys {
             Some(stray) => Err(format!("`{stray}` does not go with `{form}`; {POLICY_FORMS}")),
             None => Ok(()),
         };
-        match (self.ratio, self.first, self.when) {
-            (Some(ratio), _, _) => {
-                only("ratio", &["ratio", "key"])?;
-                Ok(Policy::Ratio { ratio, key: self.key })
-            }
-            (None, Some(first), _) => {
-                only("first", &["first", "thereafter", "tick"])?;
-                Ok(Policy::First { first, thereafter: self.thereafter.unwrap_or(0), tick: self.tick.unwrap_or(tick_default()) })
-            }
-            (None, None, Some(when)) => {
-                only("when", &["when", "weight"])?;
-                Ok(Policy::When { when, weight: self.weight.unwrap_or(1) })
-            }
-            (None, None, None) => Err(format!("a policy lacks `ratio`, `first` or `when`; {POLICY_FORMS}")),
+        let tick = self.tick.unwrap_or(tick_default());
+        let per_tenant = self.per_tenant.unwrap_or(false);
+        let by = self.by.unwrap_or_default();
+        let goals = [(Dynamic::Average, self.average), (Dynamic::Ema, self.ema), (Dynamic::Throughput, self.throughput)];
+        let sizes = [(WindowKind::Reservoir, self.reservoir), (WindowKind::Priority, self.priority)];
+        if let Some(ratio) = self.ratio {
+            only("ratio", &["ratio", "key"])?;
+            return Ok(Policy::Ratio { ratio, key: self.key });
         }
+        if let Some(first) = self.first {
+            only("first", &["first", "thereafter", "tick", "by", "exact_keys", "keys_max", "per_tenant"])?;
+            let exact_keys = self.exact_keys.unwrap_or(per_tenant);
+            for (name, given) in [("keys_max", self.keys_max.is_some()), ("per_tenant", per_tenant)] {
+                if given && !exact_keys {
+                    return Err(format!("`{name}` needs `exact_keys: true`: zap's slots are shared by all; {POLICY_FORMS}"));
+                }
+            }
+            let (thereafter, keys_max) = (self.thereafter.unwrap_or(0), self.keys_max.unwrap_or(COUNTER_KEYS));
+            return Ok(Policy::First { first, thereafter, tick, by, exact_keys, keys_max, per_tenant });
+        }
+        if let Some(when) = self.when {
+            only("when", &["when", "weight"])?;
+            return Ok(Policy::When { when, weight: self.weight.unwrap_or(1) });
+        }
+        for (method, goal) in goals {
+            if let Some(goal) = goal {
+                only(method.name(), &[method.name(), "by", "interval", "keys_max", "per_tenant"])?;
+                let (interval, keys_max) = (self.interval.unwrap_or(method.interval()), self.keys_max.unwrap_or(RATE_KEYS));
+                return Ok(Policy::Dynamic { method, goal, by, interval, keys_max, per_tenant });
+            }
+        }
+        for (kind, size) in sizes {
+            if let Some(size) = size {
+                only(kind.name(), &[kind.name(), "tick", "per_tenant"])?;
+                return Ok(Policy::Window { kind, size, tick, per_tenant });
+            }
+        }
+        Err(format!("a policy lacks `ratio`, `first`, `when`, `average`, `ema`, `throughput`, `reservoir` or `priority`; {POLICY_FORMS}"))
     }
 }
 
@@ -326,11 +509,35 @@ impl Serialize for Policy {
                 }
                 map.end()
             }
-            Policy::First { first, thereafter, tick } => {
-                let mut map = s.serialize_map(Some(3))?;
+            Policy::First { first, thereafter, tick, by, exact_keys, keys_max, per_tenant } => {
+                let mut map = s.serialize_map(None)?;
                 map.serialize_entry("first", first)?;
                 map.serialize_entry("thereafter", thereafter)?;
                 map.serialize_entry("tick", tick)?;
+                if !by.is_empty() {
+                    map.serialize_entry("by", by)?;
+                }
+                if *exact_keys {
+                    map.serialize_entry("exact_keys", exact_keys)?;
+                    map.serialize_entry("keys_max", keys_max)?;
+                    map.serialize_entry("per_tenant", per_tenant)?;
+                }
+                map.end()
+            }
+            Policy::Dynamic { method, goal, by, interval, keys_max, per_tenant } => {
+                let mut map = s.serialize_map(Some(5))?;
+                map.serialize_entry(method.name(), goal)?;
+                map.serialize_entry("by", by)?;
+                map.serialize_entry("interval", interval)?;
+                map.serialize_entry("keys_max", keys_max)?;
+                map.serialize_entry("per_tenant", per_tenant)?;
+                map.end()
+            }
+            Policy::Window { kind, size, tick, per_tenant } => {
+                let mut map = s.serialize_map(Some(3))?;
+                map.serialize_entry(kind.name(), size)?;
+                map.serialize_entry("tick", tick)?;
+                map.serialize_entry("per_tenant", per_tenant)?;
                 map.end()
             }
             Policy::When { when, weight } => {
@@ -350,6 +557,27 @@ impl JsonSchema for Policy {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let ratio = generator.subschema_for::<Ratio>();
+        let span = |what: &str, default: &str| json_schema!({ "description": what, "type": "string", "pattern": "^[0-9]+ *(ns|us|ms|s|m|h|d)$", "default": default });
+        let per_tenant = || json_schema!({ "description": "Every tenant has its own, so that none uses up another's share.", "type": "boolean", "default": false });
+        let goal = || json_schema!({ "description": "The goal.", "type": "integer", "minimum": 1 });
+        let dynamic = |name: &str, what: &str, interval: &str| {
+            json_schema!({
+                "description": what, "type": "object", "additionalProperties": false, "required": [name],
+                "properties": {
+                    name: goal(),
+                    "by": { "description": "Fields to tell keys apart by.", "type": "array", "items": { "type": "string" } },
+                    "interval": span("How long is counted for the next rates.", interval),
+                    "keys_max": { "description": "Most keys that are counted; further ones have rate 1.", "type": "integer", "minimum": 1, "default": 500 },
+                    "per_tenant": per_tenant()
+                }
+            })
+        };
+        let window = |name: &str, what: &str| {
+            json_schema!({
+                "description": what, "type": "object", "additionalProperties": false, "required": [name],
+                "properties": { name: goal(), "tick": span("How long a tick is, as in 1s.", "1s"), "per_tenant": per_tenant() }
+            })
+        };
         json_schema!({
             "description": "What a sampler keeps.",
             "oneOf": [
@@ -369,7 +597,11 @@ impl JsonSchema for Policy {
                     "properties": {
                         "first": { "description": "Records kept at the start of each tick.", "type": "integer", "minimum": 0 },
                         "thereafter": { "description": "After them, one record in so many is kept; 0 keeps none.", "type": "integer", "minimum": 0, "default": 0 },
-                        "tick": { "description": "How long a tick is, as in 1s.", "type": "string", "pattern": "^[0-9]+ *(ns|us|ms|s|m|h|d)$", "default": "1s" }
+                        "tick": { "description": "How long a tick is, as in 1s.", "type": "string", "pattern": "^[0-9]+ *(ns|us|ms|s|m|h|d)$", "default": "1s" },
+                        "by": { "description": "Fields to count by instead of the message.", "type": "array", "items": { "type": "string" } },
+                        "exact_keys": { "description": "Every key has a counter of its own. Without, keys whose hashes meet in one of 4,096 slots share one, as in zap.", "type": "boolean", "default": false },
+                        "keys_max": { "description": "Most keys with counters of their own; when reached, those whose tick is over are forgotten, and if there are none, further ones share one.", "type": "integer", "minimum": 1, "default": 10000 },
+                        "per_tenant": { "description": "Every tenant has counters of its own, so that none uses up another's share.", "type": "boolean", "default": false }
                     }
                 },
                 {
@@ -379,7 +611,12 @@ impl JsonSchema for Policy {
                         "when": { "description": "The condition.", "type": "string" },
                         "weight": { "description": "How many records each kept one stands for.", "type": "integer", "minimum": 1, "default": 1 }
                     }
-                }
+                },
+                dynamic("average", "A rate for each key: 1 in so many of all, rare keys whole and frequent ones thinned out, from the counts of the last interval.", "30s"),
+                dynamic("ema", "The same from moving averages, which remember keys that pause.", "15s"),
+                dynamic("throughput", "So many records a second, shared alike among the keys; sums of weights are exact.", "1s"),
+                window("reservoir", "About so many records of each tick, all with the same chance, by a threshold from the tick before: exactly so many can be known only when the tick is over, and nothing is held back."),
+                window("priority", "The same, with a chance by weight: records that stand for many are kept.")
             ]
         })
     }

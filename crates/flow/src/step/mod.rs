@@ -1,15 +1,20 @@
 //! Steps: what is kept, what is dropped, and why. They run as written; the first drop wins.
 //!
-//! A step marks records and never removes them. Steps that save volume (`sample`) drop with a reason of
+//! A step marks records and never removes them. Steps that save volume (`sample`, `quota`) drop with a reason of
 //! class `volume`, which meters still count; filters drop with `not_ours`, which no meter counts, also where
 //! the record was dropped for volume before: so moving a line of config does not change an invoice.
 
 mod config;
 mod filter;
+pub mod keys;
+pub mod quota;
+pub mod rates;
 pub mod sample;
+pub mod threshold;
 
 pub use config::*;
 pub use filter::Filter;
+pub use quota::Quota;
 pub use sample::Sample;
 
 use crate::batch::Batch;
@@ -19,6 +24,7 @@ use crate::units::UnixNanos;
 pub enum Step {
     Filter(Filter),
     Sample(Box<Sample>),
+    Quota(Box<Quota>),
 }
 
 impl Step {
@@ -27,6 +33,7 @@ impl Step {
         match self {
             Step::Filter(filter) => filter.apply(batch, mask),
             Step::Sample(sample) => sample.apply(number, batch, now, mask, debts),
+            Step::Quota(quota) => quota.apply(number, batch, now, debts),
         }
     }
 
@@ -35,6 +42,7 @@ impl Step {
         match self {
             Step::Filter(_) => None,
             Step::Sample(sample) => Some(sample.terms()),
+            Step::Quota(quota) => Some(quota.terms()),
         }
     }
 
@@ -43,6 +51,7 @@ impl Step {
         match self {
             Step::Filter(_) => {}
             Step::Sample(sample) => sample.take_changes(out),
+            Step::Quota(quota) => quota.take_changes(out),
         }
     }
 
@@ -51,6 +60,7 @@ impl Step {
         match self {
             Step::Filter(_) => {}
             Step::Sample(sample) => sample.restore(entries),
+            Step::Quota(quota) => quota.restore(entries),
         }
     }
 }

@@ -1,14 +1,18 @@
 //! Sampling: a policy per level. What it drops is dropped for volume: its cost counts, its bytes do not travel.
 //!
 //! Reads severity, time and the spans of keys and conditions; writes verdicts and weights. A kept record's
-//! weight says how many records it stands for; weights of others that reach a sampler count, not rows. Memory: zap's counters, 7 levels x 4,096 slots of 16 bytes.
+//! weight says how many records it stands for; weights that reach a sampler count, not rows. Memory: zap's counters, 7 levels x
+//! 4,096 slots of 16 bytes; what `keys`, `rates` and `threshold` say.
 
 use crate::batch::Batch;
 use crate::condition::Condition;
-use crate::counter::{Counters, Window};
+use crate::counter::{Counters, ExactCounter, Window};
 use crate::debts::{Class, Debts, Term, Terms};
 use crate::event::{Outcome, Reason};
 use crate::fields::Kind;
+use crate::step::keys::Keys;
+use crate::step::rates::{Method, Rates};
+use crate::step::threshold::Threshold;
 use crate::units::{NANOS_PER_MINUTE, UnixNanos};
 use std::sync::Arc;
 
@@ -34,12 +38,50 @@ pub enum Policy {
         key: Option<usize>,
     },
     /// zap's counter sampler: the first records of a message in each tick, then every n-th.
-    Counter(Window),
+    Counter(Counting),
+    /// A rate for each key.
+    Rates(Box<Rates>, Key),
+    /// About so many of each window.
+    Threshold(Box<Threshold>, Key),
     /// Keeps what matches; each kept record stands for `weight`.
     When {
         when: Condition,
         weight: u32,
     },
+}
+
+/// By what records are told apart.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Key {
+    pub fields: Vec<usize>,
+    /// Each tenant has keys of its own.
+    pub per_tenant: bool,
+}
+
+impl Key {
+    fn tenant(&self, batch: &Batch, i: usize) -> Option<u32> {
+        self.per_tenant.then(|| batch.tenant[i])
+    }
+}
+
+/// What a counter sampler counts by.
+pub struct Counting {
+    pub window: Window,
+    /// Without fields: the message.
+    pub key: Key,
+    /// Counters that no two keys share; `None`: zap's slots.
+    pub exact: Option<Box<Keys<ExactCounter>>>,
+}
+
+/// First of the tags of exact counters in frames: one for each level.
+const TAG: u8 = 0xe0;
+
+impl Counting {
+    /// `exact`: most keys with counters of their own; 0: zap's slots. `level`: index into [`LEVELS`].
+    pub fn new(window: Window, key: Key, exact: usize, level: usize) -> Counting {
+        let exact = (exact > 0).then(|| Box::new(Keys::new(exact, TAG + level as u8)));
+        Counting { window, key, exact }
+    }
 }
 
 pub struct Sample {
@@ -68,7 +110,12 @@ impl Policy {
             Policy::All | Policy::None | Policy::When { .. } => (Class::Nothing, 0),
             Policy::Ratio { key: None, .. } => (Class::Exact, WINDOW_NS),
             Policy::Ratio { key: Some(_), .. } => (Class::Average, WINDOW_NS),
-            Policy::Counter(window) => (Class::Exact, window.tick_ns),
+            Policy::Counter(counting) => (Class::Exact, counting.window.tick_ns),
+            Policy::Rates(rates, _) => match rates.method() {
+                Method::Throughput(_) => (Class::Exact, rates.interval_ns()),
+                Method::Average(_) | Method::Ema(_) => (Class::Average, rates.interval_ns()),
+            },
+            Policy::Threshold(threshold, _) => (Class::Average, threshold.tick_ns()),
         };
         Term { class, window_ns }
     }
@@ -90,14 +137,14 @@ impl Sample {
                     when.eval(&*batch, mask);
                     for i in (0..batch.len()).filter(|i| ours[*i]) {
                         if batch.outcome[i] == Outcome::Kept {
-                            self.settle(number, batch, i, level, mask[i].then_some(*weight), debts);
+                            self.settle(number, batch, i, level, mask[i].then_some( batch.weight[i].saturating_mul(*weight)), debts);
                         }
                     }
                 }
                 _ => {
                     for i in 0..batch.len() {
                         if level_of(batch.severity[i]) == level && batch.outcome[i] == Outcome::Kept {
-                            let kept = self.decide(policy, level, batch, i, now);
+                            let kept = self.decide(policy, level, batch, i, now, debts);
                             self.settle(number, batch, i, level, kept, debts);
                         }
                     }
@@ -106,12 +153,12 @@ impl Sample {
         }
     }
 
-    /// By how much the weight of a kept record is multiplied; `None` if it is dropped. Where weights are exact, `debts`
-    /// adds to it later.
+    /// What a kept record stands for; `None` if it is dropped. Where weights are exact, `debts` adds to it later.
     #[inline(always)]
-    fn decide(&self, policy: &Policy, level: usize, batch: &Batch, i: usize, now: UnixNanos) -> Option<u32> {
+    fn decide(&self, policy: &Policy, level: usize, batch: &Batch, i: usize, now: UnixNanos, debts: &mut Debts) -> Option<u32> {
+        let weight = batch.weight[i];
         match policy {
-            Policy::All | Policy::When { .. } => Some(1),
+            Policy::All | Policy::When { .. } => Some(weight),
             Policy::None => None,
             Policy::Ratio { below, rate, key } => {
                 let hash = match key.map(|k| batch.record_spans(i)[k]) {
@@ -121,38 +168,85 @@ impl Sample {
                     _ => key_hash(batch.record(i)),
                 };
                 let is_kept = hash < *below || *below == u64::MAX;
-                is_kept.then(|| if key.is_some() { whole(*rate, batch.record(i)) } else { 1 })
+                is_kept.then(|| if key.is_some() { whole(rate * f64::from(weight), batch.record(i)) } else { weight })
             }
-            Policy::Counter(window) => {
-                let time = if self.by_arrival { now } else { batch.time[i] };
-                let message = batch.first_present(i, &self.message);
-                let hash = message
-                    .map_or_else(|| crate::counter::hash_raw(batch.record(i)), |span| crate::counter::hash_span(span, batch.record(i)));
-                self.counters.check(level, hash, time, batch.weight[i], *window).then_some(1)
+            Policy::Counter(counting) => self.count(counting, level, batch, i, self.time(batch, i, now, debts), debts).then_some(weight),
+            Policy::Rates(rates, key) => {
+                let mut bytes = std::mem::take(&mut debts.scratch);
+                debts.key_bytes(batch, i, key.tenant(batch, i), &key.fields, &mut bytes);
+                let rate = rates.rate(&bytes, self.time(batch, i, now, debts), weight);
+                debts.scratch = bytes;
+                let is_exact = matches!(rates.method(), Method::Throughput(_));
+                debts.draw(rate).then(|| if is_exact { weight } else { weight.saturating_mul(rate) })
+            }
+            Policy::Threshold(threshold, key) => {
+                let hash = debts.key(batch, i, key.tenant(batch, i), &[]);
+                let stands_for = threshold.check(hash, self.time(batch, i, now, debts), weight)?;
+                Some(whole(stands_for, batch.record(i)))
             }
         }
     }
 
-    /// Writes one decision: the weight of a kept record multiplies what it stood for before.
+    fn time(&self, batch: &Batch, i: usize, now: UnixNanos, debts: &Debts) -> UnixNanos {
+        if self.by_arrival { now } else { batch.time[i].min(debts.ceiling) }
+    }
+
+    #[inline(always)]
+    fn count(&self, counting: &Counting, level: usize, batch: &Batch, i: usize, time: UnixNanos, debts: &mut Debts) -> bool {
+        let (record, window) = (batch.record(i), counting.window);
+        let spans = batch.record_spans(i);
+        let present = |field: &usize| !matches!(spans[*field].kind, Kind::Missing | Kind::Null);
+        let message = self.message.iter().position(present).map(|at| &self.message[at..=at]);
+        let fields = if counting.key.fields.is_empty() { message } else { Some(counting.key.fields.as_slice()) };
+        match &counting.exact {
+            Some(keys) => {
+                let tenant = counting.key.tenant(batch, i);
+                let mut hash = debts.key(batch, i, tenant, fields.unwrap_or_default());
+                if fields.is_none() {
+                    hash = mix(hash ^ key_hash(record));
+                }
+                keys.change(hash, |counter| counter.is_over(time), |counter| counter.check(time, batch.weight[i], window))
+            }
+            None => {
+                let hash = match fields {
+                    Some([field]) => crate::counter::hash_span(spans[*field], record),
+                    Some(fields) => crate::counter::hash_values(fields.iter().map(|field| spans[*field]), record),
+                    None => crate::counter::hash_raw(record),
+                };
+                self.counters.check(level, hash, time, batch.weight[i], window)
+            }
+        }
+    }
+
+    /// Writes one decision: what a kept record stands for.
     #[inline(always)]
     fn settle(&self, number: u16, batch: &mut Batch, i: usize, level: usize, kept: Option<u32>, debts: &mut Debts) {
         debts.note(number, batch, i, level, kept.is_some());
         match kept {
-            Some(1) => {}
+            Some(weight) if weight == batch.weight[i] => {}
             Some(weight) => {
-                batch.weight[i] = batch.weight[i].saturating_mul(weight);
+                batch.weight[i] = weight;
                 batch.sampler[i] = number;
             }
             None => batch.leave_out(i, Reason::Sampled, number),
         }
     }
 
+    fn exact(&self) -> impl Iterator<Item = &Keys<ExactCounter>> {
+        self.policies.iter().filter_map(|policy| match policy {
+            Policy::Counter(counting) => counting.exact.as_deref(),
+            _ => None,
+        })
+    }
+
     pub fn take_changes(&self, out: &mut Vec<u8>) {
         self.counters.take_changes(out);
+        self.exact().for_each(|keys| keys.take_changes(out));
     }
 
     pub fn restore(&self, entries: &[u8]) {
         self.counters.restore(entries);
+        self.exact().for_each(|keys| keys.restore(entries));
     }
 }
 
@@ -165,7 +259,11 @@ fn whole(rate: f64, record: &[u8]) -> u32 {
 /// FNV-1a-64 with a final mix (Steele 2014), so that the top bits depend on every byte. Part of the contract:
 /// every node and every release decides alike.
 pub fn key_hash(bytes: &[u8]) -> u64 {
-    let mut hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
+    mix(bytes.iter().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3)))
+}
+
+/// Makes every bit of a hash depend on every other.
+pub fn mix(mut hash: u64) -> u64 {
     hash = (hash ^ hash >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     hash = (hash ^ hash >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
     hash ^ hash >> 31
