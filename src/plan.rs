@@ -15,7 +15,11 @@ use flow::fields::{FIELDS_MAX, FieldSet};
 use flow::meter::{Group, METERS_PER_GROUP_MAX, Meter, Meters};
 use flow::pipeline::{Reading, Rules};
 use flow::step::sample::{LEVELS, Policy as Sampling, key_hash};
-use flow::step::{Clock, Filter, FilterConfig, MeterConfig, Metered, Policy, Sample, SampleConfig, Step, StepConfig};
+use flow::step::seen::Seen;
+use flow::step::{
+    Clock, Conflict, Dedup, DedupConfig, Filter, FilterConfig, MeterConfig, Metered, Mirror, Policy, Repeats, Request, Sample, SampleConfig,
+    Step, StepConfig,
+};
 use flow::tenancy::Tenants;
 use std::path::Path;
 use std::sync::Arc;
@@ -84,7 +88,8 @@ pub fn compile(name: &str, config: &Config, data: &Path) -> anyhow::Result<Plan>
     let tenant = fields.numbers(&config.tenancy.from);
     let time = fields.numbers(&config.fields.time);
     let level = fields.numbers(&config.fields.level);
-    let (steps, step_ids) = compile_steps(config, &mut fields)?;
+    let tenants = Arc::new(Tenants::new(&config.tenancy.unknown, config.tenancy.tenants_max as usize));
+    let (steps, step_ids) = compile_steps(config, &tenants, &mut fields)?;
     let meters = compile_meters(config, &mut fields)?;
     let (columns, sinks) = compile_sinks(name, config, data, &mut fields)?;
     anyhow::ensure!(
@@ -92,9 +97,8 @@ pub fn compile(name: &str, config: &Config, data: &Path) -> anyhow::Result<Plan>
         "pipeline {name} names {} fields; a plan can ask for {FIELDS_MAX}; name fewer fields, or split the pipeline in two",
         fields.0.len()
     );
-    let tenants = Tenants::new(&config.tenancy.unknown, config.tenancy.tenants_max as usize);
     let rules =
-        Rules { fields: Arc::new(FieldSet::new(&fields.0)), time, level, tenant, tenants: Arc::new(tenants), steps, step_ids, meters };
+        Rules { fields: Arc::new(FieldSet::new(&fields.0)), time, level, tenant, tenants, steps, step_ids, meters };
     let sources = config.sources.iter().map(|(name, source)| compile_source(name, source)).collect::<anyhow::Result<_>>()?;
     Ok(Plan { name: name.to_string(), rules: Arc::new(rules), columns, sources, sinks })
 }
@@ -125,7 +129,7 @@ fn compile_source(name: &str, source: &SourceConfig) -> anyhow::Result<SourcePla
 }
 
 /// The steps that decide, and a name for each: a hash of its config and of how many like it came before.
-fn compile_steps(config: &Config, fields: &mut Fields) -> anyhow::Result<(Vec<Step>, Vec<u32>)> {
+fn compile_steps(config: &Config, tenants: &Arc<Tenants>, fields: &mut Fields) -> anyhow::Result<(Vec<Step>, Vec<u32>)> {
     let mut steps = Vec::new();
     let mut ids: Vec<u32> = Vec::new();
     for step in &config.steps {
@@ -141,6 +145,7 @@ fn compile_steps(config: &Config, fields: &mut Fields) -> anyhow::Result<(Vec<St
             StepConfig::Drop(filter) => steps.push(compile_filter(filter, true, fields)?),
             StepConfig::Keep(filter) => steps.push(compile_filter(filter, false, fields)?),
             StepConfig::Sample(sample) => steps.push(compile_sample(sample, &config.fields.message, fields)?),
+            StepConfig::Dedup(dedup) => steps.push(compile_dedup(dedup, id, tenants, fields)),
             // Meters run when all verdicts are final, wherever they are written.
             StepConfig::Meter(_) => {}
         }
@@ -156,6 +161,36 @@ pub fn routes(names: &[&str]) -> u64 {
 fn compile_filter(filter: &FilterConfig, drops: bool, fields: &mut Fields) -> anyhow::Result<Step> {
     let when = fields.condition(&filter.when)?;
     Ok(Step::Filter(Filter { when, drops, metered_anyway: filter.metered == Metered::Anyway }))
+}
+
+fn compile_dedup(dedup: &DedupConfig, id: u32, tenants: &Arc<Tenants>, fields: &mut Fields) -> Step {
+    let parts = &dedup.request;
+    let request = Request {
+        host: fields.numbers(&parts.host),
+        method: fields.numbers(&parts.method),
+        path: fields.numbers(&parts.path),
+        body: fields.numbers(&parts.body),
+        idempotency: fields.numbers(&parts.idempotency),
+    };
+    let mirror = Mirror {
+        suffix: dedup.mirror.suffix.to_ascii_lowercase().into_bytes(),
+        marker: dedup.mirror.marker.as_deref().map(|marker| fields.number(marker)),
+        aside: parts.host.iter().chain(&dedup.mirror.marker).cloned().collect(),
+    };
+    Step::Dedup(Box::new(Dedup {
+        id,
+        key: fields.numbers(&dedup.key),
+        request,
+        content: dedup.content.as_ref().map(|content| fields.numbers(content)),
+        window_ns: dedup.window.0,
+        by_arrival: dedup.clock == Clock::Arrival,
+        mirror,
+        honest_repeats: dedup.repeats == Repeats::Keep,
+        drop_conflicts: dedup.conflict == Conflict::Drop,
+        metered_anyway: dedup.metered == Metered::Anyway,
+        tenants: Arc::clone(tenants),
+        seen: Seen::new(dedup.keys_max as usize),
+    }))
 }
 
 fn compile_sample(sample: &SampleConfig, message: &[String], fields: &mut Fields) -> anyhow::Result<Step> {

@@ -9,7 +9,7 @@ use crate::sinks::config::SinkConfig;
 use crate::sources::config::{Ack, FileConfig, Format, Malformed, SourceConfig, Start};
 use crate::sources::kubernetes::{KubernetesConfig, Trust};
 use flow::event::{Reason, ReasonClass};
-use flow::step::{Metered, Policy, SampleConfig, StepConfig};
+use flow::step::{Conflict, DedupConfig, Repeats, Metered, Policy, SampleConfig, StepConfig};
 use flow::units::ByteSize;
 use serde::Serialize;
 use std::fmt;
@@ -222,6 +222,7 @@ fn describe_step(step: &StepConfig) -> Line {
             ("meter", format!("{}: {what}{by}{part}{when}", meter.name))
         }
         StepConfig::Sample(sample) => ("sample", describe_sample(sample)),
+        StepConfig::Dedup(dedup) => ("dedup", describe_dedup(dedup)),
     };
     Line { name: name.into(), does }
 }
@@ -231,6 +232,23 @@ fn filter_text(when: &str, metered: Metered) -> String {
         Metered::No => when.to_string(),
         Metered::Anyway => format!("{when} (metered: anyway)"),
     }
+}
+
+fn describe_dedup(dedup: &DedupConfig) -> String {
+    let key = if dedup.key.is_empty() { String::new() } else { format!("{}; else ", dedup.key.join(" and ")) };
+    let repeats = match dedup.repeats {
+        Repeats::Drop => "",
+        Repeats::Keep => " (if one of both is mirrored)",
+    };
+    let conflict = match dedup.conflict {
+        Conflict::Keep => "kept and not metered",
+        Conflict::Drop => "dropped",
+    };
+    let metered = if dedup.metered == Metered::Anyway { " (metered: anyway)" } else { "" };
+    format!(
+        "by {key}request{repeats}, else whole record; within {}; at most {} keys, the first made is forgotten first; conflicts are {conflict}{metered}",
+        dedup.window, dedup.keys_max
+    )
 }
 
 fn describe_sample(sample: &SampleConfig) -> String {
@@ -255,12 +273,16 @@ fn meters(config: &Config) -> Vec<MeterPlan> {
     let of_class = |class| Reason::ALL.into_iter().filter(move |reason| reason.class() == class).map(|reason| reason.name().to_string());
     let anyway = config.steps.iter().enumerate().filter(|(_, step)| match step {
         StepConfig::Drop(filter) | StepConfig::Keep(filter) => filter.metered == Metered::Anyway,
+        StepConfig::Dedup(dedup) => dedup.metered == Metered::Anyway,
         StepConfig::Meter(_) | StepConfig::Sample(_) => false,
     });
     let counts: Vec<String> = ["kept".to_string()]
         .into_iter()
         .chain(of_class(ReasonClass::Volume))
-        .chain(anyway.map(|(i, _)| format!("filtered by steps[{i}]")))
+        .chain(anyway.map(|(i, step)| {
+            let what = if matches!(step, StepConfig::Dedup(_)) { "duplicate" } else { "filtered" };
+            format!("{what} by steps[{i}]")
+        }))
         .collect();
     let never: Vec<String> = of_class(ReasonClass::NotOurs).collect();
     config::meter_names(config).map(|name| MeterPlan { name: name.into(), counts: counts.clone(), never: never.clone() }).collect()
@@ -297,6 +319,9 @@ fn notes(loaded: &Loaded) -> Vec<String> {
     let mut notes = Vec::new();
     if matches!(config.hub, HubConfig::Memory(_)) {
         notes.push("memory hub: after a crash, records that no sink had committed are read again and decided anew; the state of steps starts empty".into());
+        if config.steps.iter().any(|step| matches!(step, StepConfig::Dedup(_))) {
+            notes.push("memory hub: after a crash, dedup remembers nothing: a copy passes whose first record was delivered before it".into());
+        }
         if config.sinks.values().any(|sink| matches!(sink, SinkConfig::Stdout(_))) {
             notes.push("memory hub: after a crash, stdout sees records again that it had seen".into());
         }

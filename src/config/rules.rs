@@ -13,7 +13,7 @@ use crate::sources::kubernetes::KubernetesConfig;
 use flow::condition::Condition;
 use flow::decode::Multiline;
 use flow::fields::FIELDS_MAX;
-use flow::step::{FilterConfig, MeterConfig, Metered, Policy, SampleConfig, StepConfig};
+use flow::step::{DedupConfig, FilterConfig, MeterConfig, Metered, Policy, SampleConfig, StepConfig};
 use flow::tenancy::TENANT_BYTES_MAX;
 use flow::units::{ByteSize, NANOS_PER_SECOND, Span};
 use std::collections::BTreeMap;
@@ -374,6 +374,7 @@ impl Rules<'_> {
                     }
                 }
                 StepConfig::Sample(sample) => self.sample(&at.key("sample"), sample),
+                StepConfig::Dedup(dedup) => self.dedup(&at.key("dedup"), dedup, metered),
             }
         }
     }
@@ -381,12 +382,43 @@ impl Rules<'_> {
     /// A filter after a meter changes what is billed by where it stands: only on purpose (DESIGN D4).
     fn filter(&mut self, at: &Path, filter: &FilterConfig, metered: Option<(usize, &str)>) {
         self.condition(&at.key("when"), &filter.when);
-        if let (Some((i, name)), Metered::No) = (metered, filter.metered)
+        self.stands_before_meters(at, "filter", filter.metered, metered);
+    }
+
+    fn dedup(&mut self, at: &Path, dedup: &DedupConfig, metered: Option<(usize, &str)>) {
+        let request = &dedup.request;
+        let of_request = at.key("request");
+        let content = dedup.content.as_deref().unwrap_or_default();
+        for (at, fields) in [
+            (at.key("key"), dedup.key.as_slice()),
+            (at.key("content"), content),
+            (of_request.key("host"), &request.host),
+            (of_request.key("method"), &request.method),
+            (of_request.key("path"), &request.path),
+            (of_request.key("body"), &request.body),
+            (of_request.key("idempotency"), &request.idempotency),
+        ] {
+            self.field_list(&at, fields);
+            self.ask_all(fields);
+        }
+        if let Some(marker) = &dedup.mirror.marker {
+            self.field(&at.key("mirror").key("marker"), marker);
+            self.ask(marker);
+        }
+        self.span(&at.key("window"), dedup.window, 1_000_000, 366 * 86_400 * NANOS_PER_SECOND);
+        if !(1..=100_000_000).contains(&dedup.keys_max) {
+            self.at(&at.key("keys_max"), format!("is {}; it must be from 1 to 100000000; write 250000", dedup.keys_max));
+        }
+        self.stands_before_meters(at, "dedup", dedup.metered, metered);
+    }
+
+    fn stands_before_meters(&mut self, at: &Path, what: &str, own: Metered, metered: Option<(usize, &str)>) {
+        if let (Some((i, name)), Metered::No) = (metered, own)
             && self.tree_has(at)
             && !self.lost_key(at, "metered")
         {
             let rule = format!("what it drops would be on the bill of `{name}` (steps[{i}]) although it is not ours");
-            self.at_key(at, format!("this filter stands after a meter; {rule}; move it before steps[{i}], or write `metered: anyway`"));
+            self.at_key(at, format!("this {what} stands after a meter; {rule}; move it before steps[{i}], or write `metered: anyway`"));
         }
     }
 

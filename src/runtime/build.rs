@@ -43,7 +43,7 @@ pub struct Builder {
     read_bytes: u64,
 }
 
-const OUTCOMES: usize = 6;
+const OUTCOMES: usize = 1 + flow::event::Reason::ALL.len();
 const NOWHERE: u32 = u32::MAX;
 
 /// One stretch of a stream, as decided.
@@ -141,6 +141,19 @@ impl Builder {
             }
         }
         part.rows.end = self.frame.rows.len() as u32;
+        for (step, entry) in &batch.changes {
+            self.change(*step).extend_from_slice(entry);
+        }
+    }
+
+    /// What this frame changes in the state of a step.
+    fn change(&mut self, step: u32) -> &mut Vec<u8> {
+        let state = &mut self.frame.state;
+        let at = state.iter().position(|change| change.step == step).unwrap_or_else(|| {
+            state.push(StateChange { step, bytes: Vec::new() });
+            state.len() - 1
+        });
+        &mut state[at].bytes
     }
 
     #[inline(always)]
@@ -157,7 +170,7 @@ impl Builder {
         rows.weight.push(batch.weight[i]);
         rows.position.push(batch.position[i]);
         rows.origin_bytes.push(batch.origin_bytes[i]);
-        rows.notes.push(batch.notes[i]);
+        rows.notes.push(batch.notes[i] as u16); // a row has room for the first sixteen
         let spans = batch.record_spans(i);
         for (column, field) in rows.columns.iter_mut().zip(&self.columns) {
             let span = spans[*field];
@@ -189,7 +202,7 @@ impl Builder {
     }
 
     #[cold]
-    fn count_notes(&mut self, tenant: u32, notes: u16) {
+    fn count_notes(&mut self, tenant: u32, notes: u32) {
         for note in Note::ALL {
             if notes & note.bit() != 0 {
                 self.notes[tenant as usize][note as usize] += 1;

@@ -89,6 +89,7 @@ impl Worker {
         batch.weight.resize(n, 1);
         batch.time.clear();
         batch.severity.clear();
+        batch.json = reading.json;
         if !reading.json {
             batch.spans.fill(Default::default());
             batch.time.resize(n, batch.arrival);
@@ -152,7 +153,7 @@ fn leave_out(batch: &mut Batch) {
     batch.left_out = left_out;
 }
 
-fn duplicate_notes(duplicates: u64, tenant: u64, metered: u64) -> u16 {
+fn duplicate_notes(duplicates: u64, tenant: u64, metered: u64) -> u32 {
     let mut notes = 0;
     for (fields, note) in
         [(tenant, Note::DuplicateTenant), (metered & !tenant, Note::DuplicateMetered), (!(tenant | metered), Note::DuplicateKey)]

@@ -42,6 +42,10 @@ impl Account {
             for entry in change.bytes.chunks_exact(STATE_ENTRY_BYTES) {
                 let (key, value) = entry.split_at(8);
                 let key = (change.step, key.try_into().expect("split at 8"));
+                if value.iter().all(|byte| *byte == 0) {
+                    self.state.remove(&key); // the step forgot it
+                    continue;
+                }
                 self.state.insert(key, value.try_into().expect("24 of 32 bytes are left"));
             }
         }

@@ -90,6 +90,8 @@ pub enum StepConfig {
     /// Adds up what tenants used. Counts kept records and those dropped only to save volume (`sampled`, `over_quota`),
     /// wherever it stands; never filtered, malformed or duplicate ones.
     Meter(MeterConfig),
+    /// Drops copies of records, for the reason `duplicate`: sent twice, or mirrored. The first one wins.
+    Dedup(Box<DedupConfig>),
     /// Thins out records by level, for the reason `sampled`: their cost still counts, their bytes do not travel.
     Sample(SampleConfig),
 }
@@ -134,6 +136,143 @@ pub struct MeterConfig {
     /// A field whose quantity includes this one, as input tokens include cached ones. A record in which the part is above
     /// the whole is not metered and is noted as `part_above_whole`.
     pub part_of: Option<String>,
+}
+
+/// Dropping of copies.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DedupConfig {
+    /// Fields that together name what a record tells of, as [request_id, method]. Records of one tenant that agree in all of
+    /// them are one; a record that lacks one of them is named by `request`, or else by all its members.
+    #[serde(default)]
+    pub key: Vec<String>,
+    /// What names the request of a record without `key`.
+    #[serde(default)]
+    pub request: RequestConfig,
+    /// How far apart two records may be and still be copies. Both sides count: a copy may be older than the first one seen.
+    #[serde(default = "dedup_window")]
+    pub window: Span,
+    /// Most keys remembered, over all lanes, at about 45 bytes each. When full, the key that was made first is forgotten: a copy
+    /// may then pass, but no new record is taken for a copy.
+    #[serde(default = "dedup_keys_max")]
+    pub keys_max: u32,
+    /// The clock that `window` runs on.
+    #[serde(default)]
+    pub clock: Clock,
+    /// How copies are told that a mesh or a proxy made.
+    #[serde(default)]
+    pub mirror: MirrorConfig,
+    /// Whether equal requests that name neither `key` nor an idempotency key are copies.
+    #[serde(default)]
+    pub repeats: Repeats,
+    /// Fields that must be the same in a copy; where they differ it is a conflict. Absent: method, path, body and idempotency
+    /// key of `request`, for records that are named by `key`.
+    pub content: Option<Vec<String>>,
+    /// What happens to a record that has the key of an earlier one and other content.
+    #[serde(default)]
+    pub conflict: Conflict,
+    /// Needed where the step stands after a meter that has already counted the records it drops.
+    #[serde(default)]
+    pub metered: Metered,
+}
+
+fn dedup_window() -> Span {
+    Span(600 * crate::units::NANOS_PER_SECOND)
+}
+
+fn dedup_keys_max() -> u32 {
+    250_000
+}
+
+/// Fields that hold the parts of a request; in each list the first one a record has counts.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RequestConfig {
+    /// Host or authority; that of a mirrored copy is the same as that of its original.
+    #[serde(default = "request_host")]
+    pub host: Vec<String>,
+    /// Method.
+    #[serde(default = "request_method")]
+    pub method: Vec<String>,
+    /// Path with query, or URL. Spellings that mean the same are the same, in whatever order parameters stand.
+    #[serde(default = "request_path")]
+    pub path: Vec<String>,
+    /// Body, or a hash of it.
+    #[serde(default = "request_body")]
+    pub body: Vec<String>,
+    /// Idempotency key: two honest requests that are equal but for it are two.
+    #[serde(default = "request_idempotency")]
+    pub idempotency: Vec<String>,
+}
+
+impl Default for RequestConfig {
+    fn default() -> Self {
+        let (host, method, path) = (request_host(), request_method(), request_path());
+        RequestConfig { host, method, path, body: request_body(), idempotency: request_idempotency() }
+    }
+}
+
+fn request_host() -> Vec<String> {
+    ["host", "authority"].map(String::from).to_vec()
+}
+
+fn request_method() -> Vec<String> {
+    vec!["method".into()]
+}
+
+fn request_path() -> Vec<String> {
+    ["path", "url"].map(String::from).to_vec()
+}
+
+fn request_body() -> Vec<String> {
+    vec!["body_hash".into()]
+}
+
+fn request_idempotency() -> Vec<String> {
+    vec!["idempotency_key".into()]
+}
+
+/// How mirrored copies are told.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MirrorConfig {
+    /// What a mesh puts behind the first label of a copy's host.
+    #[serde(default = "mirror_suffix")]
+    pub suffix: String,
+    /// A field that only copies have, or in which only they have something else than false, 0 or nothing.
+    pub marker: Option<String>,
+}
+
+impl Default for MirrorConfig {
+    fn default() -> Self {
+        MirrorConfig { suffix: mirror_suffix(), marker: None }
+    }
+}
+
+fn mirror_suffix() -> String {
+    "-shadow".into()
+}
+
+/// Whether equal requests without any id are copies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Repeats {
+    /// They are copies within the window.
+    #[default]
+    Drop,
+    /// They are copies only if one of both is mirrored and the other is not: people may ask the same twice.
+    Keep,
+}
+
+/// What happens to a conflict.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Conflict {
+    /// It is kept and noted as `conflict`; no meter counts it, as the first one was counted.
+    #[default]
+    Keep,
+    /// It is dropped for the reason `conflict`.
+    Drop,
 }
 
 /// Sampling by level.

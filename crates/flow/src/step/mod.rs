@@ -5,10 +5,14 @@
 //! the record was dropped for volume before: so moving a line of config does not change an invoice.
 
 mod config;
+mod dedup;
 mod filter;
+mod members;
+pub mod seen;
 pub mod sample;
 
 pub use config::*;
+pub use dedup::{Dedup, Mirror, Request};
 pub use filter::Filter;
 pub use sample::Sample;
 
@@ -18,6 +22,7 @@ use crate::units::UnixNanos;
 pub enum Step {
     Filter(Filter),
     Sample(Box<Sample>),
+    Dedup(Box<Dedup>),
 }
 
 impl Step {
@@ -26,6 +31,7 @@ impl Step {
         match self {
             Step::Filter(filter) => filter.apply(batch, mask),
             Step::Sample(sample) => sample.apply(batch, now, mask),
+            Step::Dedup(dedup) => dedup.apply(batch, now),
         }
     }
 
@@ -34,6 +40,8 @@ impl Step {
         match self {
             Step::Filter(_) => {}
             Step::Sample(sample) => sample.take_changes(out),
+            // They travel with their records: `Batch::changes`.
+            Step::Dedup(_) => {}
         }
     }
 
@@ -42,6 +50,7 @@ impl Step {
         match self {
             Step::Filter(_) => {}
             Step::Sample(sample) => sample.restore(entries),
+            Step::Dedup(dedup) => dedup.restore(entries),
         }
     }
 }
