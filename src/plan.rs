@@ -15,10 +15,12 @@ use flow::fields::{FIELDS_MAX, FieldSet};
 use flow::meter::{Group, METERS_PER_GROUP_MAX, Meter, Meters};
 use flow::pipeline::{Reading, Rules};
 use flow::step::sample::{LEVELS, Policy as Sampling, key_hash};
+use flow::step::redact::{Action, HashKey, Redact};
 use flow::step::seen::Seen;
+use flow::step::shape::{Shape, Value};
 use flow::step::{
-    Clock, Conflict, Dedup, DedupConfig, Filter, FilterConfig, MeterConfig, Metered, Mirror, Policy, Repeats, Request, Sample, SampleConfig,
-    Step, StepConfig,
+    Clock, Conflict, Dedup, DedupConfig, Filter, FilterConfig, HashConfig, MeterConfig, Metered, Mirror, Policy, RedactAction,
+    RedactConfig, Repeats, Request, Sample, SampleConfig, SetValue, ShapeConfig, Step, StepConfig,
 };
 use flow::tenancy::Tenants;
 use std::path::Path;
@@ -145,6 +147,8 @@ fn compile_steps(config: &Config, tenants: &Arc<Tenants>, fields: &mut Fields) -
             StepConfig::Drop(filter) => steps.push(compile_filter(filter, true, fields)?),
             StepConfig::Keep(filter) => steps.push(compile_filter(filter, false, fields)?),
             StepConfig::Sample(sample) => steps.push(compile_sample(sample, &config.fields.message, fields)?),
+            StepConfig::Redact(redact) => steps.push(compile_redact(redact, fields)?),
+            StepConfig::Shape(shape) => steps.push(compile_shape(shape, config, fields)?),
             StepConfig::Dedup(dedup) => steps.push(compile_dedup(dedup, id, tenants, fields)),
             // Meters run when all verdicts are final, wherever they are written.
             StepConfig::Meter(_) => {}
@@ -161,6 +165,50 @@ pub fn routes(names: &[&str]) -> u64 {
 fn compile_filter(filter: &FilterConfig, drops: bool, fields: &mut Fields) -> anyhow::Result<Step> {
     let when = fields.condition(&filter.when)?;
     Ok(Step::Filter(Filter { when, drops, metered_anyway: filter.metered == Metered::Anyway }))
+}
+
+fn compile_redact(redact: &RedactConfig, fields: &mut Fields) -> anyhow::Result<Step> {
+    let action = match &redact.action {
+        RedactAction::Mask(mask) => Action::Mask(mask.with.clone().into_bytes()),
+        RedactAction::Hash(hash) => Action::Hash(HashKey::new(secret(hash)?)),
+        RedactAction::Drop(_) => Action::Drop,
+    };
+    let chosen = redact.fields.iter().map(|path| (fields.number(path), path.clone().into_bytes())).collect();
+    let redact = Redact::new(chosen, &redact.patterns, &redact.detect, action).map_err(anyhow::Error::msg)?;
+    Ok(Step::Redact(Box::new(redact)))
+}
+
+/// The key of a hash; errors do not show it.
+fn secret(hash: &HashConfig) -> anyhow::Result<Vec<u8>> {
+    let key = match (&hash.key_file, &hash.key_env) {
+        (Some(path), _) => std::fs::read(path).with_context(|| format!("cannot read the key of `redact` from {}", path.display()))?,
+        (None, Some(name)) => std::env::var_os(name).with_context(|| format!("the environment has no {name}, the key of `redact`"))?.into_encoded_bytes(),
+        (None, None) => anyhow::bail!("`redact` has no key to hash with"),
+    };
+    let key = key.trim_ascii_end().to_vec();
+    anyhow::ensure!(key.len() >= 16, "the key of `redact` is shorter than 16 bytes; a short one can be guessed");
+    Ok(key)
+}
+
+fn compile_shape(shape: &ShapeConfig, config: &Config, fields: &mut Fields) -> anyhow::Result<Step> {
+    let bytes = |paths: &[String]| paths.iter().map(|p| p.clone().into_bytes()).collect::<Vec<_>>();
+    let mut set = Vec::new();
+    for (name, value) in &shape.set {
+        let text = |text: &String| serde_json::to_vec(text).context("a text is JSON");
+        let value = match value {
+            SetValue::Text(value) => Value::Constant(text(value)?),
+            SetValue::Field(path) => Value::Field(fields.number(path)),
+            SetValue::Label(label) => Value::Constant(text(config.labels.get(label).with_context(|| format!("there is no label {label}"))?)?),
+        };
+        set.push((name.clone().into_bytes(), value));
+    }
+    Ok(Step::Shape(Box::new(Shape {
+        keep: bytes(&shape.keep),
+        remove: shape.remove.iter().map(|path| (fields.number(path), path.clone().into_bytes())).collect(),
+        rename: shape.rename.iter().map(|(from, to)| (fields.number(from), from.clone().into_bytes(), to.clone().into_bytes())).collect(),
+        set,
+        truncate: shape.truncate.as_ref().map(|t| (t.bytes_max.0 as usize, bytes(&t.fields))),
+    })))
 }
 
 fn compile_dedup(dedup: &DedupConfig, id: u32, tenants: &Arc<Tenants>, fields: &mut Fields) -> Step {

@@ -9,7 +9,7 @@ use crate::sinks::config::SinkConfig;
 use crate::sources::config::{Ack, FileConfig, Format, Malformed, SourceConfig, Start};
 use crate::sources::kubernetes::{KubernetesConfig, Trust};
 use flow::event::{Reason, ReasonClass};
-use flow::step::{Conflict, DedupConfig, Repeats, Metered, Policy, SampleConfig, StepConfig};
+use flow::step::{Conflict, DedupConfig, RedactAction, RedactConfig, Repeats, ShapeConfig, Metered, Policy, SampleConfig, StepConfig};
 use flow::units::ByteSize;
 use serde::Serialize;
 use std::fmt;
@@ -222,6 +222,8 @@ fn describe_step(step: &StepConfig) -> Line {
             ("meter", format!("{}: {what}{by}{part}{when}", meter.name))
         }
         StepConfig::Sample(sample) => ("sample", describe_sample(sample)),
+        StepConfig::Redact(redact) => ("redact", describe_redact(redact)),
+        StepConfig::Shape(shape) => ("shape", describe_shape(shape)),
         StepConfig::Dedup(dedup) => ("dedup", describe_dedup(dedup)),
     };
     Line { name: name.into(), does }
@@ -232,6 +234,29 @@ fn filter_text(when: &str, metered: Metered) -> String {
         Metered::No => when.to_string(),
         Metered::Anyway => format!("{when} (metered: anyway)"),
     }
+}
+
+fn describe_redact(redact: &RedactConfig) -> String {
+    let mut what: Vec<String> = redact.detect.iter().map(|d| format!("{d:?}").to_lowercase()).collect();
+    what.extend((!redact.patterns.is_empty()).then(|| format!("patterns: {}", redact.patterns.len())));
+    let what = if what.is_empty() { "all".to_string() } else { what.join(", ") };
+    let fields = if redact.fields.is_empty() { "all values".to_string() } else { redact.fields.join(", ") };
+    let action = match &redact.action {
+        RedactAction::Mask(mask) => format!("masked by {:?}", mask.with),
+        RedactAction::Hash(_) => "hashed with a key".into(),
+        RedactAction::Drop(_) => "dropped".into(),
+    };
+    format!("{what} of {fields}, {action}")
+}
+
+fn describe_shape(shape: &ShapeConfig) -> String {
+    let mut does = Vec::new();
+    does.extend((!shape.keep.is_empty()).then(|| format!("keeps {}", list(&shape.keep))));
+    does.extend((!shape.remove.is_empty()).then(|| format!("removes {}", list(&shape.remove))));
+    does.extend(shape.rename.iter().map(|(from, to)| format!("renames {from} to {to}")));
+    does.extend(shape.set.keys().map(|name| format!("sets {name}")));
+    does.extend(shape.truncate.as_ref().map(|t| format!("cuts texts at {}", t.bytes_max)));
+    does.join("; ")
 }
 
 fn describe_dedup(dedup: &DedupConfig) -> String {
@@ -274,7 +299,7 @@ fn meters(config: &Config) -> Vec<MeterPlan> {
     let anyway = config.steps.iter().enumerate().filter(|(_, step)| match step {
         StepConfig::Drop(filter) | StepConfig::Keep(filter) => filter.metered == Metered::Anyway,
         StepConfig::Dedup(dedup) => dedup.metered == Metered::Anyway,
-        StepConfig::Meter(_) | StepConfig::Sample(_) => false,
+        StepConfig::Meter(_) | StepConfig::Sample(_) | StepConfig::Redact(_) | StepConfig::Shape(_) => false,
     });
     let counts: Vec<String> = ["kept".to_string()]
         .into_iter()
@@ -317,6 +342,15 @@ fn describe_sink(sink: &SinkConfig) -> String {
 fn notes(loaded: &Loaded) -> Vec<String> {
     let config = &loaded.config;
     let mut notes = Vec::new();
+    for (i, step) in config.steps.iter().enumerate() {
+        let StepConfig::Redact(redact) = step else { continue };
+        let by = config.steps.iter().filter_map(|s| if let StepConfig::Meter(meter) = s { Some(meter) } else { None });
+        let told = by.flat_map(|meter| meter.by.iter().map(move |field| (field, meter)));
+        let within = |field: &str, above: &str| field.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        for (field, meter) in told.filter(|(field, _)| redact.fields.is_empty() || redact.fields.iter().any(|f| within(field, f))) {
+            notes.push(format!("steps[{i}] redacts {field}, but meter {} tells usage apart by it: the bill shows it as received", meter.name));
+        }
+    }
     if matches!(config.hub, HubConfig::Memory(_)) {
         notes.push("memory hub: after a crash, records that no sink had committed are read again and decided anew; the state of steps starts empty".into());
         if config.steps.iter().any(|step| matches!(step, StepConfig::Dedup(_))) {

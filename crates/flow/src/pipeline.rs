@@ -7,7 +7,7 @@ use crate::batch::{Batch, Payer};
 use crate::event::{Note, Outcome, Reason};
 use crate::fields::{FieldSet, Malformed, Scanner};
 use crate::meter::{Meters, Sums};
-use crate::step::Step;
+use crate::step::{Editor, Step};
 use crate::tenancy::{Tenancy, Tenants};
 use crate::time::TimeParser;
 use crate::units::UnixNanos;
@@ -43,6 +43,7 @@ pub struct Worker {
     times: TimeParser,
     tenancy: Tenancy,
     mask: Vec<bool>,
+    editor: Editor,
 }
 
 impl Worker {
@@ -52,6 +53,7 @@ impl Worker {
             times: TimeParser::default(),
             tenancy: Tenancy::new(rules.tenant.clone(), Arc::clone(&rules.tenants)),
             mask: Vec::new(),
+            editor: Editor::new(Arc::clone(&rules.fields)),
             rules,
         }
     }
@@ -66,10 +68,13 @@ impl Worker {
         leave_out(batch); // what a pod asked to leave out
         self.tenancy.apply(batch); // who pays
         let rules = Arc::clone(&self.rules);
+        self.editor.begin();
         for step in &rules.steps {
-            step.apply(batch, now, &mut self.mask); // keep or drop, and why
+            step.apply(batch, now, &mut self.mask, &mut self.editor); // keep or drop, and why
         }
-        rules.meters.apply(batch, sums); // what it used
+        self.editor.swap_originals(batch);
+        rules.meters.apply(batch, sums); // what it used, as it was received
+        self.editor.swap_originals(batch);
         batch.assert_complete();
     }
 

@@ -92,6 +92,10 @@ pub enum StepConfig {
     Meter(MeterConfig),
     /// Drops copies of records, for the reason `duplicate`: sent twice, or mirrored. The first one wins.
     Dedup(Box<DedupConfig>),
+    /// Masks, hashes or drops what nobody may read. Meters read records as they were received.
+    Redact(Box<RedactConfig>),
+    /// Keeps, removes, renames, sets and cuts fields. Meters read records as they were received.
+    Shape(Box<ShapeConfig>),
     /// Thins out records by level, for the reason `sampled`: their cost still counts, their bytes do not travel.
     Sample(SampleConfig),
 }
@@ -136,6 +140,115 @@ pub struct MeterConfig {
     /// A field whose quantity includes this one, as input tokens include cached ones. A record in which the part is above
     /// the whole is not metered and is noted as `part_above_whole`.
     pub part_of: Option<String>,
+}
+
+/// Redaction.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RedactConfig {
+    /// Fields to look into, and everything below them. Absent: all values of a record; keys are never touched. With neither
+    /// `patterns` nor `detect` the whole values of these fields are redacted.
+    #[serde(default)]
+    pub fields: Vec<String>,
+    /// Regular expressions: what matches is redacted. They see strings as they are meant, without escapes, and numbers.
+    #[serde(default)]
+    pub patterns: Vec<String>,
+    /// What to look for besides.
+    #[serde(default)]
+    pub detect: Vec<super::detect::Detect>,
+    /// What becomes of it.
+    #[serde(default)]
+    pub action: RedactAction,
+}
+
+/// What becomes of what is redacted.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RedactAction {
+    /// It is replaced by a text. A number becomes a string.
+    Mask(MaskConfig),
+    /// It is replaced by 32 hexadecimal digits of its HMAC-SHA-256: equal values stay equal, and nobody without the key can try
+    /// values out.
+    Hash(HashConfig),
+    /// The field goes in which it was found; in a list, the element.
+    Drop(GoneConfig),
+}
+
+impl Default for RedactAction {
+    fn default() -> Self {
+        RedactAction::Mask(MaskConfig { with: mask_with() })
+    }
+}
+
+/// A mask.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MaskConfig {
+    /// The text that stands in.
+    #[serde(default = "mask_with")]
+    pub with: String,
+}
+
+fn mask_with() -> String {
+    "***".into()
+}
+
+/// A keyed hash; the key comes from a file or from the environment and is never shown.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HashConfig {
+    /// File with the key; white space at its end is no part of it.
+    pub key_file: Option<std::path::PathBuf>,
+    /// Name of the environment variable with the key.
+    pub key_env: Option<String>,
+}
+
+/// Nothing to choose.
+#[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GoneConfig {}
+
+/// Shaping: first `keep` and `remove`, then `rename`, then `set`; `truncate` cuts what was there before.
+#[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ShapeConfig {
+    /// Fields that stay, with everything below them; absent: all.
+    #[serde(default)]
+    pub keep: Vec<String>,
+    /// Fields that go.
+    #[serde(default)]
+    pub remove: Vec<String>,
+    /// New keys of fields, which stay where they are: `{ msg: message }`. A field that had the key before goes.
+    #[serde(default)]
+    pub rename: std::collections::BTreeMap<String, String>,
+    /// Fields at the end of the record; one of the same name goes.
+    #[serde(default)]
+    pub set: std::collections::BTreeMap<String, SetValue>,
+    /// Longest texts.
+    pub truncate: Option<TruncateConfig>,
+}
+
+/// What a field is set to.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SetValue {
+    /// A text.
+    Text(String),
+    /// The value of another field; where there is none, nothing is set.
+    Field(String),
+    /// The value of one of the process's `labels`.
+    Label(String),
+}
+
+/// Cutting of long texts.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TruncateConfig {
+    /// Longest text kept whole; a longer one is cut at the border of a character and its record is noted as `truncated`.
+    pub bytes_max: crate::units::ByteSize,
+    /// Fields it is for, with everything below them; absent: all.
+    #[serde(default)]
+    pub fields: Vec<String>,
 }
 
 /// Dropping of copies.

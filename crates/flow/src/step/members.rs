@@ -13,6 +13,8 @@ pub enum Fate {
     Keep,
     /// The value was written by the visitor.
     Written,
+    /// The visitor wrote another key; the value follows.
+    Renamed,
     Drop,
 }
 
@@ -73,6 +75,10 @@ fn object(line: &[u8], at: usize, path: &mut Vec<u8>, visit: &mut impl Visit, ou
         let (end, drops) = match visit.member(path, &line[key.clone()], &line[start..end], out) {
             Fate::Drop => (end, true),
             Fate::Written => (end, false),
+            Fate::Renamed => {
+                out.push(b':');
+                value(line, start, path, visit, out)
+            }
             Fate::Keep => {
                 out.extend_from_slice(&line[key]);
                 out.push(b':');
