@@ -15,13 +15,16 @@ use flow::fields::{FIELDS_MAX, FieldSet};
 use flow::meter::{Group, METERS_PER_GROUP_MAX, Meter, Meters};
 use flow::pipeline::{Reading, Rules, Sampling as Shared};
 use flow::stamp::{RATE, SAMPLER};
-use flow::step::sample::{Counting, Key, LEVELS, Policy as Sampling, key_hash};
 use flow::step::quota::{Limit, Over};
 use flow::step::rates::{Method, Rates};
+use flow::step::redact::{Action, HashKey, Redact};
+use flow::step::sample::{Counting, Key, LEVELS, Policy as Sampling, key_hash};
+use flow::step::seen::Seen;
+use flow::step::shape::{Shape, Value};
 use flow::step::threshold::Threshold;
 use flow::step::{
-    Clock, Dynamic, Filter, FilterConfig, MeterConfig, Metered, OverQuota, Policy, Quota, QuotaConfig, Sample, SampleConfig, Step, StepConfig,
-    WindowKind,
+    Clock, Conflict, Dedup, DedupConfig, Dynamic, Filter, FilterConfig, HashConfig, MeterConfig, Metered, Mirror, OverQuota, Policy, Quota,
+    QuotaConfig, RedactAction, RedactConfig, Repeats, Request, Sample, SampleConfig, SetValue, ShapeConfig, Step, StepConfig, WindowKind,
 };
 use flow::tenancy::Tenants;
 use std::path::Path;
@@ -94,7 +97,13 @@ pub fn compile(name: &str, config: &Config, data: &Path) -> anyhow::Result<Plan>
     let tenant = fields.numbers(&config.tenancy.from);
     let time = fields.numbers(&config.fields.time);
     let level = fields.numbers(&config.fields.level);
-    let (steps, step_ids) = compile_steps(config, &mut fields)?;
+    let tenancy = &config.tenancy;
+    let tenants = Tenants::new(&tenancy.unknown, tenancy.tenants_max as usize);
+    let tenants = Arc::new(match &tenancy.allow {
+        Some(allow) => tenants.allow(allow, &tenancy.overflow),
+        None => tenants,
+    });
+    let (steps, step_ids) = compile_steps(config, &tenants, &mut fields)?;
     let meters = compile_meters(config, &mut fields)?;
     let mut sampling = Shared::default();
     if steps.iter().any(|step| step.terms().is_some()) {
@@ -106,23 +115,7 @@ pub fn compile(name: &str, config: &Config, data: &Path) -> anyhow::Result<Plan>
         "pipeline {name} names {} fields; a plan can ask for {FIELDS_MAX}; name fewer fields, or split the pipeline in two",
         fields.0.len()
     );
-    let tenancy = &config.tenancy;
-    let tenants = Tenants::new(&tenancy.unknown, tenancy.tenants_max as usize);
-    let tenants = match &tenancy.allow {
-        Some(allow) => tenants.allow(allow, &tenancy.overflow),
-        None => tenants,
-    };
-    let rules = Rules {
-        fields: Arc::new(FieldSet::new(&fields.0)),
-        time,
-        level,
-        tenant,
-        tenants: Arc::new(tenants),
-        steps,
-        step_ids,
-        meters,
-        sampling,
-    };
+    let rules = Rules { fields: Arc::new(FieldSet::new(&fields.0)), time, level, tenant, tenants, steps, step_ids, meters, sampling };
     let sources = config.sources.iter().map(|(name, source)| compile_source(name, source)).collect::<anyhow::Result<_>>()?;
     Ok(Plan { name: name.to_string(), rules: Arc::new(rules), columns, sources, sinks })
 }
@@ -153,7 +146,7 @@ fn compile_source(name: &str, source: &SourceConfig) -> anyhow::Result<SourcePla
 }
 
 /// The steps that decide, and a name for each: a hash of its config and of how many like it came before.
-fn compile_steps(config: &Config, fields: &mut Fields) -> anyhow::Result<(Vec<Step>, Vec<u32>)> {
+fn compile_steps(config: &Config, tenants: &Arc<Tenants>, fields: &mut Fields) -> anyhow::Result<(Vec<Step>, Vec<u32>)> {
     let mut steps = Vec::new();
     let mut ids: Vec<u32> = Vec::new();
     for (number, step) in config.steps.iter().enumerate() {
@@ -170,6 +163,9 @@ fn compile_steps(config: &Config, fields: &mut Fields) -> anyhow::Result<(Vec<St
             StepConfig::Keep(filter) => steps.push(compile_filter(filter, false, fields)?),
             StepConfig::Quota(quota) => steps.push(compile_quota(number, quota, fields)),
             StepConfig::Sample(sample) => steps.push(compile_sample(number, sample, &config.fields.message, fields)?),
+            StepConfig::Redact(redact) => steps.push(compile_redact(redact, fields)?),
+            StepConfig::Shape(shape) => steps.push(compile_shape(shape, config, fields)?),
+            StepConfig::Dedup(dedup) => steps.push(compile_dedup(dedup, id, tenants, fields)),
             // Meters run when all verdicts are final, wherever they are written.
             StepConfig::Meter(_) => {}
         }
@@ -185,6 +181,84 @@ pub fn routes(names: &[&str]) -> u64 {
 fn compile_filter(filter: &FilterConfig, drops: bool, fields: &mut Fields) -> anyhow::Result<Step> {
     let when = fields.condition(&filter.when)?;
     Ok(Step::Filter(Filter { when, drops, metered_anyway: filter.metered == Metered::Anyway }))
+}
+
+fn compile_redact(redact: &RedactConfig, fields: &mut Fields) -> anyhow::Result<Step> {
+    let action = match &redact.action {
+        RedactAction::Mask(mask) => Action::Mask(mask.with.clone().into_bytes()),
+        RedactAction::Hash(hash) => Action::Hash(HashKey::new(secret(hash)?)),
+        RedactAction::Drop(_) => Action::Drop,
+    };
+    let chosen = redact.fields.iter().map(|path| (fields.number(path), path.clone().into_bytes())).collect();
+    let redact = Redact::new(chosen, &redact.patterns, &redact.detect, action).map_err(anyhow::Error::msg)?;
+    Ok(Step::Redact(Box::new(redact)))
+}
+
+/// The key of a hash; errors do not show it.
+fn secret(hash: &HashConfig) -> anyhow::Result<Vec<u8>> {
+    let key = match (&hash.key_file, &hash.key_env) {
+        (Some(path), _) => std::fs::read(path).with_context(|| format!("cannot read the key of `redact` from {}", path.display()))?,
+        (None, Some(name)) => {
+            std::env::var_os(name).with_context(|| format!("the environment has no {name}, the key of `redact`"))?.into_encoded_bytes()
+        }
+        (None, None) => anyhow::bail!("`redact` has no key to hash with"),
+    };
+    let key = key.trim_ascii_end().to_vec();
+    anyhow::ensure!(key.len() >= 16, "the key of `redact` is shorter than 16 bytes; a short one can be guessed");
+    Ok(key)
+}
+
+fn compile_shape(shape: &ShapeConfig, config: &Config, fields: &mut Fields) -> anyhow::Result<Step> {
+    let bytes = |paths: &[String]| paths.iter().map(|p| p.clone().into_bytes()).collect::<Vec<_>>();
+    let mut set = Vec::new();
+    for (name, value) in &shape.set {
+        let text = |text: &String| serde_json::to_vec(text).context("a text is JSON");
+        let value = match value {
+            SetValue::Text(value) => Value::Constant(text(value)?),
+            SetValue::Field(path) => Value::Field(fields.number(path)),
+            SetValue::Label(label) => {
+                Value::Constant(text(config.labels.get(label).with_context(|| format!("there is no label {label}"))?)?)
+            }
+        };
+        set.push((name.clone().into_bytes(), value));
+    }
+    Ok(Step::Shape(Box::new(Shape {
+        keep: bytes(&shape.keep),
+        remove: shape.remove.iter().map(|path| (fields.number(path), path.clone().into_bytes())).collect(),
+        rename: shape.rename.iter().map(|(from, to)| (fields.number(from), from.clone().into_bytes(), to.clone().into_bytes())).collect(),
+        set,
+        truncate: shape.truncate.as_ref().map(|t| (t.bytes_max.0 as usize, bytes(&t.fields))),
+    })))
+}
+
+fn compile_dedup(dedup: &DedupConfig, id: u32, tenants: &Arc<Tenants>, fields: &mut Fields) -> Step {
+    let parts = &dedup.request;
+    let request = Request {
+        host: fields.numbers(&parts.host),
+        method: fields.numbers(&parts.method),
+        path: fields.numbers(&parts.path),
+        body: fields.numbers(&parts.body),
+        idempotency: fields.numbers(&parts.idempotency),
+    };
+    let mirror = Mirror {
+        suffix: dedup.mirror.suffix.to_ascii_lowercase().into_bytes(),
+        marker: dedup.mirror.marker.as_deref().map(|marker| fields.number(marker)),
+        aside: parts.host.iter().chain(&dedup.mirror.marker).cloned().collect(),
+    };
+    Step::Dedup(Box::new(Dedup {
+        id,
+        key: fields.numbers(&dedup.key),
+        request,
+        content: dedup.content.as_ref().map(|content| fields.numbers(content)),
+        window_ns: dedup.window.0,
+        by_arrival: dedup.clock == Clock::Arrival,
+        mirror,
+        honest_repeats: dedup.repeats == Repeats::Keep,
+        drop_conflicts: dedup.conflict == Conflict::Drop,
+        metered_anyway: dedup.metered == Metered::Anyway,
+        tenants: Arc::clone(tenants),
+        seen: Seen::new(dedup.keys_max as usize),
+    }))
 }
 
 fn compile_sample(number: usize, sample: &SampleConfig, message: &[String], fields: &mut Fields) -> anyhow::Result<Step> {

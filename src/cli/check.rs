@@ -10,7 +10,10 @@ use crate::sources::config::{Ack, FileConfig, Format, Malformed, SourceConfig, S
 use crate::sources::kubernetes::{KubernetesConfig, Trust};
 use flow::event::{Reason, ReasonClass};
 use flow::step::quota::Unit;
-use flow::step::{Dynamic, Metered, OverQuota, Policy, QuotaConfig, SampleConfig, StepConfig, WindowKind};
+use flow::step::{
+    Conflict, DedupConfig, Dynamic, Metered, OverQuota, Policy, QuotaConfig, RedactAction, RedactConfig, Repeats, SampleConfig,
+    ShapeConfig, StepConfig, WindowKind,
+};
 use flow::units::ByteSize;
 use serde::Serialize;
 use std::fmt;
@@ -127,7 +130,9 @@ fn pipeline(loaded: &Loaded) -> PipelinePlan {
         sources: config.sources.iter().map(|(name, source)| line(name, describe_source(source))).collect(),
         tenancy: match &tenancy.allow {
             None => format!("{}; else {}; at most {} tenants", list(&tenancy.from), tenancy.unknown, tenancy.tenants_max),
-            Some(allow) => format!("{}; else {}; {} allowed, others are {}", list(&tenancy.from), tenancy.unknown, allow.len(), tenancy.overflow),
+            Some(allow) => {
+                format!("{}; else {}; {} allowed, others are {}", list(&tenancy.from), tenancy.unknown, allow.len(), tenancy.overflow)
+            }
         },
         steps: config.steps.iter().map(describe_step).collect(),
         meters: meters(config),
@@ -227,6 +232,9 @@ fn describe_step(step: &StepConfig) -> Line {
         }
         StepConfig::Sample(sample) => ("sample", describe_sample(sample)),
         StepConfig::Quota(quota) => ("quota", describe_quota(quota)),
+        StepConfig::Redact(redact) => ("redact", describe_redact(redact)),
+        StepConfig::Shape(shape) => ("shape", describe_shape(shape)),
+        StepConfig::Dedup(dedup) => ("dedup", describe_dedup(dedup)),
     };
     Line { name: name.into(), does }
 }
@@ -236,6 +244,46 @@ fn filter_text(when: &str, metered: Metered) -> String {
         Metered::No => when.to_string(),
         Metered::Anyway => format!("{when} (metered: anyway)"),
     }
+}
+
+fn describe_redact(redact: &RedactConfig) -> String {
+    let mut what: Vec<String> = redact.detect.iter().map(|d| format!("{d:?}").to_lowercase()).collect();
+    what.extend((!redact.patterns.is_empty()).then(|| format!("patterns: {}", redact.patterns.len())));
+    let what = if what.is_empty() { "all".to_string() } else { what.join(", ") };
+    let fields = if redact.fields.is_empty() { "all values".to_string() } else { redact.fields.join(", ") };
+    let action = match &redact.action {
+        RedactAction::Mask(mask) => format!("masked by {:?}", mask.with),
+        RedactAction::Hash(_) => "hashed with a key".into(),
+        RedactAction::Drop(_) => "dropped".into(),
+    };
+    format!("{what} of {fields}, {action}")
+}
+
+fn describe_shape(shape: &ShapeConfig) -> String {
+    let mut does = Vec::new();
+    does.extend((!shape.keep.is_empty()).then(|| format!("keeps {}", list(&shape.keep))));
+    does.extend((!shape.remove.is_empty()).then(|| format!("removes {}", list(&shape.remove))));
+    does.extend(shape.rename.iter().map(|(from, to)| format!("renames {from} to {to}")));
+    does.extend(shape.set.keys().map(|name| format!("sets {name}")));
+    does.extend(shape.truncate.as_ref().map(|t| format!("cuts texts at {}", t.bytes_max)));
+    does.join("; ")
+}
+
+fn describe_dedup(dedup: &DedupConfig) -> String {
+    let key = if dedup.key.is_empty() { String::new() } else { format!("{}; else ", dedup.key.join(" and ")) };
+    let repeats = match dedup.repeats {
+        Repeats::Drop => "",
+        Repeats::Keep => " (if one of both is mirrored)",
+    };
+    let conflict = match dedup.conflict {
+        Conflict::Keep => "kept and not metered",
+        Conflict::Drop => "dropped",
+    };
+    let metered = if dedup.metered == Metered::Anyway { " (metered: anyway)" } else { "" };
+    format!(
+        "by {key}request{repeats}, else whole record; within {}; at most {} keys, the first made is forgotten first; conflicts are {conflict}{metered}",
+        dedup.window, dedup.keys_max
+    )
 }
 
 fn describe_sample(sample: &SampleConfig) -> String {
@@ -294,12 +342,16 @@ fn meters(config: &Config) -> Vec<MeterPlan> {
     let of_class = |class| Reason::ALL.into_iter().filter(move |reason| reason.class() == class).map(|reason| reason.name().to_string());
     let anyway = config.steps.iter().enumerate().filter(|(_, step)| match step {
         StepConfig::Drop(filter) | StepConfig::Keep(filter) => filter.metered == Metered::Anyway,
-        StepConfig::Meter(_) | StepConfig::Sample(_) | StepConfig::Quota(_) => false,
+        StepConfig::Dedup(dedup) => dedup.metered == Metered::Anyway,
+        StepConfig::Meter(_) | StepConfig::Sample(_) | StepConfig::Quota(_) | StepConfig::Redact(_) | StepConfig::Shape(_) => false,
     });
     let counts: Vec<String> = ["kept".to_string()]
         .into_iter()
         .chain(of_class(ReasonClass::Volume))
-        .chain(anyway.map(|(i, _)| format!("filtered by steps[{i}]")))
+        .chain(anyway.map(|(i, step)| {
+            let what = if matches!(step, StepConfig::Dedup(_)) { "duplicate" } else { "filtered" };
+            format!("{what} by steps[{i}]")
+        }))
         .collect();
     let never: Vec<String> = of_class(ReasonClass::NotOurs).collect();
     config::meter_names(config).map(|name| MeterPlan { name: name.into(), counts: counts.clone(), never: never.clone() }).collect()
@@ -347,11 +399,30 @@ fn describe_sink(sink: &SinkConfig) -> String {
 fn notes(loaded: &Loaded) -> Vec<String> {
     let config = &loaded.config;
     let mut notes = Vec::new();
+    for (i, step) in config.steps.iter().enumerate() {
+        let StepConfig::Redact(redact) = step else { continue };
+        let by = config.steps.iter().filter_map(|s| if let StepConfig::Meter(meter) = s { Some(meter) } else { None });
+        let told = by.flat_map(|meter| meter.by.iter().map(move |field| (field, meter)));
+        let within = |field: &str, above: &str| field.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        for (field, meter) in told.filter(|(field, _)| redact.fields.is_empty() || redact.fields.iter().any(|f| within(field, f))) {
+            notes.push(format!(
+                "steps[{i}] redacts {field}, but meter {} tells usage apart by it: the bill shows it as received",
+                meter.name
+            ));
+        }
+    }
     if matches!(config.hub, HubConfig::Memory(_)) {
         notes.push("memory hub: after a crash, records that no sink had committed are read again and decided anew; the state of steps starts empty".into());
-        notes.push("memory hub: after a crash, the ledger lacks what was delivered in the last second from files that are gone by then".into());
+        notes.push(
+            "memory hub: after a crash, the ledger lacks what was delivered in the last second from files that are gone by then".into(),
+        );
         if config.steps.iter().any(|step| matches!(step, StepConfig::Sample(_) | StepConfig::Quota(_))) {
             notes.push("memory hub: after a crash, weights may tell of some records twice or not at all, and quotas begin anew".into());
+        }
+        if config.steps.iter().any(|step| matches!(step, StepConfig::Dedup(_))) {
+            notes.push(
+                "memory hub: after a crash, dedup remembers nothing: a copy passes whose first record was delivered before it".into(),
+            );
         }
         if config.sinks.values().any(|sink| matches!(sink, SinkConfig::Stdout(_))) {
             notes.push("memory hub: after a crash, stdout sees records again that it had seen".into());

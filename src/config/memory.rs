@@ -33,6 +33,8 @@ pub const PROCESS_BYTES: (u64, u64) = (6 * MIB, 16 * MIB);
 pub const LANE_BYTES: (u64, u64) = (4 * MIB, 16 * MIB);
 /// Frames the hub holds in memory so that sinks need not read them back.
 pub const JOURNAL_WINDOW_BYTES: (u64, u64) = (4 * MIB, 16 * MIB);
+/// A key in the table (32 bytes and its index), and in the hub's account of it.
+const DEDUP_KEY_BYTES: u64 = 45 + 72;
 /// Per open archive file: its buffer and name.
 const ARCHIVE_FILE_BYTES: u64 = 16 << 10;
 /// zstd at its default level, or zlib, while a rotated file is compressed.
@@ -74,6 +76,11 @@ pub fn needs(configs: &[(&str, &Config)], lanes: u64) -> Vec<Need> {
             HubConfig::Journal(_) => Need::new(hub, JOURNAL_WINDOW_BYTES.0, JOURNAL_WINDOW_BYTES.1),
             HubConfig::Memory(memory) => Need::new(hub, 4 * MIB, memory.bytes_max.0),
         });
+        for (i, step) in config.steps.iter().enumerate() {
+            if let StepConfig::Dedup(dedup) = step {
+                needs.push(Need::new(name("dedup", &format!("steps[{i}]")), MIB / 4, u64::from(dedup.keys_max) * DEDUP_KEY_BYTES));
+            }
+        }
         for (sink, config) in &config.sinks {
             needs.push(sink_need(name("sink", sink), config));
         }
@@ -93,7 +100,13 @@ fn steps_need(config: &Config, lanes: u64) -> Option<(u64, u64)> {
                 levels.chain([&sample.other]).map(policy_bytes).sum()
             }
             StepConfig::Quota(quota) => u64::from(quota.keys_max) * QUOTA_KEY_BYTES,
-            StepConfig::Drop(_) | StepConfig::Keep(_) | StepConfig::Meter(_) => continue,
+            // What dedup remembers stands in a line of its own.
+            StepConfig::Drop(_)
+            | StepConfig::Keep(_)
+            | StepConfig::Meter(_)
+            | StepConfig::Dedup(_)
+            | StepConfig::Redact(_)
+            | StepConfig::Shape(_) => continue,
         };
         floor += MIB / 16;
         ceiling += keys + lanes * u64::from(config.tenancy.tenants_max) * DEBT_BYTES;

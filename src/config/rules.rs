@@ -16,7 +16,10 @@ use flow::condition::Condition;
 use flow::decode::Multiline;
 use flow::fields::FIELDS_MAX;
 use flow::stamp::{RATE, SAMPLER};
-use flow::step::{FilterConfig, MeterConfig, Metered, Policy, QuotaConfig, SampleConfig, StepConfig, TenancyConfig};
+use flow::step::{
+    DedupConfig, FilterConfig, MeterConfig, Metered, Policy, QuotaConfig, RedactAction, RedactConfig, SampleConfig, SetValue, ShapeConfig,
+    StepConfig, TenancyConfig,
+};
 use flow::tenancy::TENANT_BYTES_MAX;
 use flow::units::{ByteSize, NANOS_PER_SECOND, Span};
 use std::collections::BTreeMap;
@@ -38,7 +41,7 @@ pub fn check(config: &Config, tree: &Tree, mistakes: &mut Vec<Mistake>) {
         rules.source(&at, source, &config.hub);
     }
     rules.fields(config, &root);
-    rules.steps(&config.steps, &root.key("steps"));
+    rules.steps(&config.steps, &config.labels, &root.key("steps"));
     rules.hub(&config.hub, &root.key("hub"));
     for (name, sink) in &config.sinks {
         let at = root.key("sinks").key(name);
@@ -300,7 +303,10 @@ impl Rules<'_> {
     fn allowed_tenants(&mut self, tenancy: &TenancyConfig, at: &Path) {
         let is_name = |name: &str| (1..=256).contains(&name.trim().len());
         if !is_name(&tenancy.overflow) {
-            self.at(&at.key("overflow"), "is no tenant; records of others belong to it, so it has a name of 1 to 256 bytes; write __other__");
+            self.at(
+                &at.key("overflow"),
+                "is no tenant; records of others belong to it, so it has a name of 1 to 256 bytes; write __other__",
+            );
         }
         let Some(allow) = &tenancy.allow else { return };
         let at = at.key("allow");
@@ -308,7 +314,8 @@ impl Rules<'_> {
             self.at(&at, "is empty, so that every tenant would be another; name the tenants, or leave the key out to allow any");
         }
         if allow.len() >= tenancy.tenants_max as usize {
-            let message = format!("names {} tenants, but `tenants_max` is {}, of which one is for all others", allow.len(), tenancy.tenants_max);
+            let message =
+                format!("names {} tenants, but `tenants_max` is {}, of which one is for all others", allow.len(), tenancy.tenants_max);
             self.at(&at, format!("{message}; raise it to {}", allow.len() + 1));
         }
         for (i, name) in allow.iter().enumerate() {
@@ -381,7 +388,7 @@ impl Rules<'_> {
         }
     }
 
-    fn steps(&mut self, steps: &[StepConfig], at: &Path) {
+    fn steps(&mut self, steps: &[StepConfig], labels: &BTreeMap<String, String>, at: &Path) {
         let mut meters: BTreeMap<&str, usize> = BTreeMap::new();
         let mut metered: Option<(usize, &str)> = None;
         for (i, step) in steps.iter().enumerate() {
@@ -406,6 +413,9 @@ impl Rules<'_> {
                 }
                 StepConfig::Sample(sample) => self.sample(&at.key("sample"), sample),
                 StepConfig::Quota(quota) => self.quota(&at.key("quota"), quota),
+                StepConfig::Redact(redact) => self.redact(&at.key("redact"), redact, &steps[i + 1..], i),
+                StepConfig::Shape(shape) => self.shape(&at.key("shape"), shape, labels),
+                StepConfig::Dedup(dedup) => self.dedup(&at.key("dedup"), dedup, metered),
             }
         }
     }
@@ -413,12 +423,132 @@ impl Rules<'_> {
     /// A filter after a meter changes what is billed by where it stands: only on purpose (DESIGN D4).
     fn filter(&mut self, at: &Path, filter: &FilterConfig, metered: Option<(usize, &str)>) {
         self.condition(&at.key("when"), &filter.when);
-        if let (Some((i, name)), Metered::No) = (metered, filter.metered)
+        self.stands_before_meters(at, "filter", filter.metered, metered);
+    }
+
+    /// Nobody may read behind it what it takes away (DESIGN D4); meters read what was received.
+    fn redact(&mut self, at: &Path, redact: &RedactConfig, later: &[StepConfig], number: usize) {
+        self.field_list(&at.key("fields"), &redact.fields);
+        self.ask_all(&redact.fields);
+        let finds = !redact.patterns.is_empty() || !redact.detect.is_empty();
+        if !finds && redact.fields.is_empty() && !self.damaged(at) && self.tree_has(at) {
+            self.at_key(at, "this step redacts nothing; it names `fields`, `patterns` or what to `detect`; write detect: [email, token]");
+        }
+        for (i, source) in redact.patterns.iter().enumerate() {
+            let at = at.key("patterns").index(i);
+            match flow::step::redact::pattern(source) {
+                Err((byte, what)) => {
+                    let rule = "a pattern is a regular expression that matches at least a byte and stays small";
+                    self.note(&at, format!("{}; {rule}; write \\bkey-[0-9a-f]{{32}}\\b", what.replace("; ", ", ")), |tree, id| {
+                        tree.spot_inside(id, byte)
+                    });
+                }
+                Ok(regex) => {
+                    if let RedactAction::Mask(mask) = &redact.action
+                        && regex.is_match(mask.with.as_bytes())
+                    {
+                        let rule = "what is masked must not be found again";
+                        self.at(&at, format!("it matches the mask {:?}; {rule}; choose another mask", mask.with));
+                    }
+                }
+            }
+        }
+        if let RedactAction::Hash(hash) = &redact.action
+            && hash.key_file.is_some() == hash.key_env.is_some()
+            && !self.damaged(&at.key("action").key("hash"))
+        {
+            let rule = "the key comes from one place";
+            self.at_key(&at.key("action").key("hash"), format!("it names no key, or two; {rule}; write key_env: WEIR_REDACT_KEY"));
+        }
+        let related = |a: &str, b: &str| a == b || a.strip_prefix(b).is_some_and(|rest| rest.starts_with('.'));
+        for (n, step) in later.iter().enumerate() {
+            let read = reads(step);
+            let hit =
+                read.iter().find(|field| redact.fields.is_empty() || redact.fields.iter().any(|f| related(field, f) || related(f, field)));
+            if let Some(field) = hit {
+                let rule = "a step that reads a field stands before the one that redacts it";
+                let message = format!("steps[{}] reads `{field}` behind this step; {rule}; move this step behind it", number + 1 + n);
+                self.at_key(at, message);
+                break;
+            }
+        }
+    }
+
+    fn shape(&mut self, at: &Path, shape: &ShapeConfig, labels: &BTreeMap<String, String>) {
+        self.field_list(&at.key("keep"), &shape.keep);
+        self.field_list(&at.key("remove"), &shape.remove);
+        self.ask_all(&shape.remove);
+        for (from, to) in &shape.rename {
+            let at = at.key("rename").key(from);
+            self.field(&at, from);
+            self.ask(from);
+            if to.is_empty() || to.len() > 256 || to.contains('.') || to.chars().any(char::is_control) {
+                self.at(&at, format!("{to:?} is no key; a field keeps its place and gets one new key, without dots; write message"));
+            }
+        }
+        for (name, value) in &shape.set {
+            let at = at.key("set").key(name);
+            if name.is_empty() || name.len() > 256 || name.contains('.') || name.chars().any(char::is_control) {
+                self.at_key(&at, format!("{name:?} is no key; a new field stands at the top, without dots in its key; write region"));
+            }
+            match value {
+                SetValue::Text(_) => {}
+                SetValue::Field(path) => {
+                    self.field(&at.key("field"), path);
+                    self.ask(path);
+                }
+                SetValue::Label(label) if labels.contains_key(label) => {}
+                SetValue::Label(label) => {
+                    let known = labels.keys().cloned().collect::<Vec<_>>().join(", ");
+                    let known = if known.is_empty() { "there are none".into() } else { format!("there are {known}") };
+                    self.at(&at.key("label"), format!("`{label}` is no label of this process; {known}; add it to `labels`"));
+                }
+            }
+        }
+        if let Some(truncate) = &shape.truncate {
+            let at = at.key("truncate");
+            self.size(&at.key("bytes_max"), truncate.bytes_max, 1, 64 * MIB);
+            self.field_list(&at.key("fields"), &truncate.fields);
+        }
+        if *shape == ShapeConfig::default() && !self.damaged(at) && self.tree_has(at) {
+            self.at_key(at, "this step changes nothing; it keeps, removes, renames, sets or cuts fields; write remove: [debug]");
+        }
+    }
+
+    fn dedup(&mut self, at: &Path, dedup: &DedupConfig, metered: Option<(usize, &str)>) {
+        let request = &dedup.request;
+        let of_request = at.key("request");
+        let content = dedup.content.as_deref().unwrap_or_default();
+        for (at, fields) in [
+            (at.key("key"), dedup.key.as_slice()),
+            (at.key("content"), content),
+            (of_request.key("host"), &request.host),
+            (of_request.key("method"), &request.method),
+            (of_request.key("path"), &request.path),
+            (of_request.key("body"), &request.body),
+            (of_request.key("idempotency"), &request.idempotency),
+        ] {
+            self.field_list(&at, fields);
+            self.ask_all(fields);
+        }
+        if let Some(marker) = &dedup.mirror.marker {
+            self.field(&at.key("mirror").key("marker"), marker);
+            self.ask(marker);
+        }
+        self.span(&at.key("window"), dedup.window, 1_000_000, 366 * 86_400 * NANOS_PER_SECOND);
+        if !(1..=100_000_000).contains(&dedup.keys_max) {
+            self.at(&at.key("keys_max"), format!("is {}; it must be from 1 to 100000000; write 250000", dedup.keys_max));
+        }
+        self.stands_before_meters(at, "dedup", dedup.metered, metered);
+    }
+
+    fn stands_before_meters(&mut self, at: &Path, what: &str, own: Metered, metered: Option<(usize, &str)>) {
+        if let (Some((i, name)), Metered::No) = (metered, own)
             && self.tree_has(at)
             && !self.lost_key(at, "metered")
         {
             let rule = format!("what it drops would be on the bill of `{name}` (steps[{i}]) although it is not ours");
-            self.at_key(at, format!("this filter stands after a meter; {rule}; move it before steps[{i}], or write `metered: anyway`"));
+            self.at_key(at, format!("this {what} stands after a meter; {rule}; move it before steps[{i}], or write `metered: anyway`"));
         }
     }
 
@@ -706,6 +836,42 @@ impl Rules<'_> {
             }
         }
     }
+}
+
+/// The fields whose values decide what a step does.
+fn reads(step: &StepConfig) -> Vec<String> {
+    let mut fields = Vec::new();
+    match step {
+        StepConfig::Drop(filter) | StepConfig::Keep(filter) => fields = fields_of(&filter.when),
+        StepConfig::Sample(sample) => {
+            for policy in sample.levels.entries().into_iter().filter_map(|e| e.1).chain([&sample.other]) {
+                match policy {
+                    Policy::When { when, .. } => fields.extend(fields_of(when)),
+                    Policy::Ratio { key: Some(key), .. } => fields.push(key.clone()),
+                    Policy::First { by, .. } | Policy::Dynamic { by, .. } => fields.extend(by.iter().cloned()),
+                    _ => {}
+                }
+            }
+        }
+        StepConfig::Dedup(dedup) => {
+            let request = &dedup.request;
+            let lists = [&dedup.key, &request.host, &request.method, &request.path, &request.body, &request.idempotency];
+            fields.extend(lists.into_iter().flatten().chain(dedup.content.iter().flatten()).chain(&dedup.mirror.marker).cloned());
+        }
+        StepConfig::Quota(quota) => fields.extend((quota.by != BY_TENANT).then(|| quota.by.clone())),
+        StepConfig::Meter(_) | StepConfig::Redact(_) | StepConfig::Shape(_) => {}
+    }
+    fields
+}
+
+/// The fields that a condition names; a mistake in it is told elsewhere.
+fn fields_of(when: &str) -> Vec<String> {
+    let mut fields = Vec::new();
+    let _ = Condition::parse(when, &mut |field: &str| {
+        fields.push(field.to_string());
+        0
+    });
+    fields
 }
 
 /// The nearest name that is one.

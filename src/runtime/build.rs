@@ -13,6 +13,7 @@ use flow::fields::{Kind, Scanner, Span};
 use flow::meter::{SUMS_MAX, Sums};
 use flow::pipeline::Rules;
 use flow::stamp::{Moves, stamp};
+use flow::step::Step;
 use flow::units::UnixNanos;
 use hub::frame::{Count, Fact, Frame, MISSING, Meter, Part, Resumed, Rows, StateChange};
 use std::collections::HashMap;
@@ -54,7 +55,7 @@ pub struct Builder {
     pub examples: Vec<Example>,
 }
 
-const OUTCOMES: usize = 6;
+const OUTCOMES: usize = 1 + flow::event::Reason::ALL.len();
 const NOWHERE: u32 = u32::MAX;
 
 /// One stretch of a stream, as decided.
@@ -162,6 +163,19 @@ impl Builder {
             }
         }
         part.rows.end = self.frame.rows.len() as u32;
+        for (step, entry) in &batch.changes {
+            self.change(*step).extend_from_slice(entry);
+        }
+    }
+
+    /// What this frame changes in the state of a step.
+    fn change(&mut self, step: u32) -> &mut Vec<u8> {
+        let state = &mut self.frame.state;
+        let at = state.iter().position(|change| change.step == step).unwrap_or_else(|| {
+            state.push(StateChange { step, bytes: Vec::new() });
+            state.len() - 1
+        });
+        &mut state[at].bytes
     }
 
     /// The first record that a tenant lost for this reason in this stretch.
@@ -169,7 +183,10 @@ impl Builder {
     fn push_example(&mut self, batch: &Batch, i: usize, reason: Reason, stream: StreamId) {
         if self.examples.len() < PER_FRAME_MAX {
             let tenant = self.rules.tenants.name(batch.tenant[i]);
-            self.examples.push(Example::new(tenant.as_ref(), reason, stream, batch.position[i], batch.time[i], batch.record(i)));
+            // What an earlier step dropped no later one redacted.
+            let redacts = self.rules.steps.iter().any(|step| matches!(step, Step::Redact(_) | Step::Shape(_)));
+            let record = if redacts { b"(not shown, as this pipeline redacts)" } else { batch.record(i) };
+            self.examples.push(Example::new(tenant.as_ref(), reason, stream, batch.position[i], batch.time[i], record));
         }
     }
 
@@ -237,7 +254,7 @@ impl Builder {
     }
 
     #[cold]
-    fn count_notes(&mut self, tenant: u32, notes: u16) {
+    fn count_notes(&mut self, tenant: u32, notes: u32) {
         for note in Note::ALL {
             if notes & note.bit() != 0 {
                 self.notes[tenant as usize][note as usize] += 1;
@@ -401,5 +418,5 @@ fn push_columns(rows: &mut Rows, batch: &Batch, i: usize, tenant: u32) {
     rows.weight.push(batch.weight[i]);
     rows.position.push(batch.position[i]);
     rows.origin_bytes.push(batch.origin_bytes[i]);
-    rows.notes.push(batch.notes[i]);
+    rows.notes.push(batch.notes[i] as u16); // a row has room for the first sixteen
 }

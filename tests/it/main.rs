@@ -17,6 +17,7 @@ mod check;
 mod crash;
 mod crash_harness;
 mod cri;
+mod dedup;
 mod follow;
 mod kubernetes;
 mod ledger;

@@ -5,7 +5,7 @@
 //! what was joined); columns take 60 bytes a record and 12 for each field the plan names.
 
 use crate::condition::Columns;
-use crate::event::{Note, Outcome, Reason, Severity, Skip};
+use crate::event::{Note, Outcome, Reason, Severity, Skip, StreamId};
 use crate::fields::Span;
 use crate::units::UnixNanos;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub struct Batch {
     /// What record i took up in its stream, without line ends.
     pub origin_bytes: Vec<u32>,
     /// Bits of [`Note`].
-    pub notes: Vec<u16>,
+    pub notes: Vec<u32>,
     /// `fields` spans for each record, one record after the other.
     pub spans: Vec<Span>,
     pub fields: usize,
@@ -52,6 +52,12 @@ pub struct Batch {
     pub payer: Payer,
     /// Records that their pod asked to leave out: they are dropped as filtered. Empty: none.
     pub left_out: Vec<bool>,
+    /// The stream that the records are of.
+    pub stream: StreamId,
+    /// Records that repeat an earlier one, in order: which, and the stream and position of the first.
+    pub copies: Vec<(u32, StreamId, u64)>,
+    /// What these records changed in the state of steps, as (step, entry): it travels in the frame they travel in.
+    pub changes: Vec<(u32, [u8; 32])>,
     /// Use of the bytes between the records.
     pub law: Law,
 }
@@ -123,11 +129,13 @@ impl Batch {
         self.notes.clear();
         self.payer = Payer::Record;
         self.left_out.clear();
+        self.copies.clear();
+        self.changes.clear();
         self.law = Law::default();
     }
 
     /// Adds a record; the other columns are written by the stages.
-    pub fn push(&mut self, start: usize, end: usize, position: u64, origin_bytes: usize, notes: u16) {
+    pub fn push(&mut self, start: usize, end: usize, position: u64, origin_bytes: usize, notes: u32) {
         self.start.push(start as u32);
         self.end.push(end as u32);
         self.prefix.push(0);

@@ -32,6 +32,8 @@ pub enum Reason {
     Sampled = 4,
     /// The tenant's quota is used up.
     OverQuota = 5,
+    /// Its key was seen before with other content (`dedup` with `conflict: drop`).
+    Conflict = 6,
 }
 
 /// Two kinds of reason: a record that is not ours to bill, and one dropped only to save volume.
@@ -42,7 +44,8 @@ pub enum ReasonClass {
 }
 
 impl Reason {
-    pub const ALL: [Reason; 5] = [Reason::Filtered, Reason::Malformed, Reason::Duplicate, Reason::Sampled, Reason::OverQuota];
+    pub const ALL: [Reason; 6] =
+        [Reason::Filtered, Reason::Malformed, Reason::Duplicate, Reason::Sampled, Reason::OverQuota, Reason::Conflict];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -51,12 +54,13 @@ impl Reason {
             Reason::Duplicate => "duplicate",
             Reason::Sampled => "sampled",
             Reason::OverQuota => "over_quota",
+            Reason::Conflict => "conflict",
         }
     }
 
     pub fn class(self) -> ReasonClass {
         match self {
-            Reason::Filtered | Reason::Malformed | Reason::Duplicate => ReasonClass::NotOurs,
+            Reason::Filtered | Reason::Malformed | Reason::Duplicate | Reason::Conflict => ReasonClass::NotOurs,
             Reason::Sampled | Reason::OverQuota => ReasonClass::Volume,
         }
     }
@@ -146,7 +150,7 @@ pub enum Note {
     /// A string holds bytes that are no UTF-8; they travel as they are, and read as U+FFFD. In a source that is
     /// decoded (UTF-16, escapes of docker) they become U+FFFD at once.
     InvalidUtf8 = 5,
-    /// Cut at `line_bytes_max`.
+    /// Cut at `line_bytes_max`, or by a `shape` step.
     Truncated = 6,
     /// No usable time in the record: arrival time is used.
     ArrivalTime = 7,
@@ -166,10 +170,12 @@ pub enum Note {
     MetadataMissing = 14,
     /// A CRI line whose first tag is neither `P` nor `F`; it counts as a whole line.
     UnknownTag = 15,
+    /// Its key was seen before with other content (`dedup`): kept, and no meter counts it.
+    Conflict = 16,
 }
 
 impl Note {
-    pub const ALL: [Note; 16] = [
+    pub const ALL: [Note; 17] = [
         Note::NotJson,
         Note::TooDeep,
         Note::DuplicateTenant,
@@ -186,6 +192,7 @@ impl Note {
         Note::NotCri,
         Note::MetadataMissing,
         Note::UnknownTag,
+        Note::Conflict,
     ];
 
     pub fn name(self) -> &'static str {
@@ -206,11 +213,12 @@ impl Note {
             Note::NotCri => "not_cri",
             Note::MetadataMissing => "metadata_missing",
             Note::UnknownTag => "unknown_tag",
+            Note::Conflict => "conflict",
         }
     }
 
     /// The bit of this note in a record's notes.
-    pub fn bit(self) -> u16 {
+    pub fn bit(self) -> u32 {
         1 << self as u16
     }
 }

@@ -5,11 +5,11 @@
 
 use crate::batch::{Batch, NO_STEP, Payer};
 use crate::debts::{Closing, Debts, Owed, Tallies};
-use crate::event::{Note, Outcome, Reason};
 use crate::decimal::small_integer;
+use crate::event::{Note, Outcome, Reason};
 use crate::fields::{FieldSet, Kind, Malformed, Scanner};
 use crate::meter::{Meters, Sums};
-use crate::step::Step;
+use crate::step::{Editor, Step};
 use crate::tenancy::{Tenancy, Tenants};
 use crate::time::TimeParser;
 use crate::units::UnixNanos;
@@ -64,6 +64,7 @@ pub struct Worker {
     debts: Debts,
     /// With `--once`: newest event time so far. The clock must not show in what comes out.
     newest: Option<UnixNanos>,
+    editor: Editor,
 }
 
 impl Worker {
@@ -86,6 +87,7 @@ impl Worker {
             times: TimeParser::default(),
             tenancy: Tenancy::new(rules.tenant.clone(), Arc::clone(&rules.tenants)),
             mask: Vec::new(),
+            editor: Editor::new(Arc::clone(&rules.fields)),
             rules,
         }
     }
@@ -102,11 +104,15 @@ impl Worker {
         let rules = Arc::clone(&self.rules);
         self.debts.clock = self.clock(batch, now);
         self.debts.ceiling = if self.newest.is_some() { UnixNanos(i64::MAX) } else { UnixNanos(now.0.saturating_add(AHEAD_NS)) };
+        self.editor.begin();
         for (number, step) in (0u16..).zip(&rules.steps) {
-            step.apply(number, batch, now, &mut self.mask, &mut self.debts); // keep or drop, and why
+            // Keep or drop, and why; what nobody may read.
+            step.apply(number, batch, now, &mut self.mask, &mut self.debts, &mut self.editor);
         }
         self.debts.settle(batch); // whom kept records stand for
-        rules.meters.apply(batch, sums); // what it used
+        self.editor.swap_originals(batch);
+        rules.meters.apply(batch, sums); // what it used, as it was received
+        self.editor.swap_originals(batch);
         batch.assert_complete();
     }
 
@@ -232,7 +238,7 @@ fn leave_out(batch: &mut Batch) {
     batch.left_out = left_out;
 }
 
-fn duplicate_notes(duplicates: u64, tenant: u64, metered: u64) -> u16 {
+fn duplicate_notes(duplicates: u64, tenant: u64, metered: u64) -> u32 {
     let mut notes = 0;
     for (fields, note) in
         [(tenant, Note::DuplicateTenant), (metered & !tenant, Note::DuplicateMetered), (!(tenant | metered), Note::DuplicateKey)]

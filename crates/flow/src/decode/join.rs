@@ -35,7 +35,7 @@ pub(super) struct Piece<'a> {
     pub from: u64,
     /// Offset behind the line's newline: what the record is named by.
     pub position: u64,
-    pub notes: u16,
+    pub notes: u32,
     /// A line of white space in a source of plain lines: no record by itself.
     pub blank: bool,
 }
@@ -57,7 +57,7 @@ struct Held {
     origin_bytes: usize,
     /// Where the first line of each file starts: how many files ago, and the offset there; oldest first.
     starts: Vec<(u32, u64)>,
-    notes: u16,
+    notes: u32,
     lines: usize,
     state: State,
     /// When the last line was taken.
@@ -113,7 +113,7 @@ impl Joiner {
     }
 
     /// The parts of a split line are a line now.
-    fn end_parts(&mut self, out: &mut Out, stream: usize, position: u64, notes: u16, rules: &Rules, now: UnixNanos) {
+    fn end_parts(&mut self, out: &mut Out, stream: usize, position: u64, notes: u32, rules: &Rules, now: UnixNanos) {
         if !self.parts[stream].open {
             return;
         }
@@ -269,7 +269,7 @@ impl Held {
         }
     }
 
-    fn emit(&mut self, out: &mut Out, position: u64, notes: u16) {
+    fn emit(&mut self, out: &mut Out, position: u64, notes: u32) {
         if !self.open {
             return;
         }

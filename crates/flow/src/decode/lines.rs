@@ -18,7 +18,7 @@ struct Line {
     from: u64,
     /// Offset behind its newline: what the record is named by.
     position: u64,
-    notes: u16,
+    notes: u32,
 }
 
 /// What was used of a chunk so far.

@@ -10,12 +10,12 @@ const GROUP_AGE: i64 = 1_000;
 const LATE: UnixNanos = UnixNanos(1_000_000);
 const T: &str = "2016-10-06T00:17:09.669794202Z";
 
-const CUT: u16 = 1 << Note::Truncated as u16;
-const PARTIAL: u16 = 1 << Note::Partial as u16;
-const RAW: u16 = 1 << Note::NotCri as u16;
-const TAG: u16 = 1 << Note::UnknownTag as u16;
-const NO_END: u16 = 1 << Note::Unterminated as u16;
-const BAD: u16 = 1 << Note::InvalidUtf8 as u16;
+const CUT: u32 = 1 << Note::Truncated as u32;
+const PARTIAL: u32 = 1 << Note::Partial as u32;
+const RAW: u32 = 1 << Note::NotCri as u32;
+const TAG: u32 = 1 << Note::UnknownTag as u32;
+const NO_END: u32 = 1 << Note::Unterminated as u32;
+const BAD: u32 = 1 << Note::InvalidUtf8 as u32;
 
 /// How a stream is decoded in a test.
 #[derive(Clone)]
@@ -54,7 +54,7 @@ impl Setup {
 struct Record {
     text: String,
     time: String,
-    notes: u16,
+    notes: u32,
     origin_bytes: u32,
 }
 
@@ -261,15 +261,15 @@ fn decode(setup: &Setup, files: &[&[u8]]) -> Lane {
 }
 
 #[track_caller]
-fn check_files(setup: &Setup, files: &[&[u8]], want: &[(&str, u16)]) -> Lane {
+fn check_files(setup: &Setup, files: &[&[u8]], want: &[(&str, u32)]) -> Lane {
     let lane = decode(setup, files);
-    let got: Vec<(&str, u16)> = lane.records.iter().map(|r| (r.text.as_str(), r.notes)).collect();
+    let got: Vec<(&str, u32)> = lane.records.iter().map(|r| (r.text.as_str(), r.notes)).collect();
     assert_eq!(got, want);
     lane
 }
 
 #[track_caller]
-fn check(setup: Setup, input: impl AsRef<[u8]>, want: &[(&str, u16)]) -> Lane {
+fn check(setup: Setup, input: impl AsRef<[u8]>, want: &[(&str, u32)]) -> Lane {
     check_files(&setup, &[input.as_ref()], want)
 }
 
@@ -568,13 +568,13 @@ fn a_position_of_an_earlier_run_is_met_exactly() {
 /// Each paragraph is one record; all of them come out as they are, with what Fluent Bit's own tests hold.
 #[track_caller]
 fn groups(preset: Preset, records: &[&str]) {
-    let want: Vec<(&str, u16)> = records.iter().map(|r| (*r, 0)).collect();
+    let want: Vec<(&str, u32)> = records.iter().map(|r| (*r, 0)).collect();
     let setup = grouped(Format::Text, |config| config.preset = Some(preset));
     check(setup, format!("{}\n", records.join("\n")), &want);
     let setup = grouped(Format::Cri, |config| config.preset = Some(preset));
     let lines: String = records.join("\n").lines().map(|line| format!("{T} stdout F {line}\n{T} stderr F one\n")).collect();
     let lane = drive(&setup, &[lines.as_bytes()], 100, None, None);
-    let got: Vec<(&str, u16)> = lane.records.iter().map(|r| (r.text.as_str(), r.notes)).filter(|r| r.0 != "one").collect();
+    let got: Vec<(&str, u32)> = lane.records.iter().map(|r| (r.text.as_str(), r.notes)).filter(|r| r.0 != "one").collect();
     assert_eq!(got, want);
 }
 

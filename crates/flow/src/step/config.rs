@@ -106,6 +106,12 @@ pub enum StepConfig {
     /// Adds up what tenants used. Counts kept records and those dropped only to save volume (`sampled`, `over_quota`),
     /// wherever it stands; never filtered, malformed or duplicate ones.
     Meter(MeterConfig),
+    /// Drops copies of records, for the reason `duplicate`: sent twice, or mirrored. The first one wins.
+    Dedup(Box<DedupConfig>),
+    /// Masks, hashes or drops what nobody may read. Meters read records as they were received.
+    Redact(Box<RedactConfig>),
+    /// Keeps, removes, renames, sets and cuts fields. Meters read records as they were received.
+    Shape(Box<ShapeConfig>),
     /// Thins out records by level, for the reason `sampled`: their cost still counts, their bytes do not travel.
     Sample(SampleConfig),
     /// Limits what each tenant may send in a period of the calendar, for the reason `over_quota`: the cost of what goes beyond
@@ -237,6 +243,252 @@ impl QuotaConfig {
         .filter_map(|(name, unit, period, amount)| Some((name, unit, period, amount?)))
         .collect()
     }
+}
+
+/// Redaction.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RedactConfig {
+    /// Fields to look into, and everything below them. Absent: all values of a record; keys are never touched. With neither
+    /// `patterns` nor `detect` the whole values of these fields are redacted.
+    #[serde(default)]
+    pub fields: Vec<String>,
+    /// Regular expressions: what matches is redacted. They see strings as they are meant, without escapes, and numbers.
+    #[serde(default)]
+    pub patterns: Vec<String>,
+    /// What to look for besides.
+    #[serde(default)]
+    pub detect: Vec<super::detect::Detect>,
+    /// What becomes of it.
+    #[serde(default)]
+    pub action: RedactAction,
+}
+
+/// What becomes of what is redacted.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RedactAction {
+    /// It is replaced by a text. A number becomes a string.
+    Mask(MaskConfig),
+    /// It is replaced by 32 hexadecimal digits of its HMAC-SHA-256: equal values stay equal, and nobody without the key can try
+    /// values out.
+    Hash(HashConfig),
+    /// The field goes in which it was found; in a list, the element.
+    Drop(GoneConfig),
+}
+
+impl Default for RedactAction {
+    fn default() -> Self {
+        RedactAction::Mask(MaskConfig { with: mask_with() })
+    }
+}
+
+/// A mask.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MaskConfig {
+    /// The text that stands in.
+    #[serde(default = "mask_with")]
+    pub with: String,
+}
+
+fn mask_with() -> String {
+    "***".into()
+}
+
+/// A keyed hash; the key comes from a file or from the environment and is never shown.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HashConfig {
+    /// File with the key; white space at its end is no part of it.
+    pub key_file: Option<std::path::PathBuf>,
+    /// Name of the environment variable with the key.
+    pub key_env: Option<String>,
+}
+
+/// Nothing to choose.
+#[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GoneConfig {}
+
+/// Shaping: first `keep` and `remove`, then `rename`, then `set`; `truncate` cuts what was there before.
+#[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ShapeConfig {
+    /// Fields that stay, with everything below them; absent: all.
+    #[serde(default)]
+    pub keep: Vec<String>,
+    /// Fields that go.
+    #[serde(default)]
+    pub remove: Vec<String>,
+    /// New keys of fields, which stay where they are: `{ msg: message }`. A field that had the key before goes.
+    #[serde(default)]
+    pub rename: std::collections::BTreeMap<String, String>,
+    /// Fields at the end of the record; one of the same name goes.
+    #[serde(default)]
+    pub set: std::collections::BTreeMap<String, SetValue>,
+    /// Longest texts.
+    pub truncate: Option<TruncateConfig>,
+}
+
+/// What a field is set to.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SetValue {
+    /// A text.
+    Text(String),
+    /// The value of another field; where there is none, nothing is set.
+    Field(String),
+    /// The value of one of the process's `labels`.
+    Label(String),
+}
+
+/// Cutting of long texts.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TruncateConfig {
+    /// Longest text kept whole; a longer one is cut at the border of a character and its record is noted as `truncated`.
+    pub bytes_max: crate::units::ByteSize,
+    /// Fields it is for, with everything below them; absent: all.
+    #[serde(default)]
+    pub fields: Vec<String>,
+}
+
+/// Dropping of copies.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DedupConfig {
+    /// Fields that together name what a record tells of, as [request_id, method]. Records of one tenant that agree in all of
+    /// them are one; a record that lacks one of them is named by `request`, or else by all its members.
+    #[serde(default)]
+    pub key: Vec<String>,
+    /// What names the request of a record without `key`.
+    #[serde(default)]
+    pub request: RequestConfig,
+    /// How far apart two records may be and still be copies. Both sides count: a copy may be older than the first one seen.
+    #[serde(default = "dedup_window")]
+    pub window: Span,
+    /// Most keys remembered, over all lanes, at about 45 bytes each. When full, the key that was made first is forgotten: a copy
+    /// may then pass, but no new record is taken for a copy.
+    #[serde(default = "dedup_keys_max")]
+    pub keys_max: u32,
+    /// The clock that `window` runs on.
+    #[serde(default)]
+    pub clock: Clock,
+    /// How copies are told that a mesh or a proxy made.
+    #[serde(default)]
+    pub mirror: MirrorConfig,
+    /// Whether equal requests that name neither `key` nor an idempotency key are copies.
+    #[serde(default)]
+    pub repeats: Repeats,
+    /// Fields that must be the same in a copy; where they differ it is a conflict. Absent: method, path, body and idempotency
+    /// key of `request`, for records that are named by `key`.
+    pub content: Option<Vec<String>>,
+    /// What happens to a record that has the key of an earlier one and other content.
+    #[serde(default)]
+    pub conflict: Conflict,
+    /// Needed where the step stands after a meter that has already counted the records it drops.
+    #[serde(default)]
+    pub metered: Metered,
+}
+
+fn dedup_window() -> Span {
+    Span(600 * crate::units::NANOS_PER_SECOND)
+}
+
+fn dedup_keys_max() -> u32 {
+    250_000
+}
+
+/// Fields that hold the parts of a request; in each list the first one a record has counts.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RequestConfig {
+    /// Host or authority; that of a mirrored copy is the same as that of its original.
+    #[serde(default = "request_host")]
+    pub host: Vec<String>,
+    /// Method.
+    #[serde(default = "request_method")]
+    pub method: Vec<String>,
+    /// Path with query, or URL. Spellings that mean the same are the same, in whatever order parameters stand.
+    #[serde(default = "request_path")]
+    pub path: Vec<String>,
+    /// Body, or a hash of it.
+    #[serde(default = "request_body")]
+    pub body: Vec<String>,
+    /// Idempotency key: two honest requests that are equal but for it are two.
+    #[serde(default = "request_idempotency")]
+    pub idempotency: Vec<String>,
+}
+
+impl Default for RequestConfig {
+    fn default() -> Self {
+        let (host, method, path) = (request_host(), request_method(), request_path());
+        RequestConfig { host, method, path, body: request_body(), idempotency: request_idempotency() }
+    }
+}
+
+fn request_host() -> Vec<String> {
+    ["host", "authority"].map(String::from).to_vec()
+}
+
+fn request_method() -> Vec<String> {
+    vec!["method".into()]
+}
+
+fn request_path() -> Vec<String> {
+    ["path", "url"].map(String::from).to_vec()
+}
+
+fn request_body() -> Vec<String> {
+    vec!["body_hash".into()]
+}
+
+fn request_idempotency() -> Vec<String> {
+    vec!["idempotency_key".into()]
+}
+
+/// How mirrored copies are told.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MirrorConfig {
+    /// What a mesh puts behind the first label of a copy's host.
+    #[serde(default = "mirror_suffix")]
+    pub suffix: String,
+    /// A field that only copies have, or in which only they have something else than false, 0 or nothing.
+    pub marker: Option<String>,
+}
+
+impl Default for MirrorConfig {
+    fn default() -> Self {
+        MirrorConfig { suffix: mirror_suffix(), marker: None }
+    }
+}
+
+fn mirror_suffix() -> String {
+    "-shadow".into()
+}
+
+/// Whether equal requests without any id are copies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Repeats {
+    /// They are copies within the window.
+    #[default]
+    Drop,
+    /// They are copies only if one of both is mirrored and the other is not: people may ask the same twice.
+    Keep,
+}
+
+/// What happens to a conflict.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Conflict {
+    /// It is kept and noted as `conflict`; no meter counts it, as the first one was counted.
+    #[default]
+    Keep,
+    /// It is dropped for the reason `conflict`.
+    Drop,
 }
 
 /// Sampling by level. What is left out can be restored: a kept record that stands for several says so in `sample_rate` and

@@ -5,17 +5,26 @@
 //! the record was dropped for volume before: so moving a line of config does not change an invoice.
 
 mod config;
+mod dedup;
+pub mod detect;
 mod filter;
 pub mod keys;
+mod members;
 pub mod quota;
 pub mod rates;
+pub mod redact;
 pub mod sample;
+pub mod seen;
+pub mod shape;
 pub mod threshold;
 
 pub use config::*;
+pub use dedup::{Dedup, Mirror, Request};
 pub use filter::Filter;
 pub use quota::Quota;
+pub use redact::{Editor, Redact};
 pub use sample::Sample;
+pub use shape::Shape;
 
 use crate::batch::Batch;
 use crate::debts::{Debts, Terms};
@@ -25,22 +34,28 @@ pub enum Step {
     Filter(Filter),
     Sample(Box<Sample>),
     Quota(Box<Quota>),
+    Dedup(Box<Dedup>),
+    Redact(Box<Redact>),
+    Shape(Box<Shape>),
 }
 
 impl Step {
-    /// Marks the records of a batch. `number`: its own among the steps; `mask` is scratch space.
-    pub fn apply(&self, number: u16, batch: &mut Batch, now: UnixNanos, mask: &mut Vec<bool>, debts: &mut Debts) {
+    /// Marks the records of a batch, or changes them. `number`: its own among the steps; `mask` is scratch space.
+    pub fn apply(&self, number: u16, batch: &mut Batch, now: UnixNanos, mask: &mut Vec<bool>, debts: &mut Debts, editor: &mut Editor) {
         match self {
             Step::Filter(filter) => filter.apply(batch, mask),
             Step::Sample(sample) => sample.apply(number, batch, now, mask, debts),
             Step::Quota(quota) => quota.apply(number, batch, now, debts),
+            Step::Dedup(dedup) => dedup.apply(batch, now),
+            Step::Redact(redact) => redact.apply(batch, editor),
+            Step::Shape(shape) => shape.apply(batch, editor),
         }
     }
 
     /// What it promises of what it leaves out; `None` where it saves no volume.
     pub fn terms(&self) -> Option<Terms> {
         match self {
-            Step::Filter(_) => None,
+            Step::Filter(_) | Step::Dedup(_) | Step::Redact(_) | Step::Shape(_) => None,
             Step::Sample(sample) => Some(sample.terms()),
             Step::Quota(quota) => Some(quota.terms()),
         }
@@ -49,18 +64,21 @@ impl Step {
     /// What changed in the step's state since the last call, as entries of 32 bytes: 8 of key, 24 of value.
     pub fn take_changes(&self, out: &mut Vec<u8>) {
         match self {
-            Step::Filter(_) => {}
+            Step::Filter(_) | Step::Redact(_) | Step::Shape(_) => {}
             Step::Sample(sample) => sample.take_changes(out),
             Step::Quota(quota) => quota.take_changes(out),
+            // They travel with their records: `Batch::changes`.
+            Step::Dedup(_) => {}
         }
     }
 
     /// Applies entries that [`Step::take_changes`] wrote.
     pub fn restore(&self, entries: &[u8]) {
         match self {
-            Step::Filter(_) => {}
+            Step::Filter(_) | Step::Redact(_) | Step::Shape(_) => {}
             Step::Sample(sample) => sample.restore(entries),
             Step::Quota(quota) => quota.restore(entries),
+            Step::Dedup(dedup) => dedup.restore(entries),
         }
     }
 }

@@ -1,0 +1,114 @@
+//! Mirrored copies: 12.7 % of requests are sent twice, and every effect is counted once, also after `kill -9` in between.
+//!
+//! In: two logs, that of the service and that of its shadow, whose lines are the same requests a moment later under another
+//! host. Out: what was stored, billed and dropped. Which copy was first is not promised where two logs are read at once.
+
+use crate::harness::Place;
+use crate::input::{Dice, Usage, assert_same_usage, usage, usage_of_report};
+use crate::stores::archive_lines;
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+const PIPELINE: &str = r#"
+sources: { in: { file: { include: ["$DIR/in/*.log"], scan: 10ms } } }
+tenancy: { from: [tenant] }
+lanes: 2
+steps:
+  - dedup: { key: [request_id], window: 10m, content: [tokens_in, tokens_cached, tokens_out] }
+  - meter: { name: tokens_in, quantity: tokens_in, unit: Tokens, by: [service, model] }
+  - meter: { name: tokens_cached, quantity: tokens_cached, unit: Tokens, by: [service, model], part_of: tokens_in }
+  - meter: { name: tokens_out, quantity: tokens_out, unit: Tokens, by: [service, model] }
+hub: { journal: { sync_interval: 5ms } }
+sinks:
+  files: { archive: { path: "{tenant}/lines.log", commit: { interval: 5ms } } }
+rates: rates.yaml
+"#;
+const REQUESTS: usize = 4_000;
+
+/// The service's lines and the shadow's: about 12.7 % of them, each for a request of the service.
+fn input() -> (Vec<String>, Vec<String>) {
+    let mut dice = Dice(0x127);
+    let (mut own, mut shadow) = (Vec::new(), Vec::new());
+    for n in 0..REQUESTS {
+        let (second, tokens) = (n / 20, dice.roll(4_000));
+        let line = |host: &str, later: usize| {
+            format!(
+                "{{\"ts\":\"2026-11-23T03:{:02}:{:02}.{later:03}Z\",\"level\":\"info\",\"tenant\":\"t{}\",\"service\":\"pay\",\"model\":\"orca-8b-it\",\"request_id\":\"req-{n}\",\"method\":\"POST\",\"path\":\"/v1/pay\",\"host\":\"{host}\",\"tokens_in\":{tokens},\"tokens_cached\":0,\"tokens_out\":{},\"msg\":\"request completed\"}}\n",
+                second / 60,
+                second % 60,
+                n % 5,
+                tokens / 7
+            )
+        };
+        own.push(line("pay", 0));
+        if dice.roll(1_000) < 127 {
+            shadow.push(line("pay-shadow", 7));
+        }
+    }
+    (own, shadow)
+}
+
+fn requests<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> Vec<String> {
+    let id = |line: &[u8]| serde_json::from_slice::<Value>(line).expect("JSON")["request_id"].as_str().expect("an id").to_string();
+    lines.into_iter().map(id).collect()
+}
+
+/// Every request is stored and billed once; the copies are dropped as duplicates.
+#[track_caller]
+fn assert_once(place: &Place) {
+    let (own, shadow) = input();
+    let ledger = place.ledger();
+    ledger.assert_settled();
+    assert_eq!(ledger.received(), (own.len() + shadow.len()) as u64);
+    assert_eq!(ledger.kept(), own.len() as u64);
+    assert_eq!(ledger.dropped().into_iter().collect::<Vec<_>>(), [("duplicate".to_string(), shadow.len() as u64)]);
+    let stored = archive_lines(&place.data(), "files");
+    let ids = requests(stored.iter().map(Vec::as_slice));
+    assert_eq!(ids.len(), own.len());
+    assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), own.len(), "no request is stored twice");
+    let want: Usage = usage(own.iter().map(|line| line.as_bytes()));
+    assert_same_usage(&usage_of_report(&place.ask(&["cost", "report"])), &want);
+}
+
+#[test]
+fn mirrored_copies_are_counted_once() {
+    let place = Place::new();
+    place.pipeline(PIPELINE);
+    let (own, shadow) = input();
+    assert!((100..155).contains(&(shadow.len() * 1_000 / own.len())), "about 12.7 %: {}", shadow.len());
+    place.write("in/a.log", own.concat());
+    place.write("in/b.log", shadow.concat());
+    place.once();
+    assert_once(&place);
+    let text = place.run(&["ledger"]).good().text();
+    assert!(text.contains("duplicate"), "{text}");
+    place.once();
+    assert_once(&place);
+}
+
+#[test]
+fn mirrored_copies_are_counted_once_although_it_is_killed_in_between() {
+    let place = Place::new();
+    place.pipeline(PIPELINE);
+    let (own, shadow) = input();
+    let parts = 4;
+    for part in 0..parts {
+        let cut = |lines: &[String], n: usize| n * lines.len() / parts;
+        // The shadow's log runs ahead in one run and behind in the next.
+        let (a, b) = (&own[cut(&own, part)..cut(&own, part + 1)], &shadow[cut(&shadow, part)..cut(&shadow, part + 1)]);
+        place.append("in/b.log", if part % 2 == 0 { "".into() } else { b.concat() });
+        let mut running = place.start();
+        let before = if part == 0 { 0 } else { 1 };
+        place.wait_received(&mut running, before);
+        // Killed while it works on these: some of it is decided and not durable.
+        place.append("in/a.log", a.concat());
+        place.append("in/b.log", if part % 2 == 0 { b.concat() } else { "".into() });
+        if part % 2 == 1 {
+            place.wait_received(&mut running, ((cut(&own, part) + cut(&shadow, part)) as u64) + 1);
+        }
+        running.child().kill().expect("it runs");
+        running.wait();
+    }
+    place.once();
+    assert_once(&place);
+}
