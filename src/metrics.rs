@@ -178,7 +178,7 @@ fn add_samplers(page: &Page, vitals: &Vitals, ledgers: &[(&str, Ledger)]) {
     for (pipeline, rules) in &vitals.rules {
         let large = ledgers.iter().find(|l| l.0 == pipeline).map(|l| large_tenants(&l.1)).unwrap_or_default();
         let names: Vec<Option<Terms>> = rules.steps.iter().map(|step| step.terms()).collect();
-        let tallies = rules.sampling.tallies.lock().expect("nobody panics while counting").clone();
+        let tallies: Vec<_> = rules.sampling.tallies.lock().expect("nobody panics while counting").rows().collect();
         for ((step, tenant, level), counts) in tallies {
             let policy = names[step].as_ref().map_or(String::new(), |terms| terms.name.to_string());
             let labels = vec![pipeline.clone(), policy, LEVELS[level].to_string(), label(&rules.tenants.name(tenant), &large)];

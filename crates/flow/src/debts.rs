@@ -86,8 +86,31 @@ pub struct Closing {
     pub changes: Vec<(u32, Vec<u8>)>,
 }
 
-/// Records that a policy kept and dropped, by (step, tenant, level).
-pub type Tallies = BTreeMap<(usize, u32, usize), [u64; 2]>;
+/// Records that policies kept and dropped: by step, then by tenant and level.
+#[derive(Debug, Default)]
+pub struct Tallies(Vec<Vec<[u64; 2]>>);
+
+impl Tallies {
+    fn add(&mut self, step: usize, at: usize, tally: [u32; 2]) {
+        if self.0.len() <= step {
+            self.0.resize(step + 1, Vec::new());
+        }
+        let sums = &mut self.0[step];
+        if sums.len() <= at {
+            sums.resize(at + 1, [0; 2]);
+        }
+        sums[at].iter_mut().zip(tally).for_each(|(sum, n)| *sum += u64::from(n));
+    }
+
+    /// (step, tenant, level), and records kept and dropped.
+    pub fn rows(&self) -> impl Iterator<Item = ((usize, u32, usize), [u64; 2])> {
+        let of_step = |(step, sums): (usize, &Vec<[u64; 2]>)| {
+            let name = move |at: usize| (step, (at / LEVELS.len()) as u32, at % LEVELS.len());
+            sums.iter().enumerate().filter(|(_, n)| **n != [0; 2]).map(|(at, n)| (name(at), *n)).collect::<Vec<_>>()
+        };
+        self.0.iter().enumerate().flat_map(of_step)
+    }
+}
 
 pub struct Debts {
     lane: u8,
@@ -368,8 +391,7 @@ impl Debts {
                 let term = terms.levels[level];
                 let tally = std::mem::take(&mut cell.tally);
                 if tally != [0; 2] {
-                    let sums = tallies.entry((number, tenant, level)).or_default();
-                    sums.iter_mut().zip(tally).for_each(|(sum, n)| *sum += u64::from(n));
+                    tallies.add(number, at as usize, tally);
                 }
                 let ends = cell.since_now.saturating_add(term.window_ns);
                 if cell.records > 0 && (all || cell.is_overdue || now.0 >= ends) {

@@ -375,9 +375,9 @@ fn eb_1_5_seen_is_sampled_plus_dropped_by_policy_level_and_tenant() {
         kept += batch.outcome.iter().filter(|o| **o == Outcome::Kept).count() as u64;
         process.close(n % LANES, UnixNanos(T0_S * NANOS_PER_SECOND), false, &mut durable);
     }
-    let tallies = process.rules.sampling.tallies.lock().expect("nobody panics").clone();
+    let tallies: Vec<_> = process.rules.sampling.tallies.lock().expect("nobody panics").rows().collect();
     let sum = |step: usize, level: usize| {
-        tallies.iter().filter(|(k, _)| k.0 == step && k.2 == level).fold([0, 0], |sum, (_, n)| [sum[0] + n[0], sum[1] + n[1]])
+        tallies.iter().filter(|(k, _)| (k.0, k.2) == (step, level)).fold([0, 0], |sum, (_, n)| [sum[0] + n[0], sum[1] + n[1]])
     };
     assert_eq!(sum(0, 2), [0, 225], "a level that is off counts what it drops");
     assert_eq!(sum(0, 3).iter().sum::<u64>(), 225);
