@@ -19,7 +19,7 @@ use flow::step::redact::{Action, HashKey, Redact};
 use flow::step::seen::Seen;
 use flow::step::shape::{Shape, Value};
 use flow::step::{
-    Clock, Conflict, Dedup, DedupConfig, Filter, FilterConfig, HashConfig, MeterConfig, Metered, Mirror, Policy, RedactAction,
+    Clock, Conflict, Dedup, DedupConfig, Filter, FilterConfig, HashConfig, MeterConfig, Metered, Mirror, Named, Policy, RedactAction,
     RedactConfig, Repeats, Request, Sample, SampleConfig, SetValue, ShapeConfig, Step, StepConfig,
 };
 use flow::tenancy::Tenants;
@@ -196,9 +196,11 @@ fn compile_shape(shape: &ShapeConfig, config: &Config, fields: &mut Fields) -> a
     for (name, value) in &shape.set {
         let text = |text: &String| serde_json::to_vec(text).context("a text is JSON");
         let value = match value {
-            SetValue::Text(value) => Value::Constant(text(value)?),
-            SetValue::Field(path) => Value::Field(fields.number(path)),
-            SetValue::Label(label) => Value::Constant(text(config.labels.get(label).with_context(|| format!("there is no label {label}"))?)?),
+            SetValue::Text(value) => Value::Constant(text(&value.0)?),
+            SetValue::Field(path) => Value::Field(fields.number(&path.0)),
+            SetValue::Label(Named(label)) => {
+                Value::Constant(text(config.labels.get(label).with_context(|| format!("there is no label {label}"))?)?)
+            }
         };
         set.push((name.clone().into_bytes(), value));
     }

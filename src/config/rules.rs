@@ -14,7 +14,7 @@ use flow::condition::Condition;
 use flow::decode::Multiline;
 use flow::fields::FIELDS_MAX;
 use flow::step::{
-    DedupConfig, FilterConfig, MeterConfig, Metered, Policy, RedactAction, RedactConfig, SampleConfig, SetValue, ShapeConfig, StepConfig,
+    DedupConfig, FilterConfig, MeterConfig, Metered, Named, Policy, RedactAction, RedactConfig, SampleConfig, SetValue, ShapeConfig, StepConfig,
 };
 use flow::tenancy::TENANT_BYTES_MAX;
 use flow::units::{ByteSize, NANOS_PER_SECOND, Span};
@@ -453,12 +453,12 @@ impl Rules<'_> {
             }
             match value {
                 SetValue::Text(_) => {}
-                SetValue::Field(path) => {
+                SetValue::Field(Named(path)) => {
                     self.field(&at.key("field"), path);
                     self.ask(path);
                 }
-                SetValue::Label(label) if labels.contains_key(label) => {}
-                SetValue::Label(label) => {
+                SetValue::Label(Named(label)) if labels.contains_key(label) => {}
+                SetValue::Label(Named(label)) => {
                     let known = labels.keys().cloned().collect::<Vec<_>>().join(", ");
                     let known = if known.is_empty() { "there are none".into() } else { format!("there are {known}") };
                     self.at(&at.key("label"), format!("`{label}` is no label of this process; {known}; add it to `labels`"));
@@ -708,7 +708,7 @@ impl Rules<'_> {
 /// The fields whose values decide what a step does.
 fn reads(step: &StepConfig) -> Vec<String> {
     let mut fields = Vec::new();
-    let mut ask = |when: &str| {
+    let ask = |when: &str, fields: &mut Vec<String>| {
         // A mistake in it is told elsewhere.
         let _ = Condition::parse(when, &mut |field: &str| {
             fields.push(field.to_string());
@@ -716,11 +716,11 @@ fn reads(step: &StepConfig) -> Vec<String> {
         });
     };
     match step {
-        StepConfig::Drop(filter) | StepConfig::Keep(filter) => ask(&filter.when),
+        StepConfig::Drop(filter) | StepConfig::Keep(filter) => ask(&filter.when, &mut fields),
         StepConfig::Sample(sample) => {
             for policy in sample.levels.entries().into_iter().filter_map(|e| e.1).chain([&sample.other]) {
                 match policy {
-                    Policy::When { when, .. } => ask(when),
+                    Policy::When { when, .. } => ask(when, &mut fields),
                     Policy::Ratio { key: Some(key), .. } => fields.push(key.clone()),
                     _ => {}
                 }

@@ -21,6 +21,7 @@ mod follow;
 mod kubernetes;
 mod quickstart;
 mod recount;
+mod redact;
 mod search;
 mod tailing;
 mod tidy;
