@@ -23,8 +23,9 @@ use flow::step::seen::Seen;
 use flow::step::shape::{Shape, Value};
 use flow::step::threshold::Threshold;
 use flow::step::{
-    Clock, Conflict, Dedup, DedupConfig, Dynamic, Filter, FilterConfig, HashConfig, MeterConfig, Metered, Mirror, OverQuota, Policy, Quota,
-    QuotaConfig, RedactAction, RedactConfig, Repeats, Request, Sample, SampleConfig, SetValue, ShapeConfig, Step, StepConfig, WindowKind,
+    Clock, Conflict, Dedup, DedupConfig, Dynamic, Filter, FilterConfig, HashConfig, MeterConfig, Metered, Mirror, Named, OverQuota, Policy,
+    Quota, QuotaConfig, RedactAction, RedactConfig, Repeats, Request, Sample, SampleConfig, SetValue, ShapeConfig, Step, StepConfig,
+    WindowKind,
 };
 use flow::tenancy::Tenants;
 use std::path::Path;
@@ -214,9 +215,9 @@ fn compile_shape(shape: &ShapeConfig, config: &Config, fields: &mut Fields) -> a
     for (name, value) in &shape.set {
         let text = |text: &String| serde_json::to_vec(text).context("a text is JSON");
         let value = match value {
-            SetValue::Text(value) => Value::Constant(text(value)?),
-            SetValue::Field(path) => Value::Field(fields.number(path)),
-            SetValue::Label(label) => {
+            SetValue::Text(value) => Value::Constant(text(&value.0)?),
+            SetValue::Field(path) => Value::Field(fields.number(&path.0)),
+            SetValue::Label(Named(label)) => {
                 Value::Constant(text(config.labels.get(label).with_context(|| format!("there is no label {label}"))?)?)
             }
         };

@@ -17,8 +17,8 @@ use flow::decode::Multiline;
 use flow::fields::FIELDS_MAX;
 use flow::stamp::{RATE, SAMPLER};
 use flow::step::{
-    DedupConfig, FilterConfig, MeterConfig, Metered, Policy, QuotaConfig, RedactAction, RedactConfig, SampleConfig, SetValue, ShapeConfig,
-    StepConfig, TenancyConfig,
+    DedupConfig, FilterConfig, MeterConfig, Metered, Named, Policy, QuotaConfig, RedactAction, RedactConfig, SampleConfig, SetValue,
+    ShapeConfig, StepConfig, TenancyConfig,
 };
 use flow::tenancy::TENANT_BYTES_MAX;
 use flow::units::{ByteSize, NANOS_PER_SECOND, Span};
@@ -493,12 +493,12 @@ impl Rules<'_> {
             }
             match value {
                 SetValue::Text(_) => {}
-                SetValue::Field(path) => {
+                SetValue::Field(Named(path)) => {
                     self.field(&at.key("field"), path);
                     self.ask(path);
                 }
-                SetValue::Label(label) if labels.contains_key(label) => {}
-                SetValue::Label(label) => {
+                SetValue::Label(Named(label)) if labels.contains_key(label) => {}
+                SetValue::Label(Named(label)) => {
                     let known = labels.keys().cloned().collect::<Vec<_>>().join(", ");
                     let known = if known.is_empty() { "there are none".into() } else { format!("there are {known}") };
                     self.at(&at.key("label"), format!("`{label}` is no label of this process; {known}; add it to `labels`"));

@@ -1114,3 +1114,36 @@ fn rotation_and_room_of_an_archive_must_make_sense() {
         "#]],
     );
 }
+
+#[test]
+fn copies_are_dropped_before_meters_and_redaction_comes_behind_readers() {
+    let steps = |steps: &str| format!("sources: {{ in: {{ stdin: {{}} }} }}\nsteps:\n{steps}sinks: {{ out: {{ stdout: {{}} }} }}\n");
+    #[track_caller]
+    fn says(text: &str, want: &[&str]) {
+        let said = render(&[text]);
+        for part in want {
+            assert!(said.contains(part), "{part:?} is not in:\n{said}");
+        }
+    }
+    says(
+        &steps("  - meter: { name: m }\n  - dedup: { key: [id] }\n"),
+        &["a.yaml:4:5: steps[1].dedup", "this dedup stands after a meter", "metered: anyway", "^^^^^"],
+    );
+    let good = |text: &str| assert!(load_texts(&[text]).0.is_ok(), "{}", render(&[text]));
+    good(&steps("  - meter: { name: m }\n  - dedup: { key: [id], metered: anyway }\n"));
+    good(&steps("  - drop: { when: 'email == \"x\"' }\n  - redact: { fields: [email], detect: [email] }\n"));
+    says(&steps("  - dedup: { keys_max: 0, window: 0s }\n"), &["keys_max", "from 1 to 100000000", "window"]);
+    says(
+        &steps("  - redact: { fields: [user] }\n  - drop: { when: 'user.email == \"x\"' }\n"),
+        &["a.yaml:3:5: steps[0].redact", "steps[1] reads `user.email` behind this step", "move this step behind it"],
+    );
+    says(&steps("  - redact: { detect: [ip] }\n  - sample: { levels: { info: { ratio: 0.1, key: ip } } }\n"), &["steps[1] reads `ip`"]);
+    says(&steps("  - redact: { patterns: ['a(b'] }\n"), &["a.yaml:3:28: steps[0].redact.patterns[0]", "unclosed group"]);
+    says(&steps("  - redact: { patterns: ['\\p{L}{1000}{100}'] }\n"), &["a.yaml:3:27", "it grows beyond 1024 KiB"]);
+    says(&steps("  - redact: { patterns: ['x*'] }\n"), &["it matches where nothing stands"]);
+    says(&steps("  - redact: { patterns: ['\\*+'] }\n"), &["it matches the mask"]);
+    says(&steps("  - redact: {}\n"), &["this step redacts nothing"]);
+    says(&steps("  - redact: { fields: [a], action: { hash: {} } }\n"), &["it names no key, or two", "key_env"]);
+    says(&steps("  - shape: {}\n"), &["this step changes nothing"]);
+    says(&steps("  - shape: { rename: { a: b.c }, set: { r: { label: nope } } }\n"), &["\"b.c\" is no key", "`nope` is no label"]);
+}

@@ -23,6 +23,7 @@ mod kubernetes;
 mod ledger;
 mod quickstart;
 mod recount;
+mod redact;
 mod sampling;
 mod search;
 mod tailing;

@@ -336,12 +336,17 @@ pub struct ShapeConfig {
 #[serde(rename_all = "snake_case")]
 pub enum SetValue {
     /// A text.
-    Text(String),
+    Text(Named),
     /// The value of another field; where there is none, nothing is set.
-    Field(String),
+    Field(Named),
     /// The value of one of the process's `labels`.
-    Label(String),
+    Label(Named),
 }
+
+/// A text, the path of a field, or the name of a label.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, Serialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Named(pub String);
 
 /// Cutting of long texts.
 #[derive(Clone, Debug, PartialEq, serde::Deserialize, Serialize, JsonSchema)]

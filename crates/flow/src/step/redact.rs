@@ -135,12 +135,10 @@ impl Redact {
             }
         }
         let Some(hint) = &self.hint else { return is_json };
-        if hint.is_match(record) {
-            return true;
-        }
         if !is_json || memchr::memchr(b'\\', record).is_none() {
-            return false;
+            return hint.is_match(record);
         }
+        // Decoded as a whole: every value stands in it as it is meant.
         plain.clear();
         unescape_into(record, plain);
         hint.is_match(plain)

@@ -311,7 +311,11 @@ mod tests {
                 };
                 let got = seen.check(print(key), place(n, millis), RULE, &mut |entry| {
                     let (key, value) = (entry[..8].try_into().unwrap(), entry[8..].try_into().unwrap());
-                    if value == [0; 24] { drop(stored.remove(&key)) } else { drop(stored.insert(key, value)) }
+                    if value == [0; 24] {
+                        stored.remove(&key);
+                    } else {
+                        stored.insert(key, value);
+                    }
                 });
                 assert_eq!(got, want, "record {n} of {keys_max} keys");
                 assert!(seen.len() <= keys_max && stored.len() == seen.len(), "{} entries, {} stored", seen.len(), stored.len());
