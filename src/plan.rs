@@ -15,13 +15,13 @@ use flow::fields::{FIELDS_MAX, FieldSet};
 use flow::meter::{Group, METERS_PER_GROUP_MAX, Meter, Meters};
 use flow::pipeline::{Reading, Rules, Sampling as Shared};
 use flow::stamp::{RATE, SAMPLER};
-use flow::step::sample::{Counting, Key, LEVELS, Policy as Sampling, key_hash};
 use flow::step::quota::{Limit, Over};
 use flow::step::rates::{Method, Rates};
+use flow::step::sample::{Counting, Key, LEVELS, Policy as Sampling, key_hash};
 use flow::step::threshold::Threshold;
 use flow::step::{
-    Clock, Dynamic, Filter, FilterConfig, MeterConfig, Metered, OverQuota, Policy, Quota, QuotaConfig, Sample, SampleConfig, Step, StepConfig,
-    WindowKind,
+    Clock, Dynamic, Filter, FilterConfig, MeterConfig, Metered, OverQuota, Policy, Quota, QuotaConfig, Sample, SampleConfig, Step,
+    StepConfig, WindowKind,
 };
 use flow::tenancy::Tenants;
 use std::path::Path;

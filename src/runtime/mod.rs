@@ -371,7 +371,12 @@ fn split(
 }
 
 /// The stream of what a lane creates, and how far it is: behind everything that any store has of it.
-fn created_stream(pipeline: &str, lane: usize, positions: &HashMap<StreamId, Position>, cuts: &HashMap<StreamId, Vec<u64>>) -> (StreamId, u64) {
+fn created_stream(
+    pipeline: &str,
+    lane: usize,
+    positions: &HashMap<StreamId, Position>,
+    cuts: &HashMap<StreamId, Vec<u64>>,
+) -> (StreamId, u64) {
     let stream = StreamId(key_hash(format!("weir created\0{pipeline}\0{lane}").as_bytes()));
     let stored = cuts.get(&stream).and_then(|cuts| cuts.last().copied()).unwrap_or(0);
     (stream, positions.get(&stream).map_or(0, |position| position.done).max(stored))

@@ -31,7 +31,10 @@ fn input(seed: u64, count: usize) -> Vec<String> {
         let (h, m, s) = (ms / 3_600_000 % 24, ms / 60_000 % 60, ms / 1_000 % 60);
         let ts = format!("2026-11-20T{h:02}:{m:02}:{s:02}.{:03}Z", ms % 1_000);
         let (msg, rate) = (dice.roll(12), if dice.roll(50) == 0 { ",\"sample_rate\":5" } else { "" });
-        format!("{{\"ts\":\"{ts}\",\"level\":\"{level}\",\"tenant\":\"t{tenant}\",\"msg\":\"m{msg}\",\"n\":{n},\"request_id\":\"r{}\"{rate}}}\n", n / 3)
+        format!(
+            "{{\"ts\":\"{ts}\",\"level\":\"{level}\",\"tenant\":\"t{tenant}\",\"msg\":\"m{msg}\",\"n\":{n},\"request_id\":\"r{}\"{rate}}}\n",
+            n / 3
+        )
     };
     (0..count).map(line).collect()
 }
@@ -187,8 +190,11 @@ fn quotas_hold_for_each_tenant_and_what_is_over_them_is_restored_and_billed() {
         if over == "drop" {
             // By tenant and minute of event time: records kept whole, each counted as many as it stood for when it came.
             let mut kept: BTreeMap<(String, String), u64> = BTreeMap::new();
-            let rates: BTreeMap<u64, u64> =
-                input.iter().map(|l| serde_json::from_str::<Value>(l).expect("JSON")).map(|r| (r["n"].as_u64().expect("n"), r["sample_rate"].as_u64().unwrap_or(1))).collect();
+            let rates: BTreeMap<u64, u64> = input
+                .iter()
+                .map(|l| serde_json::from_str::<Value>(l).expect("JSON"))
+                .map(|r| (r["n"].as_u64().expect("n"), r["sample_rate"].as_u64().unwrap_or(1)))
+                .collect();
             for line in &stored {
                 let record: Value = serde_json::from_slice(line).expect("JSON");
                 if let Some(n) = record["n"].as_u64() {

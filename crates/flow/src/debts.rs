@@ -207,7 +207,8 @@ impl Debts {
             Some(step) if owed.lane == self.lane => {
                 let cell = self.steps[step].cell(owed.tenant, owed.level);
                 let time = owed.time.0;
-                *cell = Cell { records: owed.records, kept: owed.kept.unwrap_or(0), since: time, time, since_now: i64::MIN, ..cell.clone() };
+                *cell =
+                    Cell { records: owed.records, kept: owed.kept.unwrap_or(0), since: time, time, since_now: i64::MIN, ..cell.clone() };
                 self.open += usize::from(class == Class::Exact);
             }
             _ => self.orphans.push(owed),

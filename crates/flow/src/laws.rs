@@ -37,7 +37,13 @@ fn drop_if(text: &str) -> Step {
 fn sample_info(policy: Policy) -> Step {
     let all = || Policy::All;
     let policies = [all(), all(), all(), policy, all(), all(), all()];
-    Step::Sample(Box::new(Sample { name: "test".into(), policies, message: vec![field("msg")], by_arrival: false, counters: Counters::new() }))
+    Step::Sample(Box::new(Sample {
+        name: "test".into(),
+        policies,
+        message: vec![field("msg")],
+        by_arrival: false,
+        counters: Counters::new(),
+    }))
 }
 
 fn counter(first: u64, thereafter: u64) -> Policy {

@@ -22,8 +22,8 @@ pub mod time;
 pub mod condition;
 pub mod counter;
 pub mod debts;
-pub mod stamp;
 pub mod meter;
+pub mod stamp;
 pub mod step;
 
 pub mod decimal;

@@ -5,8 +5,8 @@
 
 use crate::batch::{Batch, NO_STEP, Payer};
 use crate::debts::{Closing, Debts, Owed, Tallies};
-use crate::event::{Note, Outcome, Reason};
 use crate::decimal::small_integer;
+use crate::event::{Note, Outcome, Reason};
 use crate::fields::{FieldSet, Kind, Malformed, Scanner};
 use crate::meter::{Meters, Sums};
 use crate::step::Step;

@@ -68,7 +68,8 @@ fn quota(limits: &[(Unit, Period, u64)], over: Over) -> Step {
 }
 
 fn batch(lines: &[String]) -> Batch {
-    let mut batch = Batch { arena: lines.concat().into_bytes(), arrival: UnixNanos((T0_S + 86_400) * NANOS_PER_SECOND), ..Batch::default() };
+    let mut batch =
+        Batch { arena: lines.concat().into_bytes(), arrival: UnixNanos((T0_S + 86_400) * NANOS_PER_SECOND), ..Batch::default() };
     let limits = Limits { line_bytes_max: 1 << 20, join_bytes_max: 1 << 20, join_age_ns: 0 };
     Decoder::new(Format::Json, limits).decode(&mut batch, 0, End::Log, UnixNanos(0));
     batch
@@ -275,7 +276,10 @@ fn eb_1_3_an_upstream_rate_counts_and_is_multiplied() {
     assert_eq!((kept, summaries), (vec![(0, 5), (1, 5), (3, 10), (5, 10)], vec![]));
     let (kept, _) = run_average(vec![info(Policy::ratio(0.9999999, Some(field("request_id"))))], &lines[..1]);
     assert_eq!(kept, [(0, 5)]);
-    let (kept, _) = run_average(vec![info(Policy::When { when: Condition::parse("request_id == \"r\"", &mut field).expect("good"), weight: 3 })], &lines[..1]);
+    let (kept, _) = run_average(
+        vec![info(Policy::When { when: Condition::parse("request_id == \"r\"", &mut field).expect("good"), weight: 3 })],
+        &lines[..1],
+    );
     assert_eq!(kept, [(0, 15)], "multiplied");
     for (rate, want) in [("1", 1), ("0", 1), ("-3", 1), ("2.5", 1), ("\"7\"", 1), ("4294967295", u32::MAX), ("4294967296", 1), ("1e3", 1)] {
         assert_eq!(run(vec![info(counter(10, 10, 60))], &[rated(rate, 0)]).0, [(0, want)], "{rate}");
@@ -330,10 +334,15 @@ fn eb_1_1_first_of_a_level_is_counted_by_level() {
 
 #[test]
 fn eb_1_4_a_trace_is_kept_or_dropped_alike_on_every_node() {
-    let lines: Vec<String> = (0..2_000).map(|n| line(n, "info", "a", &format!("m{n}"), &format!(",\"request_id\":\"r{}\"", n / 4))).collect();
+    let lines: Vec<String> =
+        (0..2_000).map(|n| line(n, "info", "a", &format!("m{n}"), &format!(",\"request_id\":\"r{}\"", n / 4))).collect();
     let ratio = || vec![info(Policy::ratio(0.25, Some(field("request_id"))))];
     let ids = |lines: &[String]| -> Vec<String> {
-        run_average(ratio(), lines).0.iter().map(|(i, _)| serde_json::from_str::<Value>(&lines[*i]).expect("JSON")["request_id"].to_string()).collect()
+        run_average(ratio(), lines)
+            .0
+            .iter()
+            .map(|(i, _)| serde_json::from_str::<Value>(&lines[*i]).expect("JSON")["request_id"].to_string())
+            .collect()
     };
     let (whole, backwards) = (ids(&lines), ids(&lines.iter().rev().cloned().collect::<Vec<_>>()));
     assert_eq!(whole, backwards.into_iter().rev().collect::<Vec<_>>());
@@ -358,7 +367,8 @@ fn eb_1_5_seen_is_sampled_plus_dropped_by_policy_level_and_tenant() {
     ];
     let mut process = Process::start(steps, LANES, &durable);
     let levels = ["debug", "info", "warn", "error"];
-    let lines: Vec<String> = (0..900).map(|n| line(n, levels[n as usize % 4], &format!("t{}", n % 3), "m", &format!(",\"request_id\":\"{n}\""))).collect();
+    let lines: Vec<String> =
+        (0..900).map(|n| line(n, levels[n as usize % 4], &format!("t{}", n % 3), "m", &format!(",\"request_id\":\"{n}\""))).collect();
     let mut kept = 0;
     for (n, lines) in lines.chunks(50).enumerate() {
         let batch = process.process(n % LANES, lines, UnixNanos(T0_S * NANOS_PER_SECOND));
@@ -382,10 +392,17 @@ fn eb_1_5_seen_is_sampled_plus_dropped_by_policy_level_and_tenant() {
 #[test]
 fn eb_1_6_a_noisy_tenant_takes_nothing_from_a_quiet_one() {
     let mix = |noisy: i64| -> Vec<String> {
-        (0..100).flat_map(|n| (0..noisy).map(move |_| line(n, "info", "noisy", "m", "")).chain([line(n, "info", "quiet", "m", "")])).collect()
+        (0..100)
+            .flat_map(|n| (0..noisy).map(move |_| line(n, "info", "noisy", "m", "")).chain([line(n, "info", "quiet", "m", "")]))
+            .collect()
     };
     let kept_of_quiet = |steps: Vec<Step>, lines: &[String]| {
-        run_average(steps, lines).0.iter().filter(|(i, _)| lines[*i].contains("quiet")).map(|(i, _)| serde_json::from_str::<Value>(&lines[*i]).expect("JSON")["ts"].to_string()).collect::<Vec<_>>()
+        run_average(steps, lines)
+            .0
+            .iter()
+            .filter(|(i, _)| lines[*i].contains("quiet"))
+            .map(|(i, _)| serde_json::from_str::<Value>(&lines[*i]).expect("JSON")["ts"].to_string())
+            .collect::<Vec<_>>()
     };
     let per_tenant = || Key { fields: Vec::new(), per_tenant: true };
     let policies: [fn(Key) -> Step; 3] = [
@@ -403,7 +420,8 @@ fn eb_1_6_a_noisy_tenant_takes_nothing_from_a_quiet_one() {
 
 #[test]
 fn eb_1_7_any_clock_is_read_without_a_panic_and_the_law_holds() {
-    let times = ["1970-01-01T00:00:00Z", "2999-01-01T00:00:00Z", "0", "-5", "9999999999999999999", "2099-12-31T23:59:59Z", "1991-01-01T00:00:00Z"];
+    let times =
+        ["1970-01-01T00:00:00Z", "2999-01-01T00:00:00Z", "0", "-5", "9999999999999999999", "2099-12-31T23:59:59Z", "1991-01-01T00:00:00Z"];
     let lines: Vec<String> = (0..200)
         .map(|n| match n % 9 {
             7 => "{\"level\":\"info\",\"tenant\":\"a\",\"msg\":\"m\"}\n".to_string(),
@@ -411,7 +429,11 @@ fn eb_1_7_any_clock_is_read_without_a_panic_and_the_law_holds() {
             k => format!("{{\"ts\":\"{}\",\"level\":\"info\",\"tenant\":\"a\",\"msg\":\"m\"}}\n", times[k]),
         })
         .collect();
-    for policy in [counter(2, 3, 1), Policy::ratio(0.3, None), Policy::Rates(Box::new(Rates::new(Method::Throughput(1), NANOS_PER_SECOND, 5)), Key::default())] {
+    for policy in [
+        counter(2, 3, 1),
+        Policy::ratio(0.3, None),
+        Policy::Rates(Box::new(Rates::new(Method::Throughput(1), NANOS_PER_SECOND, 5)), Key::default()),
+    ] {
         run(vec![info(policy), quota(&[(Unit::Records, Period::Minute, 5)], Over::Drop)], &lines);
     }
 }
@@ -516,7 +538,8 @@ fn average_policy() -> impl Strategy<Value = Recipe> {
 
 impl Recipe {
     fn policy(&self, level: usize) -> Policy {
-        let rates = |method| Policy::Rates(Box::new(Rates::new(method, NANOS_PER_SECOND, 8)), Key { fields: vec![field("msg")], per_tenant: true });
+        let rates =
+            |method| Policy::Rates(Box::new(Rates::new(method, NANOS_PER_SECOND, 8)), Key { fields: vec![field("msg")], per_tenant: true });
         let threshold = |size, by_weight| Policy::Threshold(Box::new(Threshold::new(size, NANOS_PER_SECOND, by_weight)), Key::default());
         match *self {
             Recipe::All => Policy::All,

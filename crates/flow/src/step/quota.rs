@@ -204,7 +204,10 @@ mod tests {
     fn a_day_and_a_month_are_those_of_the_calendar() {
         let quota = quota(&[(Unit::Records, Period::Day, 2, 2), (Unit::Bytes, Period::Month, 500, 500)], 10);
         let take = |time| quota.take(7, time, [1, 100]);
-        assert_eq!([take(at((2024, 2, 28), 86_399)), take(at((2024, 2, 28), 86_399)), take(at((2024, 2, 28), 86_399))], [true, true, false]);
+        assert_eq!(
+            [take(at((2024, 2, 28), 86_399)), take(at((2024, 2, 28), 86_399)), take(at((2024, 2, 28), 86_399))],
+            [true, true, false]
+        );
         assert_eq!([take(at((2024, 2, 29), 0)), take(at((2024, 2, 29), 5)), take(at((2024, 2, 29), 86_000))], [true, true, false]);
         assert!(take(at((2024, 3, 1), 0)), "a new month, a new day");
         assert_eq!([(); 3].map(|()| quota.take(8, at((2024, 3, 1), 0), [1, 499])), [true, false, false], "another key, in bytes");

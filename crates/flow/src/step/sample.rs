@@ -137,7 +137,7 @@ impl Sample {
                     when.eval(&*batch, mask);
                     for i in (0..batch.len()).filter(|i| ours[*i]) {
                         if batch.outcome[i] == Outcome::Kept {
-                            self.settle(number, batch, i, level, mask[i].then_some( batch.weight[i].saturating_mul(*weight)), debts);
+                            self.settle(number, batch, i, level, mask[i].then_some(batch.weight[i].saturating_mul(*weight)), debts);
                         }
                     }
                 }

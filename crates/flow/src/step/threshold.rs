@@ -67,7 +67,8 @@ mod tests {
     /// Kept records and their weights in each of `windows` windows of the records with these weights.
     fn run(threshold: &Threshold, windows: i64, weights: impl Fn(u64) -> u32, count: u64) -> Vec<(usize, f64)> {
         let window = |w| {
-            let kept: Vec<f64> = (0..count).filter_map(|n| threshold.check(1, UnixNanos(w * 1_000 + n as i64 % 1_000), weights(n))).collect();
+            let kept: Vec<f64> =
+                (0..count).filter_map(|n| threshold.check(1, UnixNanos(w * 1_000 + n as i64 % 1_000), weights(n))).collect();
             (kept.len(), kept.iter().sum())
         };
         (0..windows).map(window).collect()
