@@ -311,19 +311,20 @@ impl Rules<'_> {
         let Some(allow) = &tenancy.allow else { return };
         let at = at.key("allow");
         if allow.is_empty() {
-            self.at(&at, "is empty, so that every tenant would be another; name the tenants, or leave the key out to allow any");
+            self.at(&at, "is empty; every tenant would be another one; name the tenants, or leave the key out to allow any");
         }
         if allow.len() >= tenancy.tenants_max as usize {
+            let (names, max) = (allow.len(), tenancy.tenants_max);
             let message =
-                format!("names {} tenants, but `tenants_max` is {}, of which one is for all others", allow.len(), tenancy.tenants_max);
-            self.at(&at, format!("{message}; raise it to {}", allow.len() + 1));
+                format!("names {names} tenants; `tenants_max` is {max}, and one of them is for all others; raise it to {}", names + 1);
+            self.at(&at, message);
         }
         for (i, name) in allow.iter().enumerate() {
             if !is_name(name) {
                 self.at(&at.index(i), "is no tenant; a tenant is a name of 1 to 256 bytes that is not only white space; leave it out");
             }
             if allow[..i].contains(name) {
-                self.at(&at.index(i), format!("`{name}` stands in this list already; leave one out"));
+                self.at(&at.index(i), format!("`{name}` stands in this list already; each tenant is named once; leave one out"));
             }
         }
     }

@@ -616,7 +616,10 @@ fn steps_are_checked_together() {
 
 #[test]
 fn eb_5_3_allowed_tenants_are_names_with_room_for_the_others() {
-    check_with("tenancy", "tenancy: { from: [tenant], tenants_max: 2, allow: [acme, \" \", acme], overflow: \"\" }", expect![[r#"
+    check_with(
+        "tenancy",
+        "tenancy: { from: [tenant], tenants_max: 2, allow: [acme, \" \", acme], overflow: \"\" }",
+        expect![[r#"
         error: a.yaml:9:51: tenancy.allow: names 3 tenants, but `tenants_max` is 2, of which one is for all others
           9 | tenancy: { from: [tenant], tenants_max: 2, allow: [acme, " ", acme], overflow: "" }
             |                                                   ^
@@ -638,13 +641,18 @@ fn eb_5_3_allowed_tenants_are_names_with_room_for_the_others() {
             |                                                                                ^^
           records of others belong to it, so it has a name of 1 to 256 bytes
           help: write __other__
-    "#]]);
-    check_with("tenancy", "tenancy: { from: [tenant], allow: [] }", expect![[r#"
+    "#]],
+    );
+    check_with(
+        "tenancy",
+        "tenancy: { from: [tenant], allow: [] }",
+        expect![[r#"
         error: a.yaml:9:35: tenancy.allow is empty, so that every tenant would be another
           9 | tenancy: { from: [tenant], allow: [] }
             |                                   ^
           name the tenants, or leave the key out to allow any
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]

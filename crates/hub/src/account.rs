@@ -18,13 +18,13 @@ pub(crate) struct Account {
     pub seq: u64,
     pub positions: HashMap<StreamId, Position>,
     /// Last value of each (step, key) that is not all zeros.
-    state: BTreeMap<(u32, [u8; 8]), [u8; 24]>,
+    state: HashMap<(u32, [u8; 8]), [u8; 24]>,
     pub books: Books,
 }
 
 impl Account {
     pub fn new(tenants_max: usize) -> Account {
-        Account { seq: 0, positions: HashMap::new(), state: BTreeMap::new(), books: Books::new(tenants_max) }
+        Account { seq: 0, positions: HashMap::new(), state: HashMap::new(), books: Books::new(tenants_max) }
     }
 
     /// Adds the next frame; returns what it kept.
@@ -158,7 +158,9 @@ impl Account {
     /// The state of steps as one change per step: applied to empty steps it gives what was.
     pub fn state(&self) -> Vec<StateChange> {
         let mut changes: Vec<StateChange> = Vec::new();
-        for ((step, key), value) in &self.state {
+        let mut entries: Vec<_> = self.state.iter().collect();
+        entries.sort_unstable();
+        for ((step, key), value) in entries {
             if changes.last().is_none_or(|c| c.step != *step) {
                 changes.push(StateChange { step: *step, bytes: Vec::new() });
             }
