@@ -14,8 +14,8 @@ use flow::decode::{Encoding, Format, Limits, Multiline};
 use flow::fields::{FIELDS_MAX, FieldSet};
 use flow::meter::{Group, METERS_PER_GROUP_MAX, Meter, Meters};
 use flow::pipeline::{Reading, Rules};
-use flow::step::sample::{LEVELS, Policy as Sampling, key_hash};
 use flow::step::redact::{Action, HashKey, Redact};
+use flow::step::sample::{LEVELS, Policy as Sampling, key_hash};
 use flow::step::seen::Seen;
 use flow::step::shape::{Shape, Value};
 use flow::step::{
@@ -99,8 +99,7 @@ pub fn compile(name: &str, config: &Config, data: &Path) -> anyhow::Result<Plan>
         "pipeline {name} names {} fields; a plan can ask for {FIELDS_MAX}; name fewer fields, or split the pipeline in two",
         fields.0.len()
     );
-    let rules =
-        Rules { fields: Arc::new(FieldSet::new(&fields.0)), time, level, tenant, tenants, steps, step_ids, meters };
+    let rules = Rules { fields: Arc::new(FieldSet::new(&fields.0)), time, level, tenant, tenants, steps, step_ids, meters };
     let sources = config.sources.iter().map(|(name, source)| compile_source(name, source)).collect::<anyhow::Result<_>>()?;
     Ok(Plan { name: name.to_string(), rules: Arc::new(rules), columns, sources, sinks })
 }
@@ -182,7 +181,9 @@ fn compile_redact(redact: &RedactConfig, fields: &mut Fields) -> anyhow::Result<
 fn secret(hash: &HashConfig) -> anyhow::Result<Vec<u8>> {
     let key = match (&hash.key_file, &hash.key_env) {
         (Some(path), _) => std::fs::read(path).with_context(|| format!("cannot read the key of `redact` from {}", path.display()))?,
-        (None, Some(name)) => std::env::var_os(name).with_context(|| format!("the environment has no {name}, the key of `redact`"))?.into_encoded_bytes(),
+        (None, Some(name)) => {
+            std::env::var_os(name).with_context(|| format!("the environment has no {name}, the key of `redact`"))?.into_encoded_bytes()
+        }
         (None, None) => anyhow::bail!("`redact` has no key to hash with"),
     };
     let key = key.trim_ascii_end().to_vec();

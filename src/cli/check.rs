@@ -9,7 +9,7 @@ use crate::sinks::config::SinkConfig;
 use crate::sources::config::{Ack, FileConfig, Format, Malformed, SourceConfig, Start};
 use crate::sources::kubernetes::{KubernetesConfig, Trust};
 use flow::event::{Reason, ReasonClass};
-use flow::step::{Conflict, DedupConfig, RedactAction, RedactConfig, Repeats, ShapeConfig, Metered, Policy, SampleConfig, StepConfig};
+use flow::step::{Conflict, DedupConfig, Metered, Policy, RedactAction, RedactConfig, Repeats, SampleConfig, ShapeConfig, StepConfig};
 use flow::units::ByteSize;
 use serde::Serialize;
 use std::fmt;
@@ -348,13 +348,18 @@ fn notes(loaded: &Loaded) -> Vec<String> {
         let told = by.flat_map(|meter| meter.by.iter().map(move |field| (field, meter)));
         let within = |field: &str, above: &str| field.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
         for (field, meter) in told.filter(|(field, _)| redact.fields.is_empty() || redact.fields.iter().any(|f| within(field, f))) {
-            notes.push(format!("steps[{i}] redacts {field}, but meter {} tells usage apart by it: the bill shows it as received", meter.name));
+            notes.push(format!(
+                "steps[{i}] redacts {field}, but meter {} tells usage apart by it: the bill shows it as received",
+                meter.name
+            ));
         }
     }
     if matches!(config.hub, HubConfig::Memory(_)) {
         notes.push("memory hub: after a crash, records that no sink had committed are read again and decided anew; the state of steps starts empty".into());
         if config.steps.iter().any(|step| matches!(step, StepConfig::Dedup(_))) {
-            notes.push("memory hub: after a crash, dedup remembers nothing: a copy passes whose first record was delivered before it".into());
+            notes.push(
+                "memory hub: after a crash, dedup remembers nothing: a copy passes whose first record was delivered before it".into(),
+            );
         }
         if config.sinks.values().any(|sink| matches!(sink, SinkConfig::Stdout(_))) {
             notes.push("memory hub: after a crash, stdout sees records again that it had seen".into());

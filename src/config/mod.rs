@@ -211,7 +211,12 @@ fn compile_card(path: &FilePath, text: String, env: Env<'_>, mistakes: &mut Vec<
 pub fn meter_names(config: &Config) -> impl Iterator<Item = &str> + Clone {
     config.steps.iter().filter_map(|step| match step {
         StepConfig::Meter(meter) => Some(meter.name.as_str()),
-        StepConfig::Drop(_) | StepConfig::Keep(_) | StepConfig::Sample(_) | StepConfig::Dedup(_) | StepConfig::Redact(_) | StepConfig::Shape(_) => None,
+        StepConfig::Drop(_)
+        | StepConfig::Keep(_)
+        | StepConfig::Sample(_)
+        | StepConfig::Dedup(_)
+        | StepConfig::Redact(_)
+        | StepConfig::Shape(_) => None,
     })
 }
 

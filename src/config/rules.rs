@@ -14,7 +14,8 @@ use flow::condition::Condition;
 use flow::decode::Multiline;
 use flow::fields::FIELDS_MAX;
 use flow::step::{
-    DedupConfig, FilterConfig, MeterConfig, Metered, Named, Policy, RedactAction, RedactConfig, SampleConfig, SetValue, ShapeConfig, StepConfig,
+    DedupConfig, FilterConfig, MeterConfig, Metered, Named, Policy, RedactAction, RedactConfig, SampleConfig, SetValue, ShapeConfig,
+    StepConfig,
 };
 use flow::tenancy::TENANT_BYTES_MAX;
 use flow::units::{ByteSize, NANOS_PER_SECOND, Span};
@@ -402,7 +403,9 @@ impl Rules<'_> {
             match flow::step::redact::pattern(source) {
                 Err((byte, what)) => {
                     let rule = "a pattern is a regular expression that matches at least a byte and stays small";
-                    self.note(&at, format!("{}; {rule}; write \\bkey-[0-9a-f]{{32}}\\b", what.replace("; ", ", ")), |tree, id| tree.spot_inside(id, byte));
+                    self.note(&at, format!("{}; {rule}; write \\bkey-[0-9a-f]{{32}}\\b", what.replace("; ", ", ")), |tree, id| {
+                        tree.spot_inside(id, byte)
+                    });
                 }
                 Ok(regex) => {
                     if let RedactAction::Mask(mask) = &redact.action
@@ -424,7 +427,8 @@ impl Rules<'_> {
         let related = |a: &str, b: &str| a == b || a.strip_prefix(b).is_some_and(|rest| rest.starts_with('.'));
         for (n, step) in later.iter().enumerate() {
             let read = reads(step);
-            let hit = read.iter().find(|field| redact.fields.is_empty() || redact.fields.iter().any(|f| related(field, f) || related(f, field)));
+            let hit =
+                read.iter().find(|field| redact.fields.is_empty() || redact.fields.iter().any(|f| related(field, f) || related(f, field)));
             if let Some(field) = hit {
                 let rule = "a step that reads a field stands before the one that redacts it";
                 let message = format!("steps[{}] reads `{field}` behind this step; {rule}; move this step behind it", number + 1 + n);

@@ -10,9 +10,9 @@ pub mod detect;
 mod filter;
 mod members;
 pub mod redact;
+pub mod sample;
 pub mod seen;
 pub mod shape;
-pub mod sample;
 
 pub use config::*;
 pub use dedup::{Dedup, Mirror, Request};

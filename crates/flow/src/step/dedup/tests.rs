@@ -53,7 +53,8 @@ impl Run {
         let tenants = Arc::new(Tenants::new("unassigned", 100));
         let mut step = dedup(&tenants);
         change(&mut step);
-        let meter = Meter { name: "requests".into(), unit: "Records".into(), quantity: None, parts: vec![], wholes: vec![], lineage: false };
+        let meter =
+            Meter { name: "requests".into(), unit: "Records".into(), quantity: None, parts: vec![], wholes: vec![], lineage: false };
         let group = Group { dims: vec![], when: None, when_text: None, meters: vec![meter] };
         let rules = Arc::new(Rules {
             fields: Arc::new(FieldSet::new(&FIELDS)),

@@ -73,7 +73,11 @@ fn matches_are_masked_within_values_and_nowhere_else() {
     check(step(), r#"{"a":{"b":["bob@x.org",1,{"c":"\u0062ob\u0040x.org"}]}}"#, r#"{"a":{"b":["***",1,{"c":"***"}]}}"#);
     check(step(), r#"{"a":"say \"hi\"\n to bob@x.org"}"#, r#"{"a":"say \"hi\"\n to ***"}"#);
     check(step(), r#"{ "a" : "nothing \n here" }"#, r#"{ "a" : "nothing \n here" }"#);
-    check(redact(&[], &[], &[Detect::Card], mask()), r#"{"pan":4111111111111111,"n":4111111111111112}"#, r#"{"pan":"***","n":4111111111111112}"#);
+    check(
+        redact(&[], &[], &[Detect::Card], mask()),
+        r#"{"pan":4111111111111111,"n":4111111111111112}"#,
+        r#"{"pan":"***","n":4111111111111112}"#,
+    );
 }
 
 #[test]
@@ -159,7 +163,8 @@ fn long_texts_are_cut_between_characters_and_noted() {
 
 fn json() -> impl Strategy<Value = Value> {
     let text = prop_oneof!["[a-c@.\"\\\\\u{e9}\n ]{0,12}", Just("x bob@example.org y".to_string()), Just("k77 k".to_string())];
-    let leaf = prop_oneof![Just(Value::Null), any::<bool>().prop_map(Value::from), any::<i32>().prop_map(Value::from), text.prop_map(Value::from)];
+    let leaf =
+        prop_oneof![Just(Value::Null), any::<bool>().prop_map(Value::from), any::<i32>().prop_map(Value::from), text.prop_map(Value::from)];
     leaf.prop_recursive(4, 24, 4, |inner| {
         let key = prop_oneof!["[a-c.\"]{0,3}", Just("user".to_string()), Just("email".to_string()), Just("msg".to_string())];
         prop_oneof![
@@ -208,10 +213,22 @@ proptest! {
 #[test]
 #[ignore = "measures: ten patterns over 200 MB in which nothing matches"]
 fn redaction_of_ten_patterns() {
-    let sources = ["secret-[0-9a-f]{16}", r"\bpassword=\S+", "ssn:\\s*[0-9]{3}-[0-9]{2}-[0-9]{4}", "(?i)private key", "IBAN [A-Z]{2}[0-9]{18}", "^top secret$"];
+    let sources = [
+        "secret-[0-9a-f]{16}",
+        r"\bpassword=\S+",
+        "ssn:\\s*[0-9]{3}-[0-9]{2}-[0-9]{4}",
+        "(?i)private key",
+        "IBAN [A-Z]{2}[0-9]{18}",
+        "^top secret$",
+    ];
     let step = redact(&[], &sources, &[Detect::Email, Detect::Card, Detect::Token, Detect::Ip], mask());
-    for (what, message) in [("plain", "request completed: finish_reason=stop"), ("escaped", "tool call \\\"search_documents\\\" returned\\n 12 results")] {
-        let line = format!("{{\"ts\":\"2026-11-23T03:00:00.123456789Z\",\"level\":\"info\",\"tenant\":\"acme-search\",\"service\":\"chat-8b-gateway\",\"model\":\"orca-8b-it\",\"request_id\":\"req_0a1b2c3d4e5f\",\"trace_id\":\"00000000000000070000000000000001\",\"status\":200,\"latency_ms\":812.345,\"tokens_in\":1234,\"tokens_cached\":12,\"tokens_out\":345,\"path\":\"/v1/chat/completions\",\"node\":\"gpu-node-17\",\"msg\":\"{message}\",\"pad\":\"{}\"}}", "lorem ipsum dolor sit amet ".repeat(5));
+    for (what, message) in
+        [("plain", "request completed: finish_reason=stop"), ("escaped", "tool call \\\"search_documents\\\" returned\\n 12 results")]
+    {
+        let line = format!(
+            "{{\"ts\":\"2026-11-23T03:00:00.123456789Z\",\"level\":\"info\",\"tenant\":\"acme-search\",\"service\":\"chat-8b-gateway\",\"model\":\"orca-8b-it\",\"request_id\":\"req_0a1b2c3d4e5f\",\"trace_id\":\"00000000000000070000000000000001\",\"status\":200,\"latency_ms\":812.345,\"tokens_in\":1234,\"tokens_cached\":12,\"tokens_out\":345,\"path\":\"/v1/chat/completions\",\"node\":\"gpu-node-17\",\"msg\":\"{message}\",\"pad\":\"{}\"}}",
+            "lorem ipsum dolor sit amet ".repeat(5)
+        );
         let count = 1_000;
         let mut batch = Batch { json: true, fields: FIELDS.len(), ..Batch::default() };
         for _ in 0..count {
