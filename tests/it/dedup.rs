@@ -21,6 +21,7 @@ steps:
 hub: { journal: { sync_interval: 5ms } }
 sinks:
   files: { archive: { path: "{tenant}/lines.log", commit: { interval: 5ms } } }
+  store: { lake: { seal: { bytes: 64KiB, age: 100ms }, index_bytes_min: 4KiB } }
 rates: rates.yaml
 "#;
 const REQUESTS: usize = 4_000;

@@ -13,9 +13,11 @@ steps:
   - redact: { detect: [email, card], fields: [] }
   - redact: { fields: [user], action: { hash: { key_file: "$DIR/key" } } }
   - shape: { remove: [tokens], rename: { msg: message }, set: { region: { label: region } } }
-  - meter: { name: tokens, quantity: tokens, unit: Tokens, by: [service] }
+  - meter: { name: tokens_in, quantity: tokens, unit: Tokens, by: [service, model] }
 sinks:
   files: { archive: { path: "{tenant}/lines.log" } }
+  store: { lake: {} }
+rates: rates.yaml
 "#;
 
 #[test]

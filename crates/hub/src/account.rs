@@ -238,3 +238,25 @@ impl Account {
         Ok(account)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_of_zeros_takes_its_key_out() {
+        let mut account = Account::new(10);
+        let mut fold = |entries: &[(u8, u8)]| {
+            let mut bytes = Vec::new();
+            for (key, value) in entries {
+                bytes.extend([[*key; 8].as_slice(), &[*value; 24]].concat());
+            }
+            let frame = Frame { state: vec![StateChange { step: 1, bytes }], ..Frame::default() };
+            account.fold(&frame, &RowCount::of(&frame));
+            account.state().iter().map(|change| change.bytes.len() / STATE_ENTRY_BYTES).sum::<usize>()
+        };
+        assert_eq!(fold(&[(1, 5), (2, 5)]), 2);
+        assert_eq!(fold(&[(1, 0), (3, 0)]), 1);
+        assert_eq!(fold(&[(1, 6), (2, 0), (2, 7)]), 2, "in order");
+    }
+}

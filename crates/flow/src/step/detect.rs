@@ -2,8 +2,8 @@
 //!
 //! In: a text. Out: ranges of it. Bound: linear in the text, whatever it holds.
 
+use core::net::{Ipv4Addr, Ipv6Addr};
 use regex::bytes::{Regex, RegexBuilder};
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 
 /// What can be looked for.
