@@ -108,7 +108,7 @@ impl<V: State> Keys<V> {
     }
 
     #[cfg(test)]
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.shards.iter().map(|s| s.lock().expect("no holder of this lock panics").keys.len()).sum()
     }
 }

@@ -264,6 +264,6 @@ mod tests {
         for n in 0..100_000u64 {
             small.take(key_hash(&n.to_le_bytes()), at((2026, 11, 20), n as i64 / 10), [1, 1]);
         }
-        assert!(small.buckets.len() <= 128, "{}", small.buckets.len());
+        assert!(small.buckets.count() <= 128, "{}", small.buckets.count());
     }
 }

@@ -49,7 +49,7 @@ pub struct Redact {
 /// One pattern, checked. An error says what is wrong and at which byte.
 pub fn pattern(source: &str) -> Result<Regex, (usize, String)> {
     if let Err(error) = parse(source) {
-        let (at, what) = match &error {
+        let (at, what) = match &*error {
             regex_syntax::Error::Parse(e) => (e.span().start.offset, e.kind().to_string()),
             regex_syntax::Error::Translate(e) => (e.span().start.offset, e.kind().to_string()),
             other => (0, other.to_string().lines().last().unwrap_or_default().to_string()),
@@ -64,8 +64,8 @@ pub fn pattern(source: &str) -> Result<Regex, (usize, String)> {
     Ok(regex)
 }
 
-fn parse(source: &str) -> Result<Hir, regex_syntax::Error> {
-    regex_syntax::ParserBuilder::new().utf8(false).build().parse(source)
+fn parse(source: &str) -> Result<Hir, Box<regex_syntax::Error>> {
+    Ok(regex_syntax::ParserBuilder::new().utf8(false).build().parse(source)?)
 }
 
 /// The same pattern without anchors and word borders: it matches wherever the other does, in whatever surroundings.

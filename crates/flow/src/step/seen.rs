@@ -285,8 +285,9 @@ mod tests {
     fn it_decides_as_a_plain_list_does_and_comes_back_from_its_entries() {
         for keys_max in [1, 2, 7, 50, 1_000] {
             let mut seen = Seen::new(keys_max);
-            let (mut list, mut stored, mut random): (Vec<(u64, i64, u64)>, HashMap<[u8; 8], [u8; 24]>, _) =
-                (Vec::new(), HashMap::new(), 0x2545_f491_4f6c_dd1du64);
+            let mut list: Vec<(u64, i64, u64)> = Vec::new();
+            let mut stored: HashMap<[u8; 8], [u8; 24]> = HashMap::new();
+            let mut random = 0x2545_f491_4f6c_dd1du64;
             let mut forgotten = 0;
             for n in 1..20_000u64 {
                 random ^= random << 13;

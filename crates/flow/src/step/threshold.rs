@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn eb_1_4_priority_keeps_the_heavy_ones_and_sums_are_right_on_average() {
         let threshold = Threshold::new(100, 1_000, true);
-        let weights = |n: u64| if n % 1_000 == 0 { 5_000 } else { 1 };
+        let weights = |n: u64| if n.is_multiple_of(1_000) { 5_000 } else { 1 };
         let sum: f64 = run(&threshold, 300, weights, 10_000).iter().map(|w| w.1).sum();
         let want = 300.0 * (10.0 * 5_000.0 + 9_990.0);
         assert!((sum / want - 1.0).abs() < 0.02, "{sum} {want}");

@@ -28,8 +28,11 @@ fn mask() -> Action {
     Action::Mask(b"***".to_vec())
 }
 
+/// Records, the texts of their spans of `msg`, notes.
+type Ran = (Vec<Vec<u8>>, Vec<Option<Vec<u8>>>, Vec<u32>);
+
 /// Runs steps over lines; the records that come out, and the spans of `msg` in them.
-fn run(steps: &[crate::step::Step], lines: &[&[u8]], json: bool) -> (Vec<Vec<u8>>, Vec<Option<Vec<u8>>>, Vec<u32>) {
+fn run(steps: &[crate::step::Step], lines: &[&[u8]], json: bool) -> Ran {
     let set = Arc::new(FieldSet::new(&FIELDS));
     let mut scanner = Scanner::new(Arc::clone(&set));
     let mut batch = Batch { is_json: json, fields: FIELDS.len(), ..Batch::default() };
