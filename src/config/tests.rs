@@ -620,38 +620,41 @@ fn eb_5_3_allowed_tenants_are_names_with_room_for_the_others() {
         "tenancy",
         "tenancy: { from: [tenant], tenants_max: 2, allow: [acme, \" \", acme], overflow: \"\" }",
         expect![[r#"
-        error: a.yaml:9:51: tenancy.allow: names 3 tenants, but `tenants_max` is 2, of which one is for all others
-          9 | tenancy: { from: [tenant], tenants_max: 2, allow: [acme, " ", acme], overflow: "" }
-            |                                                   ^
-          raise it to 4
+            error: a.yaml:9:51: tenancy.allow: names 3 tenants
+              9 | tenancy: { from: [tenant], tenants_max: 2, allow: [acme, " ", acme], overflow: "" }
+                |                                                   ^
+              `tenants_max` is 2, and one of them is for all others
+              help: raise it to 4
 
-        error: a.yaml:9:58: tenancy.allow[1] is no tenant
-          9 | tenancy: { from: [tenant], tenants_max: 2, allow: [acme, " ", acme], overflow: "" }
-            |                                                          ^^^
-          a tenant is a name of 1 to 256 bytes that is not only white space
-          help: leave it out
+            error: a.yaml:9:58: tenancy.allow[1] is no tenant
+              9 | tenancy: { from: [tenant], tenants_max: 2, allow: [acme, " ", acme], overflow: "" }
+                |                                                          ^^^
+              a tenant is a name of 1 to 256 bytes that is not only white space
+              help: leave it out
 
-        error: a.yaml:9:63: tenancy.allow[2]: `acme` stands in this list already
-          9 | tenancy: { from: [tenant], tenants_max: 2, allow: [acme, " ", acme], overflow: "" }
-            |                                                               ^^^^
-          leave one out
+            error: a.yaml:9:63: tenancy.allow[2]: `acme` stands in this list already
+              9 | tenancy: { from: [tenant], tenants_max: 2, allow: [acme, " ", acme], overflow: "" }
+                |                                                               ^^^^
+              each tenant is named once
+              help: leave one out
 
-        error: a.yaml:9:80: tenancy.overflow is no tenant
-          9 | tenancy: { from: [tenant], tenants_max: 2, allow: [acme, " ", acme], overflow: "" }
-            |                                                                                ^^
-          records of others belong to it, so it has a name of 1 to 256 bytes
-          help: write __other__
-    "#]],
+            error: a.yaml:9:80: tenancy.overflow is no tenant
+              9 | tenancy: { from: [tenant], tenants_max: 2, allow: [acme, " ", acme], overflow: "" }
+                |                                                                                ^^
+              records of others belong to it, so it has a name of 1 to 256 bytes
+              help: write __other__
+        "#]],
     );
     check_with(
         "tenancy",
         "tenancy: { from: [tenant], allow: [] }",
         expect![[r#"
-        error: a.yaml:9:35: tenancy.allow is empty, so that every tenant would be another
-          9 | tenancy: { from: [tenant], allow: [] }
-            |                                   ^
-          name the tenants, or leave the key out to allow any
-    "#]],
+            error: a.yaml:9:35: tenancy.allow is empty
+              9 | tenancy: { from: [tenant], allow: [] }
+                |                                   ^
+              every tenant would be another one
+              help: name the tenants, or leave the key out to allow any
+        "#]],
     );
 }
 

@@ -170,7 +170,8 @@ impl Dedup {
         };
         let digest = hash.finalize();
         let print = Print {
-            key: u64::from_le_bytes(digest[..8].try_into().expect("8 of 32 bytes")),
+            // Keys with the top bit are those of debts and quotas.
+            key: u64::from_le_bytes(digest[..8].try_into().expect("8 of 32 bytes")) >> 1,
             check: u16::from_le_bytes([digest[8], digest[9]]),
             content: if named == Named::Key { self.content(batch, i, scratch) } else { self.chosen_content(batch, i) },
             mirrored: marked || shadow,

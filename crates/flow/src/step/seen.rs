@@ -21,7 +21,7 @@ const POSITION_MAX: u64 = (1 << 40) - 1;
 /// What identifies a record, and what it says: parts of hashes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Print {
-    /// 64 + 15 bits of the fingerprint: among 10 million keys two meet by chance in one of 10^10 tables.
+    /// 63 + 15 bits of the fingerprint: among 10 million keys two meet by chance in one of 10^9 tables.
     pub key: u64,
     pub check: u16,
     /// 24 bits: of 16 million conflicts one is taken for a copy.
