@@ -139,7 +139,8 @@ struct Facts {
     tenant: usize,
     service: usize,
     tokens: [u64; 2],
-    kept: bool,
+    /// For how many records the bench policy lets it stand; 0: it is dropped.
+    weight: u32,
 }
 
 #[derive(Clone, Default)]
@@ -152,8 +153,11 @@ struct Counts {
 impl Counts {
     fn add(&mut self, line: &[u8], facts: &Facts) {
         self.all.add(line);
-        if facts.kept {
-            self.kept.add(line);
+        match facts.weight {
+            0 => {}
+            1 => self.kept.add(line),
+            // A kept record that stands for several says so, and by whose decision.
+            weight => self.kept.add(&[format!(r#"{{"sample_rate":{weight},"sampler":"steps[2].sample","#).as_bytes(), &line[1..]].concat()),
         }
         let sum = &mut self.tokens[facts.tenant][facts.service];
         *sum = [sum[0] + facts.tokens[0], sum[1] + facts.tokens[1]];
@@ -314,8 +318,12 @@ impl Maker {
         written.expect("a vector takes what is written");
         fill(messages[x as usize % messages.len()], [a, b, c], x, line);
         line.extend_from_slice(b"\"}");
-        let kept = matches!(level, "warn" | "error") || (level == "info" && last == 0);
-        Facts { tenant, service, tokens: [tokens_in, tokens_out], kept }
+        let weight = match level {
+            "warn" | "error" => 1,
+            "info" if last == 0 => 10,
+            _ => 0,
+        };
+        Facts { tenant, service, tokens: [tokens_in, tokens_out], weight }
     }
 
     /// The line as a container runtime writes it, one in twenty in two parts.
