@@ -139,8 +139,9 @@ fn narrow(ledger: &mut Value, tenant: &str) -> anyhow::Result<()> {
         others.extend(tenants.into_iter().map(|(name, _)| name));
         let none = json!({ "records": 0, "bytes": 0 });
         let own = own.unwrap_or_else(|| json!({ "received": none, "kept": none, "created": none, "dropped": {}, "notes": {} }));
-        for key in ["received", "kept", "dropped", "notes"] {
-            pipeline[key] = own[key].clone();
+        // Whatever is told of a tenant is told of the whole under the same name.
+        for (key, value) in own.as_object().into_iter().flatten() {
+            pipeline[key] = value.clone();
         }
         pipeline["tenants"] = json!({ tenant: own });
         if let Some(pipeline) = pipeline.as_object_mut() {

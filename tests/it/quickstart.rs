@@ -47,6 +47,25 @@ fn the_quickstart_exits_0_and_accounts_for_every_record() {
     }
 }
 
+/// What the README shows below these commands is what they print.
+#[test]
+fn the_readme_shows_what_the_quickstart_says() {
+    let readme = std::fs::read_to_string(root().join("README.md")).expect("committed");
+    let place = Place::new();
+    let summary = place.run(&QUICKSTART).good();
+    let summary = summary.text() + &summary.stderr;
+    let ledger = place.run(&["ledger", "--recount"]).good().text();
+    for (from, said) in [("```text\nquickstart: 6600", &summary), ("$ weir ledger --recount\n", &ledger)] {
+        let at = readme.find(from).expect("the README has this block");
+        let shown = &readme[at..at + 8 + readme[at + 8..].find("```").expect("a block ends")];
+        let shown = shown.lines().filter(|line| !line.is_empty() && !line.starts_with(['`', '$']) && line.trim() != "…");
+        for line in shown {
+            let words = |text: &str| text.split_whitespace().map(str::to_string).collect::<Vec<_>>();
+            assert!(said.lines().any(|other| words(other) == words(line)), "the README shows {line:?}, but weir said\n{said}");
+        }
+    }
+}
+
 #[test]
 fn the_quickstart_archive_holds_the_original_bytes_of_what_was_kept_and_how_many_each_stands_for() {
     let place = Place::new();

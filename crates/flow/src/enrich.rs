@@ -12,6 +12,7 @@
 use crate::batch::{Batch, Payer};
 use crate::escape::{escape_byte, escape_into, plain_len, unescape};
 use crate::event::Note;
+use crate::fields::skip::{skip_blanks, skip_value};
 use crate::fields::{FieldSet, Malformed, Scanner};
 use crate::kubernetes::{Catalog, Facts, Output, Pairs, Place, TenantRule, Wishes};
 use crate::pipeline::Reading;
@@ -323,38 +324,6 @@ fn find_others(line: &[u8], open: usize, kept: &mut Vec<Range<usize>>) {
 fn is_ours(key: &[u8]) -> bool {
     let mut key = unescape(key);
     NAME.iter().all(|byte| key.next() == Some(*byte)) && matches!(key.next(), None | Some(b'.'))
-}
-
-fn skip_blanks(line: &[u8], at: usize) -> usize {
-    at + line.get(at..).map_or(0, |rest| rest.iter().take_while(|b| b.is_ascii_whitespace()).count())
-}
-
-/// The offset behind the value that starts at `at`.
-fn skip_value(line: &[u8], mut at: usize) -> usize {
-    let mut depth = 0usize;
-    while at < line.len() {
-        match line[at] {
-            b'"' => {
-                at += 1;
-                while at < line.len() && line[at] != b'"' {
-                    at += if line[at] == b'\\' { 2 } else { 1 };
-                }
-            }
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            // A number or a literal: it ends where something else begins.
-            _ if depth == 0 => {
-                let ends = |b: &u8| matches!(b, b',' | b'}' | b']') || b.is_ascii_whitespace();
-                return at + line[at..].iter().position(ends).unwrap_or(line.len() - at);
-            }
-            _ => {}
-        }
-        at += 1;
-        if depth == 0 {
-            break;
-        }
-    }
-    at.min(line.len())
 }
 
 #[cfg(test)]

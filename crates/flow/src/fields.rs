@@ -14,6 +14,7 @@ mod flat;
 mod index;
 mod scalar;
 mod set;
+pub(crate) mod skip;
 mod walk;
 
 pub use index::Level;

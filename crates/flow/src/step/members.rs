@@ -5,6 +5,7 @@
 //! and as one key, as [`crate::fields::FieldSet`] does. Nesting is bounded by the scanner ([`crate::fields::DEPTH_MAX`]).
 
 use crate::escape::unescape_into;
+use crate::fields::skip::{skip_blanks, skip_value};
 use std::ops::Range;
 
 /// What becomes of a member or an element.
@@ -140,39 +141,4 @@ pub fn members(line: &[u8], found: &mut Vec<(Range<usize>, Range<usize>)>) {
 
 fn string(line: &[u8], at: usize) -> Range<usize> {
     at..skip_value(line, at)
-}
-
-fn skip_blanks(line: &[u8], at: usize) -> usize {
-    at + line.get(at..).map_or(0, |rest| rest.iter().take_while(|b| b.is_ascii_whitespace()).count())
-}
-
-/// The offset behind the value that starts at `at`.
-fn skip_value(line: &[u8], mut at: usize) -> usize {
-    let mut depth = 0usize;
-    while at < line.len() {
-        match line[at] {
-            b'"' => {
-                at += 1;
-                while let Some(next) = line.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
-                    at += next;
-                    if line[at] == b'"' {
-                        break;
-                    }
-                    at += 2;
-                }
-            }
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            _ if depth == 0 => {
-                let ends = |b: &u8| matches!(b, b',' | b'}' | b']') || b.is_ascii_whitespace();
-                return at + line[at..].iter().position(ends).unwrap_or(line.len() - at);
-            }
-            _ => {}
-        }
-        at += 1;
-        if depth == 0 {
-            break;
-        }
-    }
-    at.min(line.len())
 }
