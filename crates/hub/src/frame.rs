@@ -27,8 +27,11 @@ pub const FRAME_BYTES_MAX: usize = 256 << 20;
 pub const STATE_ENTRY_BYTES: usize = 32;
 /// More records or bytes than one part can hold; sums of 65,536 such parts still fit u64.
 const COUNT_MAX: u64 = 1 << 48;
-/// Version 2 has [`Part::before`], and in its head the rows counted and what was lost; version 1 is still read.
-const VERSION: u8 = 2;
+/// Version 2 has [`Part::before`], and in its head the rows counted and what was lost; version 3, written
+/// only where they say something, has [`Frame::sinks`], [`Part::selected`], [`Rows::sinks`] and [`Rows::requests`]. All are read.
+const VERSION: u8 = 3;
+/// Sinks that a frame can tell apart.
+pub const SINKS_MAX: usize = 32;
 /// A missing value in `Rows::columns`.
 pub const MISSING: u32 = u32::MAX;
 
@@ -48,6 +51,8 @@ pub struct Frame {
     pub values: Vec<Box<[u8]>>,
     /// Which fields `Rows::columns` are, as a hash of their names: a plan may have changed since.
     pub routes: u64,
+    /// Dictionary of this frame: names of the sinks that `Rows::sinks` and `Selected::sinks` speak of, at most [`SINKS_MAX`].
+    pub sinks: Vec<Box<[u8]>>,
     pub parts: Vec<Part>,
     /// What the frame changed in the state of steps, in order: applied again at recovery.
     pub state: Vec<StateChange>,
@@ -127,6 +132,18 @@ pub struct Part {
     pub counts: Vec<Count>,
     pub notes: Vec<(u32, Note, u64)>,
     pub facts: Vec<Fact>,
+    /// Kept records that not every sink takes, by tenant and by who takes them; they are in `counts`, too.
+    pub selected: Vec<Selected>,
+}
+
+/// Kept records of one tenant that only some sinks take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Selected {
+    pub tenant: u32,
+    /// Bit n: sink n of `Frame::sinks` takes them.
+    pub sinks: u32,
+    pub records: u64,
+    pub bytes: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -184,6 +201,10 @@ pub struct Rows {
     /// Values of the fields that sinks route by (`Frame` does not say which: the plan does), as (start, len)
     /// in the row, strings still escaped; u32::MAX where missing. One vector per field, one entry per row.
     pub columns: Vec<Vec<(u32, u32)>>,
+    /// Who takes each row: bit n is sink n of `Frame::sinks`. Empty where every sink takes every row.
+    pub sinks: Vec<u32>,
+    /// Which request or trace each row is of, for a verdict that comes later: its meaning is the plan's. Empty where nobody asks.
+    pub requests: Vec<u64>,
 }
 
 impl Rows {
@@ -207,13 +228,20 @@ impl Frame {
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.reserve(self.bytes());
         self.encode_head(&RowCount::of(self), out);
-        self.rows.encode_columns(out);
+        self.rows.encode_columns(self.version(), out);
         out.extend_from_slice(&self.rows.bytes);
+    }
+
+    /// The oldest version that can say what this frame says.
+    pub(crate) fn version(&self) -> u8 {
+        let selects = !self.sinks.is_empty() || self.parts.iter().any(|part| !part.selected.is_empty());
+        if selects || !self.rows.sinks.is_empty() || !self.rows.requests.is_empty() { VERSION } else { 2 }
     }
 
     /// Appends everything but the rows. `counted`: what the rows say.
     pub(crate) fn encode_head(&self, counted: &RowCount, out: &mut Vec<u8>) {
-        out.push(VERSION);
+        let version = self.version();
+        out.push(version);
         put_u64(out, self.seq);
         put_i64(out, self.received.0);
         put_i64(out, self.newest.0);
@@ -232,7 +260,7 @@ impl Frame {
         put_u64(out, self.routes);
         put_len(out, self.parts.len());
         for part in &self.parts {
-            part.encode(out);
+            part.encode(version, out);
         }
         put_len(out, self.state.len());
         for change in &self.state {
@@ -249,6 +277,9 @@ impl Frame {
         put_len(out, counted.by_tenant.len());
         put_u64s(out, &counted.by_tenant);
         put_u64(out, counted.stray);
+        if version >= 3 {
+            put_list(out, &self.sinks);
+        }
     }
 
     /// Reads what [`Frame::encode`] wrote.
@@ -258,8 +289,12 @@ impl Frame {
         }
         let r = &mut Reader::new(bytes);
         let (mut frame, counted) = Frame::read_head(r)?;
-        frame.rows = Rows::decode(r)?;
+        let version = bytes[0]; // the head was read: it is there
+        frame.rows = Rows::decode(r, version)?;
         r.end()?;
+        if version > frame.version().max(2) {
+            return Err(r.corrupt("a frame is of a version it has no use for"));
+        }
         frame.validate().map_err(|what| r.corrupt(what))?;
         if counted.is_some_and(|counted| counted != RowCount::of(&frame)) {
             return Err(r.corrupt("the rows are not those that the head counts"));
@@ -313,6 +348,7 @@ impl Frame {
             meters: meters(r)?,
             values: list(r)?,
             routes: r.u64()?,
+            sinks: Vec::new(),
             parts: parts(r, version)?,
             state: state(r)?,
             rows: Rows::default(),
@@ -331,6 +367,9 @@ impl Frame {
             let (rows, stray_rows) = (counted.by_tenant.clone(), counted.stray);
             frame.lost = Some(Box::new(Lost { reason, first_seq, rows, stray_rows }));
         }
+        if version >= 3 {
+            frame.sinks = list(r)?;
+        }
         Ok((frame, Some(counted)))
     }
 
@@ -342,11 +381,16 @@ impl Frame {
                 + p.counts.len() * 32
                 + p.notes.len() * 16
                 + p.also.len() * 24
+                + p.selected.len() * 24
                 + p.facts.iter().map(|f| 112 + f.dims.len() * 4).sum::<usize>()
         };
-        let rows = self.rows.bytes.capacity() + self.rows.len() * (40 + 8 * self.rows.columns.len());
+        let rows = self.rows.bytes.capacity()
+            + self.rows.len() * (40 + 8 * self.rows.columns.len())
+            + self.rows.sinks.len() * 4
+            + self.rows.requests.len() * 8;
         size_of::<Frame>()
             + blobs(&self.tenants)
+            + blobs(&self.sinks)
             + blobs(&self.values)
             + self.meters.len() * 128
             + self.parts.iter().map(parts).sum::<usize>()
@@ -365,6 +409,9 @@ impl Frame {
             && (rows > 0 || lost.rows.len() != self.tenants.len() || lost.rows.iter().any(|n| *n > COUNT_MAX))
         {
             return Err("rows are there and lost");
+        }
+        if self.sinks.len() > SINKS_MAX {
+            return Err("a frame names more sinks than it can tell apart");
         }
         for part in &self.parts {
             self.validate_part(part, rows)?;
@@ -392,6 +439,9 @@ impl Frame {
         let bytes = [part.records_bytes, part.framing_bytes, part.held_bytes.unsigned_abs(), part.to - part.from];
         if bytes.into_iter().chain(part.skipped.iter().map(|s| s.1)).any(|n| n > COUNT_MAX) {
             return Err("a part is larger than any");
+        }
+        if part.selected.iter().any(|s| !tenant(s.tenant) || s.records > COUNT_MAX || s.bytes > COUNT_MAX) {
+            return Err("a selection is of no tenant or out of bounds");
         }
         for fact in &part.facts {
             let meter = self.meters.get(fact.meter as usize).ok_or("a fact is of no meter")?;
@@ -447,7 +497,7 @@ const PART_BYTES_LEAST: usize = 7 * 8 + 2 * 4 + 5 * 4;
 const FACT_BYTES_LEAST: usize = 4 + 4 + 8 + 16 + 8 + 4;
 
 impl Part {
-    fn encode(&self, out: &mut Vec<u8>) {
+    fn encode(&self, version: u8, out: &mut Vec<u8>) {
         put_u64s(out, &[self.stream.0, self.from, self.to, self.resume, self.before, self.records_bytes, self.framing_bytes]);
         put_i64(out, self.held_bytes);
         put_u32s(out, &[self.rows.start, self.rows.end]);
@@ -481,6 +531,14 @@ impl Part {
             put_len(out, fact.dims.len());
             put_u32s(out, &fact.dims);
         }
+        if version < 3 {
+            return;
+        }
+        put_len(out, self.selected.len());
+        for selected in &self.selected {
+            put_u32s(out, &[selected.tenant, selected.sinks]);
+            put_u64s(out, &[selected.records, selected.bytes]);
+        }
     }
 
     fn decode(r: &mut Reader, version: u8) -> Result<Part, Corrupt> {
@@ -508,6 +566,11 @@ impl Part {
         part.notes = (0..n).map(|_| Ok((r.u32()?, note(r)?, r.u64()?))).collect::<Result<_, _>>()?;
         let n = r.count(FACT_BYTES_LEAST)?;
         part.facts = (0..n).map(|_| fact(r)).collect::<Result<_, _>>()?;
+        if version >= 3 {
+            let n = r.count(24)?;
+            let selected = |r: &mut Reader| Ok(Selected { tenant: r.u32()?, sinks: r.u32()?, records: r.u64()?, bytes: r.u64()? });
+            part.selected = (0..n).map(|_| selected(r)).collect::<Result<_, _>>()?;
+        }
         Ok(part)
     }
 }
@@ -529,9 +592,13 @@ fn fact(r: &mut Reader) -> Result<Fact, Corrupt> {
     Ok(Fact { tenant, meter, minute, quantity, events, dims: r.u32s(n)? })
 }
 
+/// Which of the columns that not every frame has are there.
+const HAS_SINKS: u8 = 1;
+const HAS_REQUESTS: u8 = 2;
+
 impl Rows {
     /// Everything but the bytes themselves, which follow.
-    pub(crate) fn encode_columns(&self, out: &mut Vec<u8>) {
+    pub(crate) fn encode_columns(&self, version: u8, out: &mut Vec<u8>) {
         put_len(out, self.len());
         put_len(out, self.columns.len());
         put_u32s(out, &self.ends);
@@ -542,6 +609,11 @@ impl Rows {
         put_u64s(out, &self.position);
         put_u32s(out, &self.origin_bytes);
         put_u16s(out, &self.notes);
+        if version >= 3 {
+            out.push(u8::from(!self.sinks.is_empty()) * HAS_SINKS | u8::from(!self.requests.is_empty()) * HAS_REQUESTS);
+        }
+        put_u32s(out, &self.sinks);
+        put_u64s(out, &self.requests);
         for column in &self.columns {
             let start = out.len();
             out.resize(start + column.len() * 8, 0);
@@ -553,7 +625,7 @@ impl Rows {
         put_len(out, self.bytes.len());
     }
 
-    fn decode(r: &mut Reader) -> Result<Rows, Corrupt> {
+    fn decode(r: &mut Reader, version: u8) -> Result<Rows, Corrupt> {
         let n = r.count(35)?; // 35 bytes of a row are in the fixed columns
         let columns = r.u32()? as usize;
         if n == 0 && columns > 0xffff {
@@ -570,6 +642,14 @@ impl Rows {
             notes: r.u16s(n)?,
             ..Rows::default()
         };
+        if version >= 3 {
+            let has = r.u8()?;
+            if has & !(HAS_SINKS | HAS_REQUESTS) != 0 || (n == 0 && has != 0) {
+                return Err(r.corrupt("rows have columns that nobody knows"));
+            }
+            rows.sinks = r.u32s(if has & HAS_SINKS != 0 { n } else { 0 })?;
+            rows.requests = r.u64s(if has & HAS_REQUESTS != 0 { n } else { 0 })?;
+        }
         for _ in 0..columns {
             let bytes = r.take(n * 8)?;
             let number = |b: &[u8]| u32::from_le_bytes(b.try_into().expect("four bytes"));
@@ -590,7 +670,9 @@ impl Rows {
             self.origin_bytes.len(),
             self.notes.len(),
         ];
-        if lengths.iter().any(|l| *l != n) || self.columns.iter().any(|c| c.len() != n) {
+        let optional = [self.sinks.len(), self.requests.len()];
+        let differ = lengths.iter().any(|l| *l != n) || optional.iter().any(|l| *l != n && *l != 0);
+        if differ || self.columns.iter().any(|c| c.len() != n) {
             return Err("columns of the rows differ in length");
         }
         if !self.ends.is_sorted() || self.ends.last().copied().unwrap_or(0) as usize != self.bytes.len() {
@@ -694,6 +776,8 @@ mod tests {
         refuse(|f| f.parts[0].counts[0].tenant = 1, "a count is of no tenant or out of bounds");
         refuse(|f| f.parts[0].notes.push((1, Note::NotJson, 1)), "a note is of no tenant or out of bounds");
         refuse(|f| f.parts[0].facts.push(Fact::default()), "a fact is of no meter");
+        refuse(|f| f.parts[0].selected.push(Selected { tenant: 1, ..Selected::default() }), "a selection is of no tenant or out of bounds");
+        refuse(|f| f.sinks = vec![Box::default(); SINKS_MAX + 1], "a frame names more sinks than it can tell apart");
         refuse(|f| f.state.push(StateChange { step: 0, bytes: vec![0; 33] }), "a change of state is no list of 32-byte entries");
     }
 }

@@ -1,6 +1,6 @@
 //! Frames for tests: random ones that are valid, and plain ones that say what they are about.
 
-use crate::frame::{Count, Fact, Frame, Lost, LostReason, MISSING, Meter, Part, Resumed, Rows, StateChange};
+use crate::frame::{Count, Fact, Frame, Lost, LostReason, MISSING, Meter, Part, Resumed, Rows, Selected, StateChange};
 use flow::event::{Note, Outcome, Reason, Skip, StreamId};
 use flow::units::UnixNanos;
 
@@ -91,6 +91,14 @@ pub fn frame(random: &mut Random) -> Frame {
     for _ in 0..random.below(4) {
         part(random, &mut frame);
     }
+    let n = frame.rows.len();
+    if random.below(2) == 0 {
+        frame.sinks = vec![b"files"[..].into(), b"store"[..].into()];
+        frame.rows.sinks = (0..n).map(|_| random.below(4) as u32).collect();
+    }
+    if random.below(2) == 0 {
+        frame.rows.requests = (0..n).map(|_| random.next()).collect();
+    }
     frame
 }
 
@@ -127,6 +135,10 @@ fn part(random: &mut Random, frame: &mut Frame) {
     let outcomes = [Outcome::Kept, Outcome::Created, Outcome::Dropped(Reason::Sampled), Outcome::Dropped(Reason::Malformed)];
     for outcome in outcomes {
         part.counts.push(Count { tenant: random.below(tenants) as u32, outcome, records: random.below(99), bytes: random.below(9999) });
+    }
+    if random.below(2) == 0 {
+        let (records, bytes) = (random.below(99), random.below(9999));
+        part.selected.push(Selected { tenant: random.below(tenants) as u32, sinks: random.below(4) as u32, records, bytes });
     }
     for _ in 0..random.below(4) {
         let values = frame.values.len() as u64;

@@ -193,7 +193,7 @@ impl Encoded {
         bytes.resize(FRAME_HEADER_BYTES, 0);
         frame.encode_head(&rows, &mut bytes);
         let head_bytes = bytes.len() - FRAME_HEADER_BYTES;
-        frame.rows.encode_columns(&mut bytes);
+        frame.rows.encode_columns(frame.version(), &mut bytes);
         let crc_head = crc32fast::hash(&bytes[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + head_bytes]);
         let mut crc = crc32fast::Hasher::new();
         crc.update(&bytes[FRAME_HEADER_BYTES + head_bytes..]);
