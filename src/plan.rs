@@ -263,10 +263,9 @@ fn compile_dedup(dedup: &DedupConfig, id: u32, tenants: &Arc<Tenants>, fields: &
 }
 
 fn compile_sample(number: usize, sample: &SampleConfig, message: &[String], fields: &mut Fields) -> anyhow::Result<Step> {
-    let entries = sample.levels.entries();
     let mut policies = Vec::new();
     for (number, level) in LEVELS.into_iter().enumerate() {
-        let policy = entries.iter().find(|e| e.0 == level).and_then(|e| e.1).unwrap_or(&sample.other);
+        let policy = sample.policy(level);
         policies.push(match policy {
             Policy::All => Sampling::All,
             Policy::None => Sampling::None,

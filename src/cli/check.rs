@@ -288,7 +288,9 @@ fn describe_dedup(dedup: &DedupConfig) -> String {
 
 fn describe_sample(sample: &SampleConfig) -> String {
     let levels = sample.levels.entries().into_iter().filter_map(|(level, policy)| Some(format!("{level} {}", describe_policy(policy?))));
-    levels.chain([format!("other {}", describe_policy(&sample.other))]).collect::<Vec<_>>().join(", ")
+    let unlisted = [&sample.levels.error, &sample.levels.fatal].into_iter().any(Option::is_none) && sample.other != Policy::All;
+    let errors = if unlisted { ", errors all" } else { "" };
+    levels.chain([format!("other {}{errors}", describe_policy(&sample.other))]).collect::<Vec<_>>().join(", ")
 }
 
 fn describe_policy(policy: &Policy) -> String {

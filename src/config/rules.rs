@@ -25,6 +25,8 @@ use flow::units::{ByteSize, NANOS_PER_SECOND, Span};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+mod contradictions;
+
 const NAME_BYTES_MAX: usize = 64;
 pub const LANES_MAX: u32 = 256;
 const KIB: u64 = 1 << 10;
@@ -42,6 +44,7 @@ pub fn check(config: &Config, tree: &Tree, mistakes: &mut Vec<Mistake>) {
     }
     rules.fields(config, &root);
     rules.steps(&config.steps, &config.labels, &root.key("steps"));
+    rules.contradictions(&config.steps, &root.key("steps"));
     rules.hub(&config.hub, &root.key("hub"));
     for (name, sink) in &config.sinks {
         let at = root.key("sinks").key(name);

@@ -21,6 +21,7 @@ mod dedup;
 mod follow;
 mod kubernetes;
 mod ledger;
+mod policies;
 mod quickstart;
 mod recount;
 mod redact;

@@ -31,6 +31,7 @@ use std::cell::RefCell;
 use std::cmp::Ordering;
 use std::fmt;
 
+mod constant;
 mod parse;
 #[cfg(test)]
 mod tests;

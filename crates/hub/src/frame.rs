@@ -610,7 +610,9 @@ impl Rows {
         put_u32s(out, &self.origin_bytes);
         put_u16s(out, &self.notes);
         if version >= 3 {
-            out.push(u8::from(!self.sinks.is_empty()) * HAS_SINKS | u8::from(!self.requests.is_empty()) * HAS_REQUESTS);
+            let has_sinks = if self.sinks.is_empty() { 0 } else { HAS_SINKS };
+            let has_requests = if self.requests.is_empty() { 0 } else { HAS_REQUESTS };
+            out.push(has_sinks | has_requests);
         }
         put_u32s(out, &self.sinks);
         put_u64s(out, &self.requests);

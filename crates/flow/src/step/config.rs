@@ -503,7 +503,8 @@ pub enum Conflict {
 pub struct SampleConfig {
     /// What to keep of each level.
     pub levels: SampleLevels,
-    /// What to keep of levels that are not listed and of records without a level.
+    /// What to keep of levels that are not listed and of records without a level. Errors and above are kept whole unless they are
+    /// listed.
     #[serde(default)]
     pub other: Policy,
     /// The clock that `tick` runs on.
@@ -511,7 +512,16 @@ pub struct SampleConfig {
     pub clock: Clock,
 }
 
-/// A policy for each level; one that is absent follows `other`.
+impl SampleConfig {
+    /// The policy for a level: an error that nobody spoke of is never left out.
+    pub fn policy(&self, level: &str) -> &Policy {
+        let listed = self.levels.entries().into_iter().find(|entry| entry.0 == level).and_then(|entry| entry.1);
+        let unlisted = if matches!(level, "error" | "fatal") { &Policy::All } else { &self.other };
+        listed.unwrap_or(unlisted)
+    }
+}
+
+/// A policy for each level; one that is absent follows `other`, errors and above are kept.
 #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SampleLevels {
