@@ -6,7 +6,6 @@
 use crate::env;
 use crate::runtime::control::Vitals;
 use crate::sources::status::{self, State};
-use flow::debts::Terms;
 use flow::step::sample::LEVELS;
 use hub::{Ledger, Tally};
 use prometheus::core::Collector;
@@ -177,16 +176,21 @@ fn add_samplers(page: &Page, vitals: &Vitals, ledgers: &[(&str, Ledger)]) {
     let (mut sampled, mut dropped) = (Vec::new(), Vec::new());
     for (pipeline, rules) in &vitals.rules {
         let large = ledgers.iter().find(|l| l.0 == pipeline).map(|l| large_tenants(&l.1)).unwrap_or_default();
-        let names: Vec<Option<Terms>> = rules.steps.iter().map(|step| step.terms()).collect();
+        let named = |step: &flow::step::Step| step.terms().map(|terms| terms.name.to_string());
+        let names: BTreeMap<u32, String> =
+            rules.step_ids.iter().zip(&rules.steps).filter_map(|(id, step)| Some((*id, named(step)?))).collect();
         let tallies: Vec<_> = rules.sampling.tallies.lock().expect("nobody panics while counting").rows().collect();
-        for ((step, tenant, level), counts) in tallies {
-            let policy = names[step].as_ref().map_or(String::new(), |terms| terms.name.to_string());
-            let labels = vec![pipeline.clone(), policy, LEVELS[level].to_string(), label(&rules.tenants.name(tenant), &large)];
+        for ((id, tenant, level), counts) in tallies {
+            // What a reload took away is told of no more.
+            let Some(policy) = names.get(&id) else { continue };
+            let tenant = label(&rules.tenants.name(tenant), &large);
+            let labels = vec![pipeline.clone(), policy.clone(), format!("{id:08x}"), LEVELS[level].to_string(), tenant];
             sampled.push((labels.clone(), counts[0]));
             dropped.push((labels, counts[1]));
         }
     }
-    let labels: &[&str] = &["pipeline", "policy", "level", "tenant"];
+    // A policy that a reload moves has another place, and goes on counting in a series of its own by its id.
+    let labels: &[&str] = &["pipeline", "policy", "id", "level", "tenant"];
     page.counters("weir_sampled_total", "Records that a policy kept, since the start.", labels, fold(sampled.into_iter()));
     page.counters("weir_dropped_total", "Records that a policy dropped, since the start.", labels, fold(dropped.into_iter()));
 }

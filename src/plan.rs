@@ -258,7 +258,7 @@ fn compile_dedup(dedup: &DedupConfig, id: u32, tenants: &Arc<Tenants>, fields: &
         drop_conflicts: dedup.conflict == Conflict::Drop,
         metered_anyway: dedup.metered == Metered::Anyway,
         tenants: Arc::clone(tenants),
-        seen: Seen::new(dedup.keys_max as usize),
+        seen: Arc::new(Seen::new(dedup.keys_max as usize)),
     }))
 }
 
@@ -283,11 +283,11 @@ fn compile_sample(number: usize, sample: &SampleConfig, message: &[String], fiel
                     Dynamic::Throughput => Method::Throughput(*goal),
                 };
                 let key = Key { fields: fields.numbers(by), per_tenant: *per_tenant };
-                Sampling::Rates(Box::new(Rates::new(method, interval.0, *keys_max as usize)), key)
+                Sampling::Rates(Arc::new(Rates::new(method, interval.0, *keys_max as usize)), key)
             }
             Policy::Window { kind, size, tick, per_tenant } => {
                 let key = Key { fields: Vec::new(), per_tenant: *per_tenant };
-                Sampling::Threshold(Box::new(Threshold::new(*size, tick.0, *kind == WindowKind::Priority)), key)
+                Sampling::Threshold(Arc::new(Threshold::new(*size, tick.0, *kind == WindowKind::Priority)), key)
             }
             Policy::When { when, weight } => Sampling::When { when: fields.condition(when)?, weight: *weight },
         });
@@ -300,7 +300,7 @@ fn compile_sample(number: usize, sample: &SampleConfig, message: &[String], fiel
         policies,
         message,
         by_arrival,
-        counters: Counters::new(),
+        counters: Arc::new(Counters::new()),
     })))
 }
 
