@@ -94,16 +94,32 @@ impl Fields {
 
 /// Compiles one pipeline. `data`: the data folder.
 pub fn compile(name: &str, config: &Config, data: &Path) -> anyhow::Result<Plan> {
+    compile_with(name, config, data, tenants(config))
+}
+
+/// Compiles a pipeline whose steps have changed while it runs: tenants keep their numbers, and steps whose config is the same
+/// go on with what they remember. Fields have other numbers.
+pub fn recompile(before: &Plan, config: &Config, data: &Path) -> anyhow::Result<Plan> {
+    let mut plan = compile_with(&before.name, config, data, Arc::clone(&before.rules.tenants))?;
+    let rules = Arc::get_mut(&mut plan.rules).expect("nobody else has it yet");
+    rules.share(&before.rules);
+    Ok(plan)
+}
+
+fn tenants(config: &Config) -> Arc<Tenants> {
+    let tenancy = &config.tenancy;
+    let tenants = Tenants::new(&tenancy.unknown, tenancy.tenants_max as usize);
+    Arc::new(match &tenancy.allow {
+        Some(allow) => tenants.allow(allow, &tenancy.overflow),
+        None => tenants,
+    })
+}
+
+fn compile_with(name: &str, config: &Config, data: &Path, tenants: Arc<Tenants>) -> anyhow::Result<Plan> {
     let mut fields = Fields::default();
     let tenant = fields.numbers(&config.tenancy.from);
     let time = fields.numbers(&config.fields.time);
     let level = fields.numbers(&config.fields.level);
-    let tenancy = &config.tenancy;
-    let tenants = Tenants::new(&tenancy.unknown, tenancy.tenants_max as usize);
-    let tenants = Arc::new(match &tenancy.allow {
-        Some(allow) => tenants.allow(allow, &tenancy.overflow),
-        None => tenants,
-    });
     let (steps, step_ids) = compile_steps(config, &tenants, &mut fields)?;
     let meters = compile_meters(config, &mut fields)?;
     let mut sampling = Shared::default();
