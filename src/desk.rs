@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::examples::Examples;
 use crate::plan::SinkKind;
 use crate::runtime::open::{self, Manifest, Opened};
+use crate::runtime::reload::Reloader;
 use crate::sinks::archive::{Archive, Settings};
 use anyhow::{Context, bail};
 use flow::event::{Reason, UsageFact};
@@ -53,6 +54,8 @@ pub enum Question {
         reason: Option<String>,
         tenant: Option<String>,
     },
+    /// Read the pipeline files again; only a running process can.
+    Reload,
 }
 
 /// What the desk knows of a data folder.
@@ -160,6 +163,7 @@ impl Desk {
                 let text = self.ledger(*recount)?.to_string();
                 writeln!(out, "ok\n{text}").context("answer")
             }
+            Question::Reload => bail!("a run with --once reads its pipeline files at the start only"),
             Question::Examples { reason, tenant } => self.examples(reason.as_deref(), tenant.as_deref(), out),
         }
     }
@@ -338,8 +342,8 @@ impl Desk {
         sums
     }
 
-    /// Serves the socket until the process ends.
-    pub fn serve(self: Arc<Self>, listener: UnixListener) {
+    /// Serves the socket until the process ends. `reloader`: absent where a run cannot reload.
+    pub fn serve(self: Arc<Self>, listener: UnixListener, reloader: Option<Arc<Reloader>>) {
         let askers = Arc::new(AtomicUsize::new(0));
         for stream in listener.incoming() {
             let Ok(stream) = stream else { continue };
@@ -348,22 +352,25 @@ impl Desk {
                 let _ = (&stream).write_all(b"too many questions at a time; ask again later\n");
                 continue;
             }
-            let (desk, askers) = (Arc::clone(&self), Arc::clone(&askers));
+            let (desk, askers, reloader) = (Arc::clone(&self), Arc::clone(&askers), reloader.clone());
             std::thread::spawn(move || {
                 // An asker that went away needs no answer.
-                let _ = desk.serve_one(stream);
+                let _ = desk.serve_one(stream, reloader.as_deref());
                 askers.fetch_sub(1, Ordering::SeqCst);
             });
         }
     }
 
-    fn serve_one(&self, stream: UnixStream) -> anyhow::Result<()> {
+    fn serve_one(&self, stream: UnixStream, reloader: Option<&Reloader>) -> anyhow::Result<()> {
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
         stream.set_write_timeout(Some(Duration::from_secs(30)))?;
         let mut line = String::new();
         BufReader::new((&stream).take(QUESTION_BYTES_MAX)).read_line(&mut line)?;
         let mut out = BufWriter::with_capacity(64 << 10, &stream);
-        let answered = serde_json::from_str(&line).context("not a question").and_then(|question| self.answer(&question, &mut out));
+        let answered = serde_json::from_str(&line).context("not a question").and_then(|question| match (question, reloader) {
+            (Question::Reload, Some(reloader)) => writeln!(out, "ok\n{}", reloader.answer()).context("answer"),
+            (question, _) => self.answer(&question, &mut out),
+        });
         if let Err(error) = answered {
             // After "ok" the line is no hit and no fact: the reader takes it as the error that it is.
             writeln!(out, "error {}", serde_json::to_string(&format!("{error:#}")).expect("text"))?;
@@ -393,11 +400,20 @@ pub struct Answer {
     reader: Box<dyn BufRead>,
 }
 
+/// Asks the process that runs on `data`, and nobody else.
+pub fn ask_running(data: &Path, question: &Question) -> anyhow::Result<Answer> {
+    check_folder(data)?;
+    ask_socket(data, question)?.with_context(|| format!("no weir runs on {}; name the data folder of one with --data", data.display()))
+}
+
+fn check_folder(data: &Path) -> anyhow::Result<()> {
+    anyhow::ensure!(data.is_dir(), "there is no data folder {}; name one with --data", data.display());
+    Ok(())
+}
+
 /// Asks the process that runs on `data`, or opens the folder.
 pub fn ask(data: &Path, question: &Question) -> anyhow::Result<Answer> {
-    if !data.is_dir() {
-        bail!("there is no data folder {}; name one with --data", data.display());
-    }
+    check_folder(data)?;
     if let Some(answer) = ask_socket(data, question)? {
         return Ok(answer);
     }

@@ -5,8 +5,8 @@
 
 use crate::env;
 use crate::runtime::control::Vitals;
+use crate::runtime::reload::{Outcome, Reloads};
 use crate::sources::status::{self, State};
-use flow::debts::Terms;
 use flow::step::sample::LEVELS;
 use hub::{Ledger, Tally};
 use prometheus::core::Collector;
@@ -78,6 +78,7 @@ pub fn render(vitals: &Vitals) -> String {
     page.counters("weir_sink_failures_total", "Attempts of a sink that failed and were made again.", &["pipeline", "sink"], failures);
     let read = vitals.signals.read_bytes.load(Ordering::Relaxed);
     page.counters("weir_read_bytes_total", "Bytes read from sources since the start.", &[], vec![(Vec::new(), read)]);
+    add_reloads(&page, &vitals.reloads);
     add_archives(&page, vitals);
     add_sources(&page, vitals);
     if let Some(bytes) = env::resident_bytes() {
@@ -86,6 +87,23 @@ pub fn render(vitals: &Vitals) -> String {
     let mut text = Vec::new();
     TextEncoder::new().encode(&page.0.gather(), &mut text).expect("writing to memory works");
     String::from_utf8(text).expect("the text format is UTF-8")
+}
+
+fn add_reloads(page: &Page, reloads: &Reloads) {
+    let counts = Outcome::NAMES.iter().zip(&reloads.counts).map(|(name, n)| (vec![name.to_string()], n.load(Ordering::Relaxed)));
+    page.counters(
+        "weir_config_reload_total",
+        "Times the pipeline files were read again, by what came of it.",
+        &["result"],
+        counts.collect(),
+    );
+    let gauge = |name: &str, help: &str, value: i64| page.gauges(name, help, &[], vec![(Vec::new(), value)]);
+    let ok = !reloads.last_failed.load(Ordering::Relaxed);
+    gauge("weir_config_last_reload_successful", "Whether the files that were read last are in force.", i64::from(ok));
+    let generation = reloads.generation.load(Ordering::Relaxed) as i64;
+    gauge("weir_config_generation", "1 at the start, one more with each change.", generation);
+    let hash = status::lock(&reloads.hash).clone();
+    page.gauges("weir_config_hash", "Tells one config in force from another.", &["hash"], vec![(vec![hash], 1)]);
 }
 
 /// What happened to the files of archives since the start.
@@ -175,18 +193,24 @@ fn fold(rows: impl Iterator<Item = (Vec<String>, u64)>) -> Vec<(Vec<String>, u64
 /// What each policy decided since the start, in records: seen = sampled + dropped.
 fn add_samplers(page: &Page, vitals: &Vitals, ledgers: &[(&str, Ledger)]) {
     let (mut sampled, mut dropped) = (Vec::new(), Vec::new());
-    for (pipeline, rules) in &vitals.rules {
+    for (pipeline, current) in &vitals.plans {
+        let rules = &current.get().1.rules;
         let large = ledgers.iter().find(|l| l.0 == pipeline).map(|l| large_tenants(&l.1)).unwrap_or_default();
-        let names: Vec<Option<Terms>> = rules.steps.iter().map(|step| step.terms()).collect();
+        let named = |step: &flow::step::Step| step.terms().map(|terms| terms.name.to_string());
+        let names: BTreeMap<u32, String> =
+            rules.step_ids.iter().zip(&rules.steps).filter_map(|(id, step)| Some((*id, named(step)?))).collect();
         let tallies: Vec<_> = rules.sampling.tallies.lock().expect("nobody panics while counting").rows().collect();
-        for ((step, tenant, level), counts) in tallies {
-            let policy = names[step].as_ref().map_or(String::new(), |terms| terms.name.to_string());
-            let labels = vec![pipeline.clone(), policy, LEVELS[level].to_string(), label(&rules.tenants.name(tenant), &large)];
+        for ((id, tenant, level), counts) in tallies {
+            // What a reload took away is told of no more.
+            let Some(policy) = names.get(&id) else { continue };
+            let tenant = label(&rules.tenants.name(tenant), &large);
+            let labels = vec![pipeline.clone(), policy.clone(), format!("{id:08x}"), LEVELS[level].to_string(), tenant];
             sampled.push((labels.clone(), counts[0]));
             dropped.push((labels, counts[1]));
         }
     }
-    let labels: &[&str] = &["pipeline", "policy", "level", "tenant"];
+    // A policy that a reload moves has another place, and goes on counting in a series of its own by its id.
+    let labels: &[&str] = &["pipeline", "policy", "id", "level", "tenant"];
     page.counters("weir_sampled_total", "Records that a policy kept, since the start.", labels, fold(sampled.into_iter()));
     page.counters("weir_dropped_total", "Records that a policy dropped, since the start.", labels, fold(dropped.into_iter()));
 }

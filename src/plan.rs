@@ -94,16 +94,32 @@ impl Fields {
 
 /// Compiles one pipeline. `data`: the data folder.
 pub fn compile(name: &str, config: &Config, data: &Path) -> anyhow::Result<Plan> {
+    compile_with(name, config, data, tenants(config))
+}
+
+/// Compiles a pipeline whose steps have changed while it runs: tenants keep their numbers, and steps whose config is the same
+/// go on with what they remember. Fields have other numbers.
+pub fn recompile(before: &Plan, config: &Config, data: &Path) -> anyhow::Result<Plan> {
+    let mut plan = compile_with(&before.name, config, data, Arc::clone(&before.rules.tenants))?;
+    let rules = Arc::get_mut(&mut plan.rules).expect("nobody else has it yet");
+    rules.share(&before.rules);
+    Ok(plan)
+}
+
+fn tenants(config: &Config) -> Arc<Tenants> {
+    let tenancy = &config.tenancy;
+    let tenants = Tenants::new(&tenancy.unknown, tenancy.tenants_max as usize);
+    Arc::new(match &tenancy.allow {
+        Some(allow) => tenants.allow(allow, &tenancy.overflow),
+        None => tenants,
+    })
+}
+
+fn compile_with(name: &str, config: &Config, data: &Path, tenants: Arc<Tenants>) -> anyhow::Result<Plan> {
     let mut fields = Fields::default();
     let tenant = fields.numbers(&config.tenancy.from);
     let time = fields.numbers(&config.fields.time);
     let level = fields.numbers(&config.fields.level);
-    let tenancy = &config.tenancy;
-    let tenants = Tenants::new(&tenancy.unknown, tenancy.tenants_max as usize);
-    let tenants = Arc::new(match &tenancy.allow {
-        Some(allow) => tenants.allow(allow, &tenancy.overflow),
-        None => tenants,
-    });
     let (steps, step_ids) = compile_steps(config, &tenants, &mut fields)?;
     let meters = compile_meters(config, &mut fields)?;
     let mut sampling = Shared::default();
@@ -258,7 +274,7 @@ fn compile_dedup(dedup: &DedupConfig, id: u32, tenants: &Arc<Tenants>, fields: &
         drop_conflicts: dedup.conflict == Conflict::Drop,
         metered_anyway: dedup.metered == Metered::Anyway,
         tenants: Arc::clone(tenants),
-        seen: Seen::new(dedup.keys_max as usize),
+        seen: Arc::new(Seen::new(dedup.keys_max as usize)),
     }))
 }
 
@@ -282,11 +298,11 @@ fn compile_sample(number: usize, sample: &SampleConfig, message: &[String], fiel
                     Dynamic::Throughput => Method::Throughput(*goal),
                 };
                 let key = Key { fields: fields.numbers(by), per_tenant: *per_tenant };
-                Sampling::Rates(Box::new(Rates::new(method, interval.0, *keys_max as usize)), key)
+                Sampling::Rates(Arc::new(Rates::new(method, interval.0, *keys_max as usize)), key)
             }
             Policy::Window { kind, size, tick, per_tenant } => {
                 let key = Key { fields: Vec::new(), per_tenant: *per_tenant };
-                Sampling::Threshold(Box::new(Threshold::new(*size, tick.0, *kind == WindowKind::Priority)), key)
+                Sampling::Threshold(Arc::new(Threshold::new(*size, tick.0, *kind == WindowKind::Priority)), key)
             }
             Policy::When { when, weight } => Sampling::When { when: fields.condition(when)?, weight: *weight },
         });
@@ -299,7 +315,7 @@ fn compile_sample(number: usize, sample: &SampleConfig, message: &[String], fiel
         policies,
         message,
         by_arrival,
-        counters: Counters::new(),
+        counters: Arc::new(Counters::new()),
     })))
 }
 

@@ -7,6 +7,7 @@ pub mod check;
 pub mod cost;
 pub mod ledger;
 pub mod lineage;
+pub mod reload;
 pub mod run;
 pub mod schema;
 pub mod search;
@@ -48,6 +49,13 @@ enum Verb {
     Check {
         #[arg(required = true)]
         files: Vec<PathBuf>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Tell a running weir to read its pipeline files again: steps change between two records, and those that are the same go on.
+    Reload {
+        #[arg(long, default_value = "weir-data")]
+        data: PathBuf,
         #[arg(long)]
         json: bool,
     },
@@ -180,6 +188,7 @@ pub fn main() -> ExitCode {
     let result = match args.verb {
         Verb::Run { files, once, data, json, quiet } => run::run(&files, run::Options { once, data, json, quiet }),
         Verb::Check { files, json } => return check::run(&files, json),
+        Verb::Reload { data, json } => reload::run(&data, json),
         Verb::Search { query, files, data, tenant, since, until, limit, json } => {
             search::run(&search::Options { query, files, data, tenant, since, until, limit, json })
         }

@@ -34,7 +34,8 @@ pub fn run(files: &[PathBuf], options: Options) -> anyhow::Result<ExitCode> {
         process.data.clone_from(data);
     }
     let bar = progress_bar(&loaded, &options);
-    let desk = runtime::run(&loaded, &process, runtime::Options { once: options.once }, &mut |bytes| bar.set_position(bytes))?;
+    let how = runtime::Options { once: options.once, data_is_given: options.data.is_some() };
+    let (desk, loaded) = runtime::run(loaded, &process, how, &mut |bytes| bar.set_position(bytes))?;
     bar.finish_and_clear();
     let cards = loaded.iter().filter_map(|l| l.rates.as_ref()).map(|r| &r.card).next();
     let summary = summarise(&desk, cards)?;

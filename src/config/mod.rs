@@ -3,7 +3,8 @@
 //! In: files and the environment; out: [`Loaded`] pipelines, or a [`Report`] with line, column, caret and way out for each
 //! mistake. Nothing but these files and the rate cards they name is read, nothing is written, no port is opened.
 //! Read on in this order: `model` (what a file says), `locate` (YAML with places), `read` (tree to struct), `rules` (what
-//! only makes sense together), `memory` (floors and ceilings), `report` (how mistakes are told), `schemas` (the manual).
+//! only makes sense together), `memory` (floors and ceilings), `change` (what a reload may change), `report` (how mistakes are
+//! told), `schemas` (the manual).
 //! Bound: [`FILES_MAX`] files of [`locate::TEXT_BYTES_MAX`] each; more is a mistake like others.
 
 pub mod model;
@@ -12,10 +13,13 @@ mod locate;
 mod read;
 mod rules;
 
+mod change;
+
 pub mod memory;
 mod report;
 pub mod schemas;
 
+pub use change::{Changes, restart_needed};
 pub use model::{AdminConfig, Config, HubConfig, WhenFull};
 pub use report::{Mistake, Report};
 #[cfg(test)]
@@ -31,6 +35,7 @@ use std::path::{Path as FilePath, PathBuf};
 pub const FILES_MAX: usize = 64;
 
 /// A pipeline file without mistakes.
+#[derive(Clone)]
 pub struct Loaded {
     pub path: PathBuf,
     pub name: String,
@@ -43,6 +48,7 @@ pub struct Loaded {
 }
 
 /// A rate card without mistakes.
+#[derive(Clone)]
 pub struct LoadedCard {
     pub path: PathBuf,
     pub text: String,

@@ -6,6 +6,7 @@
 //! lane closes it after 200 ms.
 
 use crate::examples::{Example, PER_FRAME_MAX};
+use crate::plan::Plan;
 use flow::batch::{Batch, NO_STEP};
 use flow::debts::{Closing, Summary};
 use flow::event::{Note, Outcome, Position, Reason, StreamId};
@@ -69,7 +70,8 @@ pub struct Stretch {
 
 impl Builder {
     /// `created`: the stream of what this lane creates, and how far it is.
-    pub fn new(rules: Arc<Rules>, columns: Vec<usize>, created: (StreamId, u64)) -> Builder {
+    pub fn of(plan: &Plan, created: (StreamId, u64)) -> Builder {
+        let (rules, columns) = (Arc::clone(&plan.rules), plan.columns.clone());
         let mut first_meter = Vec::new();
         let mut meters = Vec::new();
         for group in &rules.meters.groups {
@@ -306,6 +308,16 @@ impl Builder {
         if part.from == part.to && part.rows.is_empty() && part.counts.is_empty() && part.also.is_empty() {
             self.frame.parts.pop();
         }
+    }
+
+    /// The stream of what is created, and how far it is.
+    pub fn created(&self) -> (StreamId, u64) {
+        self.created
+    }
+
+    /// Takes what steps remember out of the hub's account.
+    pub fn forget(&mut self, step_ids: &[u32]) {
+        self.frame.state.extend(step_ids.iter().map(|id| StateChange { step: *id, bytes: Vec::new() }));
     }
 
     /// Adds what the frame takes along: summaries as rows of a part of their own, changed debts.

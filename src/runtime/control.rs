@@ -1,11 +1,12 @@
 //! Control: signals and the admin port, on one thread with the only tokio runtime of the process.
 //!
-//! In: SIGTERM and SIGINT (drain; a second one ends at once), SIGHUP (archives reopen), SIGUSR2 (not built
-//! yet), requests for `/livez`, `/readyz`, `/metrics`, `/api/ledger` and `/api/sources`. Health is progress: alive and stuck is unhealthy and
+//! In: SIGTERM and SIGINT (drain; a second one ends at once), SIGHUP (archives reopen, pipeline files are
+//! read again), SIGUSR2 (not built yet), requests for `/livez`, `/readyz`, `/metrics`, `/api/ledger` and `/api/sources`. Health is progress: alive and stuck is unhealthy and
 //! says where. The port is loopback only; the config refuses anything else.
 
 use super::deliver::SinkSignals;
 use super::lane::Signals;
+use super::reload::{Current, Reloads};
 use crate::config::AdminConfig;
 use crate::desk::Desk;
 use crate::sources::status;
@@ -15,7 +16,6 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
-use flow::pipeline::Rules;
 use hub::Hub;
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -31,7 +31,8 @@ const STUCK_MS: u64 = 30_000;
 /// What health and metrics are read from.
 pub struct Vitals {
     pub signals: Arc<Signals>,
-    pub rules: Vec<(String, Arc<Rules>)>,
+    pub plans: Vec<(String, Arc<Current>)>,
+    pub reloads: Arc<Reloads>,
     pub hubs: Vec<(String, Arc<Hub>)>,
     pub lanes: Vec<(String, Arc<AtomicU64>)>,
     /// Pipeline, source, its files.
@@ -47,7 +48,8 @@ impl Vitals {
     pub fn new(signals: Arc<Signals>) -> Vitals {
         Vitals {
             signals,
-            rules: Vec::new(),
+            plans: Vec::new(),
+            reloads: Arc::default(),
             hubs: Vec::new(),
             lanes: Vec::new(),
             sources: Vec::new(),
@@ -155,8 +157,10 @@ async fn watch_signals(vitals: Arc<Vitals>, main: std::thread::Thread, handled: 
             _ = term.recv() => "SIGTERM",
             _ = int.recv() => "SIGINT",
             _ = hup.recv() => {
-                info!("SIGHUP: archives are opened again");
+                info!("SIGHUP: archives are opened again, pipeline files are read again");
                 vitals.sinks.iter().for_each(|s| s.2.reopen.store(true, Ordering::Relaxed));
+                vitals.signals.reload.store(true, Ordering::Relaxed);
+                main.unpark();
                 continue;
             }
             _ = usr2.recv() => {

@@ -6,9 +6,11 @@
 //! chunk (256 KiB, for a moment as long as the longest line) and one frame per pipeline; per log about 1 KiB.
 
 use super::build::{Builder, Stretch};
+use super::reload::Current;
 use super::tail::{Ahead, CHUNK_BYTES, Glance, Tail};
 use crate::env;
 use crate::examples::Examples;
+use crate::plan::Plan;
 use crate::sources::file::Found;
 use crate::sources::kubernetes::{Attached, Kubernetes, Readiness};
 use crate::sources::status::{Shared, State, lock};
@@ -17,7 +19,7 @@ use flow::batch::{Batch, Payer};
 use flow::decode::{Decoder, Encoding, End, Format, Limits, Multiline, trailing_nuls};
 use flow::enrich::Enricher;
 use flow::event::{Position, StreamId};
-use flow::pipeline::{Reading, Rules, Worker};
+use flow::pipeline::{Reading, Worker};
 use flow::units::UnixNanos;
 use hub::Hub;
 use hub::frame::Resumed;
@@ -77,12 +79,10 @@ pub struct Rotated {
 /// One pipeline, as its lanes see it.
 pub struct Pipeline {
     pub name: String,
-    pub rules: Arc<Rules>,
+    pub current: Arc<Current>,
     pub hub: Arc<Hub>,
     /// Some of what was dropped, to be looked up.
     pub examples: Arc<Examples>,
-    /// Fields that sinks route by.
-    pub columns: Vec<usize>,
     pub intakes: Vec<Intake>,
     /// By lane: the stream of what it creates, and how far that is.
     pub created: Vec<(StreamId, u64)>,
@@ -94,6 +94,8 @@ pub struct Pipeline {
 #[derive(Default)]
 pub struct Signals {
     pub stop: AtomicBool,
+    /// Pipeline files are to be read again.
+    pub reload: AtomicBool,
     pub read_bytes: AtomicU64,
     /// Set when standard input, or every file of `--once`, was read to its end.
     pub ended: AtomicBool,
@@ -125,7 +127,10 @@ pub enum Input {
 }
 
 pub struct Lane {
+    number: usize,
     pipelines: Arc<Vec<Pipeline>>,
+    /// By pipeline: the version of the plan that worker and builder are of.
+    versions: Vec<u64>,
     workers: Vec<Worker>,
     builders: Vec<Builder>,
     opened: Vec<Option<Instant>>,
@@ -187,10 +192,14 @@ enum Turn {
 impl Lane {
     /// Lane number `lane` of `lanes`.
     pub fn new(lane: usize, lanes: usize, pipelines: Arc<Vec<Pipeline>>, inbox: Arc<Inbox>, signals: Arc<Signals>, once: bool) -> Lane {
-        let workers = pipelines.iter().map(|p| Worker::of_lane(Arc::clone(&p.rules), lane, lanes, once)).collect();
-        let builders = pipelines.iter().map(|p| Builder::new(Arc::clone(&p.rules), p.columns.clone(), p.created[lane])).collect();
+        let plans: Vec<(u64, Arc<Plan>)> = pipelines.iter().map(|p| p.current.get()).collect();
+        let workers = plans.iter().map(|(_, plan)| Worker::of_lane(Arc::clone(&plan.rules), lane, lanes, once)).collect();
+        let builder = |((_, plan), p): (&(u64, Arc<Plan>), &Pipeline)| Builder::of(plan, p.created[lane]);
+        let builders = plans.iter().zip(pipelines.iter()).map(builder).collect();
         let opened = pipelines.iter().map(|_| None).collect();
         Lane {
+            number: lane,
+            versions: plans.iter().map(|(version, _)| *version).collect(),
             pipelines,
             workers,
             builders,
@@ -214,6 +223,9 @@ impl Lane {
         while !self.signals.stop.load(Ordering::Relaxed) {
             self.heartbeat.store((env::now().0 / 1_000_000) as u64, Ordering::Relaxed);
             self.take_news();
+            for pipeline in 0..self.pipelines.len() {
+                self.take_plan(pipeline)?;
+            }
             let worked = self.round()?;
             self.close_frames(|builder, age| builder.is_full() || age >= FRAME_AGE)?;
             if self.once && self.logs.is_empty() {
@@ -368,6 +380,7 @@ impl Lane {
     /// Reads one chunk of one log and decides about its records.
     fn turn(&mut self, key: u64) -> anyhow::Result<Turn> {
         let safety = SAFETY.max(SAFETY_EACH * self.logs.len() as u32);
+        self.take_plan(self.logs[&key].pipeline)?;
         let log = self.logs.get_mut(&key).expect("only logs that are there are ready");
         let pipeline = &self.pipelines[log.pipeline];
         let intake = &pipeline.intakes[log.intake];
@@ -627,8 +640,7 @@ impl Lane {
 
     /// Closes the frames for which `due` holds and hands them to their hubs.
     fn close_frames(&mut self, due: impl Fn(&Builder, Duration) -> bool) -> anyhow::Result<()> {
-        let pipelines = Arc::clone(&self.pipelines);
-        for (n, pipeline) in pipelines.iter().enumerate() {
+        for n in 0..self.pipelines.len() {
             let builder = &mut self.builders[n];
             // With --once only sizes close a frame: the clock must not show in the stores.
             let age = self.opened[n].filter(|_| !self.once).map_or(Duration::ZERO, |at| at.elapsed());
@@ -636,21 +648,52 @@ impl Lane {
             let now = if self.once { UnixNanos(0) } else { env::now() };
             let owes = self.ending || (!self.once && worker.is_due(now));
             let is_due = if builder.is_empty() { owes } else { due(builder, age) };
-            if !is_due {
-                continue;
+            if is_due {
+                self.close_frame(n, now, self.ending)?;
             }
-            builder.add_created(worker.close(now, self.ending));
-            if builder.is_empty() {
-                continue;
-            }
-            let frame = builder.close((!self.once).then_some(now));
-            self.opened[n] = None;
-            let accepted = pipeline.hub.accept_while(frame, &mut || self.release_rotated());
-            accepted.with_context(|| format!("pipeline {}: the hub takes no more", pipeline.name))?;
-            let examples = &mut self.builders[n].examples;
-            if !examples.is_empty() {
-                pipeline.examples.add(examples.drain(..));
-            }
+        }
+        Ok(())
+    }
+
+    /// Closes the frame of a pipeline and hands it to its hub. `all`: every window ends with it.
+    fn close_frame(&mut self, n: usize, now: UnixNanos, all: bool) -> anyhow::Result<()> {
+        let pipelines = Arc::clone(&self.pipelines);
+        let (pipeline, builder) = (&pipelines[n], &mut self.builders[n]);
+        builder.add_created(self.workers[n].close(now, all));
+        if builder.is_empty() {
+            return Ok(());
+        }
+        let frame = builder.close((!self.once).then_some(now));
+        self.opened[n] = None;
+        let accepted = pipeline.hub.accept_while(frame, &mut || self.release_rotated());
+        accepted.with_context(|| format!("pipeline {}: the hub takes no more", pipeline.name))?;
+        let examples = &mut self.builders[n].examples;
+        if !examples.is_empty() {
+            pipeline.examples.add(examples.drain(..));
+        }
+        Ok(())
+    }
+
+    /// Goes over to a plan that a reload has put in place, between two frames: what the one before decided is closed with all
+    /// that its samplers owe, so each record is decided by one plan, and no sum waits for a step that may be gone.
+    fn take_plan(&mut self, n: usize) -> anyhow::Result<()> {
+        if self.pipelines[n].current.version() == self.versions[n] {
+            return Ok(());
+        }
+        let pipelines = Arc::clone(&self.pipelines);
+        let current = &pipelines[n].current;
+        self.close_frame(n, env::now(), true)?;
+        let (version, plan) = current.get();
+        let created = self.builders[n].created();
+        self.workers[n] = Worker::of_lane(Arc::clone(&plan.rules), self.number, pipelines[n].created.len(), self.once);
+        self.builders[n] = Builder::of(&plan, created);
+        self.versions[n] = version;
+        if let Some(gone) = current.arrive() {
+            // Nobody runs these steps any more, and none of them comes back before this frame is taken.
+            lock(&plan.rules.sampling.tallies).forget(&gone);
+            self.builders[n].forget(&gone);
+            self.close_frame(n, env::now(), false)?;
+            current.settle();
         }
         Ok(())
     }

@@ -3,13 +3,14 @@
 //! In: checked pipelines. Out: everything delivered, or kept in the hub for the next run, and a summary.
 //! Order of the end: sources stop, lanes hand over what they hold, hubs close, sinks drain, the lock goes.
 //! Read on in this order: `open` (hub and stores), `lane` (bytes to frames), `build` (the frame), `deliver`
-//! (frames to sinks), `control` (signals and the admin port).
+//! (frames to sinks), `reload` (another plan while it runs), `control` (signals and the admin port).
 
 pub mod build;
 pub mod control;
 pub mod deliver;
 pub mod lane;
 pub mod open;
+pub mod reload;
 pub mod tail;
 
 use crate::config::{Config, Loaded, Process, lanes};
@@ -33,6 +34,7 @@ use flow::units::UnixNanos;
 use hub::{Disk, Hub};
 use lane::{Inbox, Input, Intake, Lane, Pipeline, Rotated, Signals};
 use open::{Manifest, ManifestPipeline, Opened};
+use reload::{Current, Reloader};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -52,6 +54,8 @@ const EXAMPLES: Duration = Duration::from_secs(10);
 pub struct Options {
     /// Read sources to their end, drain and return.
     pub once: bool,
+    /// The command line names the data folder, whatever the files say.
+    pub data_is_given: bool,
 }
 
 /// A finder and the place of its source.
@@ -78,8 +82,13 @@ const IDLE_REST_MAX: Duration = Duration::from_secs(60);
 const GATHER: Duration = Duration::from_millis(10);
 
 /// Runs until the sources have ended (`--once`), or a signal comes. `progress` is called now and then with the
-/// number of bytes read. Returns the desk, which still answers.
-pub fn run(loaded: &[Loaded], process: &Process, options: Options, progress: &mut dyn FnMut(u64)) -> anyhow::Result<Arc<Desk>> {
+/// number of bytes read. Returns the desk, which still answers, and the pipelines as they were reloaded last.
+pub fn run(
+    loaded: Vec<Loaded>,
+    process: &Process,
+    options: Options,
+    progress: &mut dyn FnMut(u64),
+) -> anyhow::Result<(Arc<Desk>, Vec<Loaded>)> {
     crate::env::raise_open_files_limit();
     let disk = Disk::Real;
     let data = &process.data;
@@ -88,13 +97,13 @@ pub fn run(loaded: &[Loaded], process: &Process, options: Options, progress: &mu
         bail!("another process owns the data folder {}; stop it, or name another folder with --data", data.display());
     };
     let alive = lock.last_alive();
-    write_manifest(&disk, data, loaded)?;
+    write_manifest(&disk, data, &loaded)?;
     let (register, notices) = Register::open(disk.clone(), &data.join("streams.log"))?;
     notices.iter().for_each(|notice| warn!("{notice}"));
     let register = Arc::new(Mutex::new(register));
 
     let mut opened = Vec::new();
-    for pipeline in loaded {
+    for pipeline in &loaded {
         let one = open::open(&disk, data, &pipeline.name, &pipeline.config)?;
         one.recovered.notices.iter().for_each(|notice| warn!(pipeline = pipeline.name, "{notice}"));
         opened.push((pipeline.config.clone(), one));
@@ -114,10 +123,10 @@ pub fn run(loaded: &[Loaded], process: &Process, options: Options, progress: &mu
     for (number, (config, one)) in opened.into_iter().enumerate() {
         vitals.labels.extend(config.labels);
         vitals.hubs.push((one.plan.name.clone(), Arc::clone(&one.hub)));
-        vitals.rules.push((one.plan.name.clone(), Arc::clone(&one.plan.rules)));
         let sources = Sources { register: &register, outputs: &outputs, lanes: lane_count, alive, once: options.once };
         pipelines.push(split(number, one, sources, &mut watches, &mut inputs, &mut deliveries, &mut vitals)?);
     }
+    vitals.plans = pipelines.iter().map(|p| (p.name.clone(), Arc::clone(&p.current))).collect();
     let hubs: Vec<Arc<Hub>> = pipelines.iter().map(|p| Arc::clone(&p.hub)).collect();
     let pipelines = Arc::new(pipelines);
 
@@ -141,10 +150,16 @@ pub fn run(loaded: &[Loaded], process: &Process, options: Options, progress: &mu
         vitals.lanes.push((format!("lane-{n}"), Arc::clone(&lane.heartbeat)));
         lane_threads.push(lane);
     }
+    let pipeline_count = loaded.len();
+    let folder = (data.clone(), options.data_is_given);
+    let reloader = Reloader::new(Disk::Real, folder, Arc::clone(&pipelines), inboxes.clone(), Arc::clone(&signals), loaded);
+    let reloader = Arc::new(reloader);
+    vitals.reloads = reloader.reloads();
     let control = Control::start(process.admin.as_ref(), vitals, Arc::clone(&desk))?;
     let listener = crate::desk::bind(data)?;
     let serving = Arc::clone(&desk);
-    spawn("desk", move || serving.serve(listener))?;
+    let reloading = (!options.once).then(|| Arc::clone(&reloader));
+    spawn("desk", move || serving.serve(listener, reloading))?;
     let syncers = hubs.iter().map(|hub| spawn_syncer(Arc::clone(hub))).collect::<anyhow::Result<Vec<_>>>()?;
     let sink_signals: Vec<Arc<SinkSignals>> = deliveries.iter().map(|d| Arc::clone(&d.signals)).collect();
     let mut sinks = Vec::new();
@@ -165,7 +180,7 @@ pub fn run(loaded: &[Loaded], process: &Process, options: Options, progress: &mu
         lane_handles.push(spawn_failing(&format!("lane-{n}"), &signals, || lane.run())?);
     }
     control.ready();
-    info!(pipelines = loaded.len(), lanes = lane_count, data = %data.display(), "ready");
+    info!(pipelines = pipeline_count, lanes = lane_count, data = %data.display(), "ready");
 
     let only_stdin = has_stdin && watches.is_empty();
     let mut checkpointed = Instant::now();
@@ -173,6 +188,7 @@ pub fn run(loaded: &[Loaded], process: &Process, options: Options, progress: &mu
     let mut history = (!options.once).then(|| History::new(&Disk::Real, data));
     note_history(&mut history, &desk);
     let mut told: Vec<String> = Vec::new();
+    let mut reload: Option<JoinHandle<()>> = None;
     loop {
         match &mut watcher {
             Some(watcher) => {
@@ -190,6 +206,11 @@ pub fn run(loaded: &[Loaded], process: &Process, options: Options, progress: &mu
         let ended = lane_handles.iter().all(JoinHandle::is_finished);
         if ended || signals.stop.load(Ordering::Relaxed) || (only_stdin && signals.ended.load(Ordering::Relaxed)) {
             break;
+        }
+        if reload.as_ref().is_none_or(JoinHandle::is_finished) && signals.reload.swap(false, Ordering::Relaxed) {
+            let reloader = Arc::clone(&reloader);
+            // It reads files and waits for lanes: finders go on meanwhile.
+            reload = Some(spawn("reload", move || drop(reloader.reload()))?);
         }
         if !options.once {
             find(&mut watches, &inboxes, watcher.as_mut());
@@ -218,13 +239,14 @@ pub fn run(loaded: &[Loaded], process: &Process, options: Options, progress: &mu
         }
     }
     signals.stop.store(true, Ordering::Relaxed);
+    let loaded = reloader.close();
     let drained = drain(lane_handles, sinks, syncers, &hubs, &sink_signals);
     progress(signals.read_bytes.load(Ordering::Relaxed));
     save_examples(&pipelines);
     control.stop();
     let _ = std::fs::remove_file(data.join("weir.sock"));
     drop(lock);
-    drained.map(|()| desk)
+    drained.map(|()| (desk, loaded))
 }
 
 /// Once a minute. A disk without room costs precision of `weir ledger --since`, and nothing else.
@@ -401,11 +423,10 @@ fn split(
     }
     let created = (0..sources.lanes).map(|lane| created_stream(&one.plan.name, lane, &one.recovered.positions, &one.cuts)).collect();
     Ok(Pipeline {
-        name: one.plan.name,
-        rules: one.plan.rules,
+        name: one.plan.name.clone(),
+        current: Arc::new(Current::new(one.plan)),
         hub: one.hub,
         examples: one.examples,
-        columns: one.plan.columns,
         intakes,
         created,
         cuts: one.cuts,

@@ -25,6 +25,7 @@ mod policies;
 mod quickstart;
 mod recount;
 mod redact;
+mod reload;
 mod sampling;
 mod search;
 mod tailing;

@@ -86,29 +86,32 @@ pub struct Closing {
     pub changes: Vec<(u32, Vec<u8>)>,
 }
 
-/// Records that policies kept and dropped: by step, then by tenant and level.
+/// Records that policies kept and dropped: by step, then by tenant and level. Steps go by their ids, which a reload does not change.
 #[derive(Debug, Default)]
-pub struct Tallies(Vec<Vec<[u64; 2]>>);
+pub struct Tallies(BTreeMap<u32, Vec<[u64; 2]>>);
 
 impl Tallies {
-    fn add(&mut self, step: usize, at: usize, tally: [u32; 2]) {
-        if self.0.len() <= step {
-            self.0.resize(step + 1, Vec::new());
-        }
-        let sums = &mut self.0[step];
+    fn add(&mut self, step_id: u32, at: usize, tally: [u32; 2]) {
+        let sums = self.0.entry(step_id).or_default();
         if sums.len() <= at {
             sums.resize(at + 1, [0; 2]);
         }
         sums[at].iter_mut().zip(tally).for_each(|(sum, n)| *sum += u64::from(n));
     }
 
-    /// (step, tenant, level), and records kept and dropped.
-    pub fn rows(&self) -> impl Iterator<Item = ((usize, u32, usize), [u64; 2])> {
-        let of_step = |(step, sums): (usize, &Vec<[u64; 2]>)| {
+    /// (id of the step, tenant, level), and records kept and dropped.
+    pub fn rows(&self) -> impl Iterator<Item = ((u32, u32, usize), [u64; 2])> {
+        let of_step = |(step, sums): (&u32, &Vec<[u64; 2]>)| {
+            let step = *step;
             let name = move |at: usize| (step, (at / LEVELS.len()) as u32, at % LEVELS.len());
             sums.iter().enumerate().filter(|(_, n)| **n != [0; 2]).map(|(at, n)| (name(at), *n)).collect::<Vec<_>>()
         };
-        self.0.iter().enumerate().flat_map(of_step)
+        self.0.iter().flat_map(of_step)
+    }
+
+    /// Forgets the steps that are gone.
+    pub fn forget(&mut self, step_ids: &[u32]) {
+        self.0.retain(|id, _| !step_ids.contains(id));
     }
 }
 
@@ -381,7 +384,7 @@ impl Debts {
             entry.resize(ENTRY_BYTES, 0);
             closing.changes.push((owed.step_id, entry));
         }
-        for (number, step) in self.steps.iter_mut().enumerate() {
+        for step in &mut self.steps {
             let Some(terms) = &step.terms else { continue };
             let mut bytes = Vec::new();
             let mut still = Vec::new();
@@ -391,7 +394,7 @@ impl Debts {
                 let term = terms.levels[level];
                 let tally = std::mem::take(&mut cell.tally);
                 if tally != [0; 2] {
-                    tallies.add(number, at as usize, tally);
+                    tallies.add(step.id, at as usize, tally);
                 }
                 let ends = cell.since_now.saturating_add(term.window_ns);
                 if cell.records > 0 && (all || cell.is_overdue || now.0 >= ends) {

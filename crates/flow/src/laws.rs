@@ -42,7 +42,7 @@ fn sample_info(policy: Policy) -> Step {
         policies,
         message: vec![field("msg")],
         by_arrival: false,
-        counters: Counters::new(),
+        counters: Arc::new(Counters::new()),
     }))
 }
 

@@ -41,8 +41,8 @@ pub struct Sampling {
     pub sampler: Option<usize>,
     /// Debts of the last run that no lane has taken over yet.
     pub restored: Mutex<Vec<Owed>>,
-    /// Since the start of this run.
-    pub tallies: Mutex<Tallies>,
+    /// Since the start of this run, whatever was reloaded meanwhile.
+    pub tallies: Arc<Mutex<Tallies>>,
 }
 
 /// How the records of one source are read.
@@ -65,6 +65,18 @@ pub struct Worker {
     /// With `--once`: newest event time so far. The clock must not show in what comes out.
     newest: Option<UnixNanos>,
     editor: Editor,
+}
+
+impl Rules {
+    /// Goes on with what `before` remembers, in every step whose config is the same; other steps start anew.
+    pub fn share(&mut self, before: &Rules) {
+        for (step, id) in self.steps.iter_mut().zip(&self.step_ids) {
+            if let Some(at) = before.step_ids.iter().position(|other| other == id) {
+                step.share(&before.steps[at]);
+            }
+        }
+        self.sampling.tallies = Arc::clone(&before.sampling.tallies);
+    }
 }
 
 impl Worker {

@@ -39,6 +39,9 @@ impl Account {
             }
         }
         for change in &frame.state {
+            if change.bytes.is_empty() {
+                self.state.retain(|(step, _), _| *step != change.step);
+            }
             for entry in change.bytes.chunks_exact(STATE_ENTRY_BYTES) {
                 let (key, value) = entry.split_at(8);
                 let key = (change.step, key.try_into().expect("split at 8"));
@@ -258,5 +261,21 @@ mod tests {
         assert_eq!(fold(&[(1, 5), (2, 5)]), 2);
         assert_eq!(fold(&[(1, 0), (3, 0)]), 1);
         assert_eq!(fold(&[(1, 6), (2, 0), (2, 7)]), 2, "in order");
+    }
+
+    #[test]
+    fn a_change_without_entries_forgets_its_step_and_no_other() {
+        let mut account = Account::new(10);
+        let entry = |key: u8| [[key; 8].as_slice(), &[9; 24]].concat();
+        let mut fold = |changes: &[(u32, Vec<u8>)]| {
+            let state = changes.iter().map(|(step, bytes)| StateChange { step: *step, bytes: bytes.clone() }).collect();
+            let frame = Frame { state, ..Frame::default() };
+            frame.validate().expect("a frame may forget");
+            account.fold(&frame, &RowCount::of(&frame));
+            account.state().iter().map(|change| (change.step, change.bytes.len() / STATE_ENTRY_BYTES)).collect::<Vec<_>>()
+        };
+        assert_eq!(fold(&[(1, entry(1)), (2, [entry(1), entry(2)].concat())]), [(1, 1), (2, 2)]);
+        assert_eq!(fold(&[(2, Vec::new())]), [(1, 1)]);
+        assert_eq!(fold(&[(1, Vec::new()), (1, entry(3)), (7, Vec::new())]), [(1, 1)], "in order; a step that comes back starts anew");
     }
 }

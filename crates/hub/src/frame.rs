@@ -11,7 +11,8 @@
 //!
 //! State of steps: `StateChange::bytes` is a list of entries of 32 bytes, an 8-byte key and a 24-byte value. The hub
 //! does not know what they mean; it keeps the last value of each (step, key) and gives that map back at recovery. A
-//! value of zeros takes the key out. So the journal's memory of it is bounded by the keys a step uses, not by time.
+//! value of zeros takes the key out, a change without entries all keys of its step. So the journal's memory of it is
+//! bounded by the keys that the present steps use, not by time.
 
 use crate::codec::{Reader, put_bytes, put_i64, put_i64s, put_len, put_u16s, put_u32, put_u32s, put_u64, put_u64s};
 use crate::ledger::RowCount;

@@ -45,7 +45,7 @@ fn rules(steps: Vec<Step>) -> Arc<Rules> {
 
 fn sample(policies: [Policy; 7]) -> Step {
     let (name, message) = ("test".into(), vec![field("msg")]);
-    Step::Sample(Box::new(Sample { name, policies, message, by_arrival: false, counters: Counters::new() }))
+    Step::Sample(Box::new(Sample { name, policies, message, by_arrival: false, counters: Arc::new(Counters::new()) }))
 }
 
 /// A policy for info, `other` for the levels that are not named.
@@ -376,8 +376,8 @@ fn eb_1_5_seen_is_sampled_plus_dropped_by_policy_level_and_tenant() {
         process.close(n % LANES, UnixNanos(T0_S * NANOS_PER_SECOND), false, &mut durable);
     }
     let tallies: Vec<_> = process.rules.sampling.tallies.lock().expect("nobody panics").rows().collect();
-    let sum = |step: usize, level: usize| {
-        tallies.iter().filter(|(k, _)| (k.0, k.2) == (step, level)).fold([0, 0], |sum, (_, n)| [sum[0] + n[0], sum[1] + n[1]])
+    let sum = |step: u32, level: usize| {
+        tallies.iter().filter(|(k, _)| (k.0, k.2) == (step + 100, level)).fold([0, 0], |sum, (_, n)| [sum[0] + n[0], sum[1] + n[1]])
     };
     assert_eq!(sum(0, 2), [0, 225], "a level that is off counts what it drops");
     assert_eq!(sum(0, 3).iter().sum::<u64>(), 225);
@@ -407,7 +407,7 @@ fn eb_1_6_a_noisy_tenant_takes_nothing_from_a_quiet_one() {
     let per_tenant = || Key { fields: Vec::new(), per_tenant: true };
     let policies: [fn(Key) -> Step; 3] = [
         |key| info(Policy::Counter(Counting::new(window(10, 0, 1), key, 100, 3))),
-        |key| info(Policy::Threshold(Box::new(Threshold::new(10, NANOS_PER_SECOND, false)), key)),
+        |key| info(Policy::Threshold(Arc::new(Threshold::new(10, NANOS_PER_SECOND, false)), key)),
         |_| quota(&[(Unit::Records, Period::Second, 10)], Over::Drop),
     ];
     for (n, policy) in policies.into_iter().enumerate() {
@@ -432,7 +432,7 @@ fn eb_1_7_any_clock_is_read_without_a_panic_and_the_law_holds() {
     for policy in [
         counter(2, 3, 1),
         Policy::ratio(0.3, None),
-        Policy::Rates(Box::new(Rates::new(Method::Throughput(1), NANOS_PER_SECOND, 5)), Key::default()),
+        Policy::Rates(Arc::new(Rates::new(Method::Throughput(1), NANOS_PER_SECOND, 5)), Key::default()),
     ] {
         run(vec![info(policy), quota(&[(Unit::Records, Period::Minute, 5)], Over::Drop)], &lines);
     }
@@ -539,8 +539,8 @@ fn average_policy() -> impl Strategy<Value = Recipe> {
 impl Recipe {
     fn policy(&self, level: usize) -> Policy {
         let rates =
-            |method| Policy::Rates(Box::new(Rates::new(method, NANOS_PER_SECOND, 8)), Key { fields: vec![field("msg")], per_tenant: true });
-        let threshold = |size, by_weight| Policy::Threshold(Box::new(Threshold::new(size, NANOS_PER_SECOND, by_weight)), Key::default());
+            |method| Policy::Rates(Arc::new(Rates::new(method, NANOS_PER_SECOND, 8)), Key { fields: vec![field("msg")], per_tenant: true });
+        let threshold = |size, by_weight| Policy::Threshold(Arc::new(Threshold::new(size, NANOS_PER_SECOND, by_weight)), Key::default());
         match *self {
             Recipe::All => Policy::All,
             Recipe::Counter(first, thereafter, tick, keys, per_tenant) => {
@@ -657,5 +657,49 @@ proptest! {
         seen.retain(|_, n| *n > 0);
         prop_assert_eq!(seen, told(&durable.lines, Some("debug")), "what a sampler by chance saw");
         prop_assert!(durable.state.keys().all(|(_, key)| key[7] != KEY_TAG), "what is paid leaves the state");
+    }
+}
+
+#[test]
+fn eb_1_2_a_policy_of_the_same_config_goes_on_in_new_rules_and_another_starts_anew() {
+    let exact = || Key { fields: Vec::new(), per_tenant: true };
+    let policies: [&dyn Fn() -> Step; 4] = [
+        &|| info(counter(5, 10, 60)),
+        &|| info(Policy::Counter(Counting::new(window(5, 10, 60), exact(), 100, 3))),
+        &|| info(Policy::Threshold(Arc::new(Threshold::new(8, 60 * NANOS_PER_SECOND, false)), exact())),
+        &|| quota(&[(Unit::Records, Period::Day, 9)], Over::Drop),
+    ];
+    let lines: Vec<String> = (0..60).map(|n| line(0, "info", "a", "m", &format!(",\"request_id\":\"{n}\""))).collect();
+    let now = UnixNanos(T0_S * NANOS_PER_SECOND);
+    for (n, policy) in policies.into_iter().enumerate() {
+        // `id`: of the policy in the new rules, where it stands second.
+        let run = |reload: Option<u32>| {
+            let mut durable = Durable::default();
+            let mut process = Process::start(vec![policy()], 1, &durable);
+            let mut kept = Vec::new();
+            for half in lines.chunks(30) {
+                kept.extend(process.process(0, half, now).outcome.iter().map(|o| *o == Outcome::Kept));
+                if let Some(id) = reload {
+                    process.close(0, now, true, &mut durable);
+                    let mut next = Arc::into_inner(rules(vec![quota(&[(Unit::Records, Period::Day, 1_000)], Over::Drop), policy()]));
+                    let rules = next.as_mut().expect("nobody else has it");
+                    (rules.step_ids, rules.tenants) = (vec![7, id], Arc::clone(&process.rules.tenants));
+                    rules.share(&process.rules);
+                    process.rules = Arc::new(next.expect("just seen"));
+                    process.workers = vec![Worker::of_lane(Arc::clone(&process.rules), 0, 1, false)];
+                }
+            }
+            process.close(0, now, true, &mut durable);
+            process.assert_law(&durable, (n == 2).then_some(3));
+            let tallies = process.rules.sampling.tallies.lock().expect("nobody panics");
+            let counted: u64 = tallies.rows().filter(|(key, _)| key.0 == 100).map(|(_, n)| n.iter().sum::<u64>()).sum();
+            (kept, counted)
+        };
+        let (whole, shared, anew) = (run(None), run(Some(100)), run(Some(101)));
+        assert_eq!(whole.1, 60);
+        assert_eq!(shared, whole, "policy {n}: the window and the counts go on");
+        assert_eq!(anew.0[..30], whole.0[..30]);
+        assert_ne!(anew.0, whole.0, "policy {n}: another policy begins a window");
+        assert_eq!(anew.1, 30, "policy {n}: what the first one decided is its own");
     }
 }

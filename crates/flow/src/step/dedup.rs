@@ -37,7 +37,7 @@ pub struct Dedup {
     /// Meters count what this step drops, and conflicts.
     pub metered_anyway: bool,
     pub tenants: Arc<Tenants>,
-    pub seen: Seen,
+    pub seen: Arc<Seen>,
 }
 
 /// Candidates for each part of a request; the first that a record has counts.

@@ -29,6 +29,7 @@ pub use shape::Shape;
 use crate::batch::Batch;
 use crate::debts::{Debts, Terms};
 use crate::units::UnixNanos;
+use std::sync::Arc;
 
 pub enum Step {
     Filter(Filter),
@@ -79,6 +80,16 @@ impl Step {
             Step::Sample(sample) => sample.restore(entries),
             Step::Quota(quota) => quota.restore(entries),
             Step::Dedup(dedup) => dedup.restore(entries),
+        }
+    }
+
+    /// Goes on with what a step of the same config remembers, while lanes may still run that one: both have one memory.
+    pub fn share(&mut self, before: &Step) {
+        match (self, before) {
+            (Step::Sample(sample), Step::Sample(before)) => sample.share(before),
+            (Step::Quota(quota), Step::Quota(before)) => quota.buckets = Arc::clone(&before.buckets),
+            (Step::Dedup(dedup), Step::Dedup(before)) => dedup.seen = Arc::clone(&before.seen),
+            (Step::Filter(_) | Step::Redact(_) | Step::Shape(_) | Step::Sample(_) | Step::Quota(_) | Step::Dedup(_), _) => {}
         }
     }
 }

@@ -78,7 +78,7 @@ pub struct Quota {
     pub by: Option<usize>,
     pub over: Over,
     pub by_arrival: bool,
-    pub buckets: Keys<Buckets>,
+    pub buckets: Arc<Keys<Buckets>>,
 }
 
 /// What is left of each limit.
@@ -124,7 +124,7 @@ impl Bucket {
 
 impl Quota {
     pub fn new(name: Arc<str>, limits: Vec<Limit>, by: Option<usize>, over: Over, by_arrival: bool, keys_max: usize) -> Quota {
-        Quota { name, limits, by, over, by_arrival, buckets: Keys::new(keys_max, TAG) }
+        Quota { name, limits, by, over, by_arrival, buckets: Arc::new(Keys::new(keys_max, TAG)) }
     }
 
     pub fn terms(&self) -> Terms {

@@ -40,9 +40,9 @@ pub enum Policy {
     /// zap's counter sampler: the first records of a message in each tick, then every n-th.
     Counter(Counting),
     /// A rate for each key.
-    Rates(Box<Rates>, Key),
+    Rates(Arc<Rates>, Key),
     /// About so many of each window.
-    Threshold(Box<Threshold>, Key),
+    Threshold(Arc<Threshold>, Key),
     /// Keeps what matches; each kept record stands for `weight`.
     When {
         when: Condition,
@@ -70,7 +70,7 @@ pub struct Counting {
     /// Without fields: the message.
     pub key: Key,
     /// Counters that no two keys share; `None`: zap's slots.
-    pub exact: Option<Box<Keys<ExactCounter>>>,
+    pub exact: Option<Arc<Keys<ExactCounter>>>,
 }
 
 /// First of the tags of exact counters in frames: one for each level.
@@ -79,7 +79,7 @@ const TAG: u8 = 0xe0;
 impl Counting {
     /// `exact`: most keys with counters of their own; 0: zap's slots. `level`: index into [`LEVELS`].
     pub fn new(window: Window, key: Key, exact: usize, level: usize) -> Counting {
-        let exact = (exact > 0).then(|| Box::new(Keys::new(exact, TAG + level as u8)));
+        let exact = (exact > 0).then(|| Arc::new(Keys::new(exact, TAG + level as u8)));
         Counting { window, key, exact }
     }
 }
@@ -93,7 +93,7 @@ pub struct Sample {
     pub message: Vec<usize>,
     /// The sampling clock is arrival time instead of event time.
     pub by_arrival: bool,
-    pub counters: Counters,
+    pub counters: Arc<Counters>,
 }
 
 impl Policy {
@@ -247,6 +247,18 @@ impl Sample {
     pub fn restore(&self, entries: &[u8]) {
         self.counters.restore(entries);
         self.exact().for_each(|keys| keys.restore(entries));
+    }
+
+    pub fn share(&mut self, before: &Sample) {
+        self.counters = Arc::clone(&before.counters);
+        for (policy, before) in self.policies.iter_mut().zip(&before.policies) {
+            match (policy, before) {
+                (Policy::Counter(counting), Policy::Counter(before)) => counting.exact.clone_from(&before.exact),
+                (Policy::Rates(rates, _), Policy::Rates(before, _)) => *rates = Arc::clone(before),
+                (Policy::Threshold(threshold, _), Policy::Threshold(before, _)) => *threshold = Arc::clone(before),
+                _ => {} // nothing that remembers
+            }
+        }
     }
 }
 

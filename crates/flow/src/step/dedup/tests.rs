@@ -35,7 +35,7 @@ fn dedup(tenants: &Arc<Tenants>) -> Dedup {
         drop_conflicts: false,
         metered_anyway: false,
         tenants: Arc::clone(tenants),
-        seen: Seen::new(1_000),
+        seen: Arc::new(Seen::new(1_000)),
     }
 }
 
