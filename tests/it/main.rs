@@ -26,5 +26,6 @@ mod recount;
 mod redact;
 mod sampling;
 mod search;
+mod select;
 mod tailing;
 mod tidy;
