@@ -179,7 +179,8 @@ impl Desk {
             let mut tail = Vec::new();
             for pipeline in &self.pipelines {
                 for (sink, _) in pipeline.lakes.iter().filter(|l| l.1 == *root) {
-                    tail.extend(pipeline.hub.tail(sink).with_context(|| format!("pipeline {}", pipeline.name))?);
+                    let frames = pipeline.hub.tail(sink).with_context(|| format!("pipeline {}", pipeline.name))?;
+                    tail.extend(frames.into_iter().map(|frame| frame.only_for(sink)));
                 }
             }
             let snapshot = Snapshot::read(&self.disk, root)?;

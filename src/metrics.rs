@@ -261,7 +261,7 @@ fn add_flow(page: &Page, ledgers: &[(&str, Ledger)]) {
 }
 
 fn add_sinks(page: &Page, ledgers: &[(&str, Ledger)]) {
-    let (mut delivered, mut buffered, mut rejected) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut delivered, mut buffered, mut rejected, mut not_selected) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (pipeline, ledger) in ledgers {
         let large = large_tenants(ledger);
         for (sink, totals) in &ledger.sinks {
@@ -271,6 +271,7 @@ fn add_sinks(page: &Page, ledgers: &[(&str, Ledger)]) {
                 let reasons = by_reason.iter();
                 rejected.extend(reasons.map(|(reason, tally)| ([labels(tenant), vec![reason.name().to_string()]].concat(), *tally)));
             }
+            not_selected.extend(totals.not_selected.iter().map(|(tenant, tally)| (labels(tenant), *tally)));
             buffered.extend(totals.buffered.iter().map(|(tenant, tally)| (labels(tenant), *tally)));
         }
     }
@@ -278,6 +279,7 @@ fn add_sinks(page: &Page, ledgers: &[(&str, Ledger)]) {
     add_tallies(page, "weir_delivered", "committed by a sink", names, delivered);
     let by_reason: &[&str] = &["pipeline", "sink", "tenant", "reason"];
     add_tallies(page, "weir_rejected", "kept and lost to a sink, by reason", by_reason, rejected);
+    add_tallies(page, "weir_not_selected", "kept and not for this sink, by its condition or as they were diverted", names, not_selected);
     let rows = fold(buffered.into_iter().map(|(labels, tally)| (labels, tally.records)));
     let rows = rows.into_iter().map(|(labels, records)| (labels, records as i64)).collect();
     page.gauges("weir_buffered_records", "Records kept and not yet committed by a sink.", names, rows);

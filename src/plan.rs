@@ -14,6 +14,7 @@ use flow::decode::{Encoding, Format, Limits, Multiline};
 use flow::fields::{FIELDS_MAX, FieldSet};
 use flow::meter::{Group, METERS_PER_GROUP_MAX, Meter, Meters};
 use flow::pipeline::{Reading, Rules, Sampling as Shared};
+use flow::select::Selection;
 use flow::stamp::{RATE, SAMPLER};
 use flow::step::quota::{Limit, Over};
 use flow::step::rates::{Method, Rates};
@@ -28,6 +29,7 @@ use flow::step::{
     WindowKind,
 };
 use flow::tenancy::Tenants;
+use hub::frame::{OTHERS, SINKS_MAX};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -120,7 +122,8 @@ fn compile_with(name: &str, config: &Config, data: &Path, tenants: Arc<Tenants>)
     let tenant = fields.numbers(&config.tenancy.from);
     let time = fields.numbers(&config.fields.time);
     let level = fields.numbers(&config.fields.level);
-    let (steps, step_ids) = compile_steps(config, &tenants, &mut fields)?;
+    let selection = compile_selection(config, &mut fields)?;
+    let (steps, step_ids) = compile_steps(config, &tenants, &selection, &mut fields)?;
     let meters = compile_meters(config, &mut fields)?;
     let mut sampling = Shared::default();
     if steps.iter().any(|step| step.terms().is_some()) {
@@ -132,7 +135,8 @@ fn compile_with(name: &str, config: &Config, data: &Path, tenants: Arc<Tenants>)
         "pipeline {name} names {} fields; a plan can ask for {FIELDS_MAX}; name fewer fields, or split the pipeline in two",
         fields.0.len()
     );
-    let rules = Rules { fields: Arc::new(FieldSet::new(&fields.0)), time, level, tenant, tenants, steps, step_ids, meters, sampling };
+    let rules =
+        Rules { fields: Arc::new(FieldSet::new(&fields.0)), time, level, tenant, tenants, steps, step_ids, meters, sampling, selection };
     let sources = config.sources.iter().map(|(name, source)| compile_source(name, source)).collect::<anyhow::Result<_>>()?;
     Ok(Plan { name: name.to_string(), rules: Arc::new(rules), columns, sources, sinks })
 }
@@ -162,8 +166,33 @@ fn compile_source(name: &str, source: &SourceConfig) -> anyhow::Result<SourcePla
     })
 }
 
+/// Who takes what, where any sink does not take everything.
+fn compile_selection(config: &Config, fields: &mut Fields) -> anyhow::Result<Selection> {
+    let mut selection = Selection::default();
+    for (name, sink) in &config.sinks {
+        let bit = 1u32.checked_shl(selection.names.len() as u32).with_context(|| format!("more than {SINKS_MAX} sinks have conditions"))?;
+        match sink.when() {
+            _ if config.is_diverted_to(name) => {}
+            Some(when) => selection.conditions.push((bit, fields.condition(when)?)),
+            None => continue,
+        }
+        selection.names.push(name.as_bytes().into());
+    }
+    if config.diversions().next().is_some() {
+        selection.unconditional =
+            1u32.checked_shl(selection.names.len() as u32).with_context(|| format!("more than {SINKS_MAX} sinks have conditions"))?;
+        selection.names.push(OTHERS.into());
+    }
+    Ok(selection)
+}
+
 /// The steps that decide, and a name for each: a hash of its config and of how many like it came before.
-fn compile_steps(config: &Config, tenants: &Arc<Tenants>, fields: &mut Fields) -> anyhow::Result<(Vec<Step>, Vec<u32>)> {
+fn compile_steps(
+    config: &Config,
+    tenants: &Arc<Tenants>,
+    selection: &Selection,
+    fields: &mut Fields,
+) -> anyhow::Result<(Vec<Step>, Vec<u32>)> {
     let mut steps = Vec::new();
     let mut ids: Vec<u32> = Vec::new();
     for (number, step) in config.steps.iter().enumerate() {
@@ -178,7 +207,7 @@ fn compile_steps(config: &Config, tenants: &Arc<Tenants>, fields: &mut Fields) -
         match step {
             StepConfig::Drop(filter) => steps.push(compile_filter(filter, true, fields)?),
             StepConfig::Keep(filter) => steps.push(compile_filter(filter, false, fields)?),
-            StepConfig::Quota(quota) => steps.push(compile_quota(number, quota, fields)),
+            StepConfig::Quota(quota) => steps.push(compile_quota(number, quota, selection, fields)?),
             StepConfig::Sample(sample) => steps.push(compile_sample(number, sample, &config.fields.message, fields)?),
             StepConfig::Redact(redact) => steps.push(compile_redact(redact, fields)?),
             StepConfig::Shape(shape) => steps.push(compile_shape(shape, config, fields)?),
@@ -319,19 +348,23 @@ fn compile_sample(number: usize, sample: &SampleConfig, message: &[String], fiel
     })))
 }
 
-fn compile_quota(number: usize, quota: &QuotaConfig, fields: &mut Fields) -> Step {
+fn compile_quota(number: usize, quota: &QuotaConfig, selection: &Selection, fields: &mut Fields) -> anyhow::Result<Step> {
     let limit = |(_, unit, period, amount): (_, _, _, u64)| {
         let full = amount.saturating_mul(1 + u64::from(quota.burst));
         Limit { unit, period, amount, full }
     };
     let limits = quota.limits().into_iter().map(limit).collect();
     let by = (quota.by != BY_TENANT).then(|| fields.number(&quota.by));
-    let over = match quota.over {
+    let over = match &quota.over {
         OverQuota::Drop => Over::Drop,
         OverQuota::Sample(ratio) => Over::Sample { below: (ratio.get() * 18_446_744_073_709_551_616.0) as u64 }, // 2^64
+        OverQuota::Divert(Named(sink)) => {
+            let at = selection.names.iter().position(|name| **name == *sink.as_bytes());
+            Over::Divert { sink: at.with_context(|| format!("steps[{number}].quota diverts to {sink}, which is no sink"))? as u8 }
+        }
     };
     let name = format!("steps[{number}].quota").into();
-    Step::Quota(Box::new(Quota::new(name, limits, by, over, quota.clock == Clock::Arrival, quota.keys_max as usize)))
+    Ok(Step::Quota(Box::new(Quota::new(name, limits, by, over, quota.clock == Clock::Arrival, quota.keys_max as usize))))
 }
 
 fn compile_meters(config: &Config, fields: &mut Fields) -> anyhow::Result<Meters> {

@@ -16,6 +16,7 @@ use serde_json::{Map, Value, json};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 #[derive(Subcommand)]
@@ -56,7 +57,7 @@ pub enum Verb {
     Replay {
         #[command(flatten)]
         range: Range,
-        /// The rows of the pipeline that has this sink.
+        /// The rows that this sink takes, of the pipeline that has it.
         #[arg(long)]
         sink: String,
         /// A file that does not exist yet, or `-` for standard output.
@@ -95,7 +96,7 @@ pub fn run(verb: &Verb) -> anyhow::Result<ExitCode> {
             let mut out = BufWriter::with_capacity(64 << 10, io::stdout().lock());
             match headers {
                 true => print_headers(range, *limit, &mut out)?,
-                false => print_rows(range, &pipelines(&range.data, range.pipeline.as_deref())?, *limit, *json, &mut out)?,
+                false => print_rows(range, &pipelines(&range.data, range.pipeline.as_deref())?, None, *limit, *json, &mut out)?,
             }
             out.flush()?;
             Ok(ExitCode::SUCCESS)
@@ -224,10 +225,23 @@ fn fsck(data: &Path, repair: bool, json: bool) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(u8::from(problems > 0)))
 }
 
-fn print_rows(range: &Range, pipelines: &[(String, PathBuf)], limit: Option<u64>, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
+/// `sink`: only the rows that it takes.
+fn print_rows(
+    range: &Range,
+    pipelines: &[(String, PathBuf)],
+    sink: Option<&str>,
+    limit: Option<u64>,
+    json: bool,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
     let mut left = limit.unwrap_or(u64::MAX);
     for (name, folder) in pipelines {
         inspect::frames(&Disk::Real, folder, range.from_seq, range.to_seq, &mut |frame| {
+            let frame = Arc::new(frame);
+            let frame = match sink {
+                Some(sink) => frame.only_for(sink),
+                None => frame,
+            };
             for part in &frame.parts {
                 for i in part.rows.start as usize..part.rows.end as usize {
                     let tenant = &frame.tenants[frame.rows.tenant[i] as usize];
@@ -329,7 +343,7 @@ fn replay(range: &Range, sink: &str, to: &Path, json: bool) -> anyhow::Result<Ex
     let folders: Vec<(String, PathBuf)> = pipelines(&range.data, None)?.into_iter().filter(|(name, _)| with_sink.contains(name)).collect();
     if to == Path::new("-") {
         let mut out = BufWriter::with_capacity(64 << 10, io::stdout().lock());
-        print_rows(range, &folders, None, json, &mut out)?;
+        print_rows(range, &folders, Some(sink), None, json, &mut out)?;
         out.flush()?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -347,7 +361,7 @@ fn replay(range: &Range, sink: &str, to: &Path, json: bool) -> anyhow::Result<Ex
             other => other.with_context(|| format!("cannot create {}", to.display()))?,
         },
     );
-    print_rows(range, &folders, None, json, &mut out)?;
+    print_rows(range, &folders, Some(sink), None, json, &mut out)?;
     out.flush()?;
     out.get_ref().sync_all().with_context(|| format!("cannot make {} durable", to.display()))?;
     Ok(ExitCode::SUCCESS)

@@ -11,7 +11,7 @@ use crate::sources::kubernetes::{KubernetesConfig, Trust};
 use flow::event::{Reason, ReasonClass};
 use flow::step::quota::Unit;
 use flow::step::{
-    Conflict, DedupConfig, Dynamic, Metered, OverQuota, Policy, QuotaConfig, RedactAction, RedactConfig, Repeats, SampleConfig,
+    Conflict, DedupConfig, Dynamic, Metered, Named, OverQuota, Policy, QuotaConfig, RedactAction, RedactConfig, Repeats, SampleConfig,
     ShapeConfig, StepConfig, WindowKind,
 };
 use flow::units::ByteSize;
@@ -137,7 +137,11 @@ fn pipeline(loaded: &Loaded) -> PipelinePlan {
         steps: config.steps.iter().map(describe_step).collect(),
         meters: meters(config),
         hub: describe_hub(&config.hub),
-        sinks: config.sinks.iter().map(|(name, sink)| line(name, describe_sink(sink))).collect(),
+        sinks: config
+            .sinks
+            .iter()
+            .map(|(name, sink)| line(name, format!("{}; takes {}", describe_sink(sink), taken(config, name, sink))))
+            .collect(),
         rates: loaded
             .rates
             .as_ref()
@@ -332,9 +336,10 @@ fn describe_quota(quota: &QuotaConfig) -> String {
     };
     let limits: Vec<String> = quota.limits().into_iter().map(limit).collect();
     let burst = if quota.burst > 0 { format!(", {} periods gather", quota.burst) } else { String::new() };
-    let over = match quota.over {
+    let over = match &quota.over {
         OverQuota::Drop => "dropped".to_string(),
         OverQuota::Sample(ratio) => format!("sampled, {} of it kept", ratio.get()),
+        OverQuota::Divert(Named(sink)) => format!("diverted to {sink}"),
     };
     format!("for each {}: {}{burst}; what is over is {over}", quota.by, limits.join(", "))
 }
@@ -363,6 +368,19 @@ fn describe_hub(hub: &HubConfig) -> String {
     match hub {
         HubConfig::Journal(journal) => format!("journal on disk, at most {}, durable within {}", journal.bytes_max, journal.sync_interval),
         HubConfig::Memory(memory) => format!("memory, at most {}", memory.bytes_max),
+    }
+}
+
+/// Which kept records a sink takes.
+fn taken(config: &Config, name: &str, sink: &SinkConfig) -> String {
+    let diverting: Vec<String> = config.diversions().filter(|(_, to)| *to == name).map(|(step, _)| format!("steps[{step}]")).collect();
+    if !diverting.is_empty() {
+        return format!("only what {} diverts to it", diverting.join(" and "));
+    }
+    let rest = if config.diversions().next().is_some() { ", but nothing diverted" } else { "" };
+    match sink.when() {
+        Some(when) => format!("what is kept with {when}{rest}"),
+        None => format!("all that is kept{rest}"),
     }
 }
 
@@ -432,6 +450,15 @@ fn notes(loaded: &Loaded) -> Vec<String> {
         for (name, source) in &config.sources {
             if matches!(source, SourceConfig::Stdin(stdin) if stdin.ack == Ack::OnReceipt) {
                 notes.push(format!("source {name}: `ack: on_receipt`: what a crash finds in memory is lost"));
+            }
+        }
+    }
+    for (number, step) in config.steps.iter().enumerate() {
+        let StepConfig::Redact(redact) = step else { continue };
+        for (name, sink) in &config.sinks {
+            let field = sink.when().and_then(|when| config::redacted_field(redact, &config::fields_of(when)));
+            if let Some(field) = field {
+                notes.push(format!("sink {name}: steps[{number}] redacts `{field}`; `when` is asked about what is left of it"));
             }
         }
     }

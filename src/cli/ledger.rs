@@ -225,6 +225,9 @@ fn show(ledger: &Value) -> String {
             for (reason, t) in totals["rejected"].as_object().into_iter().flatten().flat_map(|(_, t)| t.as_object().into_iter().flatten()) {
                 *lost.entry(reason).or_default() += t["records"].as_u64().unwrap_or(0);
             }
+            if let Some(records) = totals["not_selected"]["records"].as_u64().filter(|records| *records > 0) {
+                out.push_str(&format!(", {records} not selected"));
+            }
             for (reason, records) in lost {
                 out.push_str(&format!(", {records} rejected: {reason}"));
             }

@@ -112,7 +112,11 @@ fn show(summary: &Value, data: &std::path::Path) -> String {
             out.push_str(&format!("  noted: {}\n", notes.join(", ")));
         }
         for (sink, totals) in pipeline["sinks"].as_object().into_iter().flatten() {
-            out.push_str(&format!("  delivered to {sink}: {} records\n", count(&totals["delivered"])));
+            let others = match count(&totals["not_selected"]) {
+                0 => String::new(),
+                records => format!(", {records} not selected"),
+            };
+            out.push_str(&format!("  delivered to {sink}: {} records{others}\n", count(&totals["delivered"])));
         }
     }
     if !summary["bill"].is_null() {

@@ -24,6 +24,7 @@ pub use model::{AdminConfig, Config, HubConfig, WhenFull};
 pub use report::{Mistake, Report};
 #[cfg(test)]
 use rules::template_fields;
+pub use rules::{fields_of, redacted_field};
 
 use crate::sinks::config::{ArchiveConfig, SinkConfig};
 use flow::step::StepConfig;

@@ -5,7 +5,7 @@
 
 use crate::sinks::config::SinkConfig;
 use crate::sources::config::SourceConfig;
-use flow::step::{FieldsConfig, StepConfig, TenancyConfig};
+use flow::step::{FieldsConfig, Named, OverQuota, QuotaConfig, StepConfig, TenancyConfig};
 use flow::units::{ByteSize, Span};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -45,7 +45,8 @@ pub struct Config {
     /// Where decided records wait for the sinks.
     #[serde(default)]
     pub hub: HubConfig,
-    /// Where kept records go, by name: letters, digits, `-` and `_`.
+    /// Where kept records go, by name: letters, digits, `-` and `_`. Each takes all of them, or those that its `when` holds for; one
+    /// that a quota diverts to takes what is diverted to it and nothing else.
     pub sinks: BTreeMap<String, SinkConfig>,
     /// The rate card that prices meters, relative to the folder of this file. Absent: usage is counted, not priced.
     pub rates: Option<PathBuf>,
@@ -53,6 +54,20 @@ pub struct Config {
     pub lineage: Option<lake::lineage::Block>,
     /// The port for health, metrics and questions. Absent: none is opened.
     pub admin: Option<AdminConfig>,
+}
+
+impl Config {
+    /// The steps that divert to a sink, and its name.
+    pub fn diversions(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.steps.iter().enumerate().filter_map(|(number, step)| match step {
+            StepConfig::Quota(QuotaConfig { over: OverQuota::Divert(Named(sink)), .. }) => Some((number, sink.as_str())),
+            _ => None,
+        })
+    }
+
+    pub fn is_diverted_to(&self, sink: &str) -> bool {
+        self.diversions().any(|(_, target)| target == sink)
+    }
 }
 
 /// The hub.

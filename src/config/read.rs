@@ -322,7 +322,14 @@ impl<'de> Deserializer<'de> for Reader<'_> {
                 match left.as_slice() {
                     [(key, value)] => Choice { word: self.child(*key), content: Some(self.child(*value)) },
                     [] => return Err(Fault::new(What::Text(format!("a choice is missing; one of: {}", choices()))).at(self.id)),
-                    [_, (second, _), ..] => {
+                    [(first, _), (second, _), ..] => {
+                        if let Some((choice, other)) = setting_beside_choice(self.tree, *first, *second, known) {
+                            let key = self.tree.text_of(other).unwrap_or_default();
+                            let text = format!(
+                                "the key `{key}` stands beside `{choice}`; its settings stand inside of it; write {choice}: {{ {key}: ... }}"
+                            );
+                            return Err(Fault::new(What::Text(text)).at(other));
+                        }
                         let text = format!(
                             "only one choice can stand here, this is a second one; one of: {}; give each an entry of its own",
                             choices()
@@ -338,6 +345,16 @@ impl<'de> Deserializer<'de> for Reader<'_> {
 
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         visitor.visit_unit()
+    }
+}
+
+/// Of two keys where a choice stands: the choice, and the key that is none.
+fn setting_beside_choice(tree: &Tree, first: NodeId, second: NodeId, known: &[&'static str]) -> Option<(&'static str, NodeId)> {
+    let choice = |id: NodeId| known.iter().find(|word| tree.text_of(id) == Some(**word)).copied();
+    match (choice(first), choice(second)) {
+        (Some(choice), None) => Some((choice, second)),
+        (None, Some(choice)) => Some((choice, first)),
+        _ => None,
     }
 }
 

@@ -6,7 +6,7 @@
 use super::locate::{Found, NodeId, Path, Tree};
 use super::model::{Config, HubConfig};
 use super::read::without_secrets;
-use super::report::{Mistake, Spot};
+use super::report::{Mistake, Spot, nearest};
 use crate::plan::BY_TENANT;
 use crate::sinks::archive;
 use crate::sinks::config::{ArchiveConfig, LakeConfig, RoomConfig, RoomFull, RotateConfig, SinkConfig};
@@ -22,6 +22,7 @@ use flow::step::{
 };
 use flow::tenancy::TENANT_BYTES_MAX;
 use flow::units::{ByteSize, NANOS_PER_SECOND, Span};
+use hub::frame::SINKS_MAX;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
@@ -51,6 +52,7 @@ pub fn check(config: &Config, tree: &Tree, mistakes: &mut Vec<Mistake>) {
         rules.name(&at, name, "sink");
         rules.sink(&at, sink, &config.hub);
     }
+    rules.diversions(config, &root);
     rules.lineage(config, &root.key("lineage"));
     rules.apart(&config.sinks, &root.key("sinks"));
     rules.field_count();
@@ -464,12 +466,8 @@ impl Rules<'_> {
             let rule = "the key comes from one place";
             self.at_key(&at.key("action").key("hash"), format!("it names no key, or two; {rule}; write key_env: WEIR_REDACT_KEY"));
         }
-        let related = |a: &str, b: &str| a == b || a.strip_prefix(b).is_some_and(|rest| rest.starts_with('.'));
         for (n, step) in later.iter().enumerate() {
-            let read = reads(step);
-            let hit =
-                read.iter().find(|field| redact.fields.is_empty() || redact.fields.iter().any(|f| related(field, f) || related(f, field)));
-            if let Some(field) = hit {
+            if let Some(field) = redacted_field(redact, &reads(step)) {
                 let rule = "a step that reads a field stands before the one that redacts it";
                 let message = format!("steps[{}] reads `{field}` behind this step; {rule}; move this step behind it", number + 1 + n);
                 self.at_key(at, message);
@@ -713,10 +711,56 @@ impl Rules<'_> {
 
     fn sink(&mut self, at: &Path, sink: &SinkConfig, hub: &HubConfig) {
         let at = at.key(sink.kind());
+        if let Some(when) = sink.when() {
+            self.condition(&at.key("when"), when);
+        }
         match sink {
             SinkConfig::Stdout(_) | SinkConfig::Blackhole(_) => {}
             SinkConfig::Archive(archive) => self.archive(&at, archive, hub),
             SinkConfig::Lake(lake) => self.lake(&at, lake),
+        }
+    }
+
+    /// A sink that something is diverted to takes nothing else, so others must be left; and a frame can tell so many apart.
+    fn diversions(&mut self, config: &Config, root: &Path) {
+        let sinks = root.key("sinks");
+        let named = config.sinks.iter().filter(|(name, sink)| sink.when().is_some() || config.is_diverted_to(name)).count();
+        let others = usize::from(config.diversions().next().is_some());
+        if named + others > SINKS_MAX {
+            let most = SINKS_MAX - others;
+            let message = format!(
+                "has {named} sinks that do not take everything; frames tell {most} of them apart; leave out a `when`, or split the pipeline"
+            );
+            self.at_key(&sinks, message);
+        }
+        for (number, target) in config.diversions() {
+            let at = root.key("steps").index(number).key("quota").key("over").key("divert");
+            match config.sinks.get(target) {
+                None if self.lost_key(&sinks, target) => {}
+                None => {
+                    let known: Vec<&str> = config.sinks.keys().map(String::as_str).collect();
+                    let help = match nearest(target, known.iter().copied()) {
+                        Some(meant) => format!("did you mean `{meant}`?"),
+                        None => "name one of them, or add it to `sinks`".into(),
+                    };
+                    self.at(&at, format!("no sink is called `{target}`; sinks are: {}; {help}", known.join(", ")));
+                }
+                Some(sink) if sink.when().is_some() => {
+                    let rule = format!("`{target}` takes what steps[{number}] diverts to it and nothing else");
+                    let message =
+                        format!("no condition is asked about what is diverted; {rule}; leave `when` out, or divert to another sink");
+                    self.at_key(&sinks.key(target).key(sink.kind()).key("when"), message);
+                }
+                Some(_) if config.sinks.keys().all(|sink| config.is_diverted_to(sink)) && !self.damaged(&sinks) => {
+                    let rule = format!("`{target}` takes what is diverted to it and nothing else");
+                    self.at(&at, format!("no sink is left for what is within the quota; {rule}; add another sink"));
+                }
+                Some(_) => {}
+            }
+            if matches!(config.hub, HubConfig::Memory(_)) {
+                let rule = "after a crash it decides anew, so a record could be passed over by one sink and not be for the other";
+                self.at(&at, format!("divert does not go with hub.memory; {rule}; use hub.journal"));
+            }
         }
     }
 
@@ -868,8 +912,15 @@ fn reads(step: &StepConfig) -> Vec<String> {
     fields
 }
 
+/// The first of these fields that a step redacts, or a part of it.
+pub fn redacted_field(redact: &RedactConfig, fields: &[String]) -> Option<String> {
+    let related = |a: &str, b: &str| a == b || a.strip_prefix(b).is_some_and(|rest| rest.starts_with('.'));
+    let is_hit = |field: &&String| redact.fields.is_empty() || redact.fields.iter().any(|f| related(field, f) || related(f, field));
+    fields.iter().find(is_hit).cloned()
+}
+
 /// The fields that a condition names; a mistake in it is told elsewhere.
-fn fields_of(when: &str) -> Vec<String> {
+pub fn fields_of(when: &str) -> Vec<String> {
     let mut fields = Vec::new();
     let _ = Condition::parse(when, &mut |field: &str| {
         fields.push(field.to_string());

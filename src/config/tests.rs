@@ -153,7 +153,7 @@ sinks:
             error: a.yaml:9:48: sinks.files.archive: the key `rotat` is not known here
               9 |   files: { archive: { path: "../{tenant}.log", rotat: { size: 1MiB } } }
                 |                                                ^^^^^
-              known: path, dir, rotate, room, compress, commit, open_files_max
+              known: when, path, dir, rotate, room, compress, commit, open_files_max
               help: did you mean `rotate`?
         "#]],
     );
@@ -421,6 +421,113 @@ fn policies_are_one_of_their_forms() {
 }
 
 #[test]
+fn a_sink_takes_what_its_condition_holds_for_or_what_is_diverted_to_it() {
+    check_with(
+        "  files:",
+        "  files: { archive: { path: a.log, when: 'level = \"error\"' } }\n  more: { lake: {}, when: 'has(a)' }\n  last: { when: 'a', stdout: {} }",
+        expect![[r#"
+            error: a.yaml:24:49: sinks.files.archive.when: `=` is no comparison
+              24 |   files: { archive: { path: a.log, when: 'level = "error"' } }
+                 |                                                 ^
+              a condition is either true or false for a record
+              help: write level == "error"
+
+            error: a.yaml:25:21: sinks.more: the key `when` stands beside `lake`
+              25 |   more: { lake: {}, when: 'has(a)' }
+                 |                     ^^^^
+              its settings stand inside of it
+              help: write lake: { when: ... }
+
+            error: a.yaml:26:11: sinks.last: the key `when` stands beside `stdout`
+              26 |   last: { when: 'a', stdout: {} }
+                 |           ^^^^
+              its settings stand inside of it
+              help: write stdout: { when: ... }
+        "#]],
+    );
+    let mut text = String::new();
+    for (over, sinks) in [
+        ("{ divert: fils }", "  files: { archive: { path: a.log } }"),
+        ("{ divert: nowhere }", "  files: { archive: { path: a.log } }"),
+        ("{ divert: files }", "  files: { archive: { path: a.log, when: 'has(a)' } }"),
+        ("{ divert: [files] }", "  files: { archive: { path: a.log } }"),
+        ("{ divert: files }", "  files: { archive: { path: a.log } }"),
+    ] {
+        let config =
+            GOOD.replace("  - keep: { when: 'true', metered: anyway }", &format!("  - quota: {{ records_per_day: 1, over: {over} }}"));
+        let start = config.find("  files:").unwrap();
+        let end = start + config[start..].find('\n').unwrap();
+        text += &render(&[&format!("{}{sinks}{}", &config[..start], &config[end..])]);
+    }
+    expect![[r#"
+        error: a.yaml:16:50: steps[4].quota.over.divert: no sink is called `fils`
+          16 |   - quota: { records_per_day: 1, over: { divert: fils } }
+             |                                                  ^^^^
+          sinks are: files, out, store
+          help: did you mean `files`?
+        error: a.yaml:16:50: steps[4].quota.over.divert: no sink is called `nowhere`
+          16 |   - quota: { records_per_day: 1, over: { divert: nowhere } }
+             |                                                  ^^^^^^^
+          sinks are: files, out, store
+          help: name one of them, or add it to `sinks`
+        error: a.yaml:24:36: sinks.files.archive.when: no condition is asked about what is diverted
+          24 |   files: { archive: { path: a.log, when: 'has(a)' } }
+             |                                    ^^^^
+          `files` takes what steps[4] diverts to it and nothing else
+          help: leave `when` out, or divert to another sink
+        error: a.yaml:16:50: steps[4].quota.over.divert: found a list, expected text
+          16 |   - quota: { records_per_day: 1, over: { divert: [files] } }
+             |                                                  ^
+        fine
+    "#]]
+    .assert_eq(&text);
+    let quota = |over: &str| format!("- quota: {{ records_per_day: 1, over: {{ divert: {over} }} }}");
+    let (one, two) = (quota("a"), quota("b"));
+    check(
+        &format!(
+            "sources: {{ in: {{ stdin: {{}} }} }}\nsteps:\n{one}\n{two}\nsinks: {{ a: {{ stdout: {{}} }}, b: {{ archive: {{ path: b.log }} }} }}\n"
+        ),
+        expect![[r#"
+            error: a.yaml:3:48: steps[0].quota.over.divert: no sink is left for what is within the quota
+              3 | - quota: { records_per_day: 1, over: { divert: a } }
+                |                                                ^
+              `a` takes what is diverted to it and nothing else
+              help: add another sink
+
+            error: a.yaml:4:48: steps[1].quota.over.divert: no sink is left for what is within the quota
+              4 | - quota: { records_per_day: 1, over: { divert: b } }
+                |                                                ^
+              `b` takes what is diverted to it and nothing else
+              help: add another sink
+        "#]],
+    );
+    check(
+        &format!(
+            "sources: {{ in: {{ stdin: {{ ack: on_receipt }} }} }}\nsteps:\n{one}\nhub: {{ memory: {{}} }}\nsinks: {{ a: {{ stdout: {{}} }}, b: {{ archive: {{ path: b.log }} }} }}\n"
+        ),
+        expect![[r#"
+            error: a.yaml:3:48: steps[0].quota.over.divert: divert does not go with hub.memory
+              3 | - quota: { records_per_day: 1, over: { divert: a } }
+                |                                                ^
+              after a crash it decides anew, so a record could be passed over by one sink and not be for the other
+              help: use hub.journal
+        "#]],
+    );
+    let sinks = |n: usize| (0..n).map(|i| format!("  s{i}: {{ archive: {{ path: a.log, when: has(a) }} }}\n")).collect::<String>();
+    assert_eq!(render(&[&format!("memory: 4GiB\nsources: {{ in: {{ stdin: {{}} }} }}\nsinks:\n{}", sinks(32))]), "fine\n");
+    check(
+        &format!("sources: {{ in: {{ stdin: {{}} }} }}\nsinks:\n{}", sinks(33)),
+        expect![[r#"
+        error: a.yaml:2:1: sinks has 33 sinks that do not take everything
+          2 | sinks:
+            | ^^^^^
+          frames tell 32 of them apart
+          help: leave out a `when`, or split the pipeline
+    "#]],
+    );
+}
+
+#[test]
 fn a_quota_limits_something_and_does_what_is_built() {
     let mut text = String::new();
     for quota in [
@@ -459,7 +566,7 @@ fn a_quota_limits_something_and_does_what_is_built() {
         error: a.yaml:16:44: steps[4].quota.over: `delay` is not known here
           16 |   - quota: { bytes_per_day: 10GiB, over: { delay: 1s } }
              |                                            ^^^^^
-          one of: drop, sample
+          one of: drop, sample, divert
         error: a.yaml:16:52: steps[4].quota.over.sample: 2 is no ratio
           16 |   - quota: { bytes_per_day: 10GiB, over: { sample: 2 } }
              |                                                    ^

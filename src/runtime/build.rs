@@ -16,7 +16,7 @@ use flow::pipeline::Rules;
 use flow::stamp::{Moves, stamp};
 use flow::step::Step;
 use flow::units::UnixNanos;
-use hub::frame::{Count, Fact, Frame, MISSING, Meter, Part, Resumed, Rows, StateChange};
+use hub::frame::{Count, Fact, Frame, MISSING, Meter, Part, Resumed, Rows, Selected, StateChange};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -50,6 +50,8 @@ pub struct Builder {
     /// Kept, then each reason: (records, bytes) per tenant of the frame's dictionary, for the part being filled.
     counts: Vec<[(u64, u64); OUTCOMES]>,
     notes: Vec<[u64; Note::ALL.len()]>,
+    /// Kept records that not every sink takes, per tenant: (who takes them, records, bytes), for the part being filled.
+    selected: Vec<Vec<(u32, u64, u64)>>,
     open: bool,
     read_bytes: u64,
     /// Some of the records that were dropped.
@@ -97,6 +99,7 @@ impl Builder {
             sums: Sums::default(),
             counts: Vec::new(),
             notes: Vec::new(),
+            selected: Vec::new(),
             open: false,
             read_bytes: 0,
             examples: Vec::with_capacity(PER_FRAME_MAX),
@@ -107,6 +110,7 @@ impl Builder {
 
     fn start_frame(&mut self) {
         self.frame = Frame { meters: self.meters.clone(), newest: UnixNanos(i64::MIN), routes: self.routes, ..Frame::default() };
+        self.frame.sinks.clone_from(&self.rules.selection.names);
         self.frame.rows.columns = vec![Vec::new(); self.columns.len()];
         self.tenants.clear();
         self.values.clear();
@@ -143,6 +147,9 @@ impl Builder {
             self.frame.newest = self.frame.newest.max(batch.time[i]);
             if outcome == Outcome::Kept {
                 self.push_row(batch, i, tenant);
+                if let Some(sinks) = batch.sinks.get(i) {
+                    self.select(tenant, *sinks, u64::from(batch.origin_bytes[i]));
+                }
             }
         }
         let part = self.frame.parts.last_mut().expect("a part was entered before");
@@ -209,6 +216,19 @@ impl Builder {
         }
     }
 
+    /// Notes who takes the row that was pushed last.
+    fn select(&mut self, tenant: u32, sinks: u32, bytes: u64) {
+        self.frame.rows.sinks.push(sinks);
+        if sinks == self.rules.selection.all() {
+            return;
+        }
+        let own = &mut self.selected[tenant as usize];
+        match own.iter_mut().find(|entry| entry.0 == sinks) {
+            Some(entry) => (entry.1, entry.2) = (entry.1 + 1, entry.2 + bytes),
+            None => own.push((sinks, 1, bytes)), // few ways to be taken occur
+        }
+    }
+
     /// A row that says how many records it stands for, if it can.
     fn push_stamped(&mut self, batch: &Batch, i: usize, tenant: u32) {
         let rows = &mut self.frame.rows;
@@ -252,6 +272,7 @@ impl Builder {
         self.tenants[slot] = index;
         self.counts.resize(self.counts.len().max(index as usize + 1), [(0, 0); OUTCOMES]);
         self.notes.resize(self.notes.len().max(index as usize + 1), [0; Note::ALL.len()]);
+        self.selected.resize(self.selected.len().max(index as usize + 1), Vec::new());
         index
     }
 
@@ -305,6 +326,10 @@ impl Builder {
                 }
             }
         }
+        for (tenant, selected) in self.selected.iter_mut().enumerate() {
+            let entry = |(sinks, records, bytes)| Selected { tenant: tenant as u32, sinks, records, bytes };
+            part.selected.extend(selected.drain(..).map(entry));
+        }
         if part.from == part.to && part.rows.is_empty() && part.counts.is_empty() && part.also.is_empty() {
             self.frame.parts.pop();
         }
@@ -347,6 +372,8 @@ impl Builder {
         let rows = &mut self.frame.rows;
         let start = rows.bytes.len();
         summary.write(weight, &self.rules, &mut rows.bytes);
+        let (created, all) = (self.rules.selection.created(), self.rules.selection.all());
+        rows.sinks.extend((all > 0).then_some(created));
         let bytes = rows.bytes.len() - start;
         let mut spans = vec![Span::default(); self.rules.fields.len()];
         self.scanner.scan(&rows.bytes[start..], &mut spans);
@@ -370,6 +397,12 @@ impl Builder {
         match part.counts.iter_mut().find(|count| count.tenant == tenant) {
             Some(count) => (count.records, count.bytes) = (count.records + 1, count.bytes + bytes as u64),
             None => part.counts.push(Count { tenant, outcome, records: 1, bytes: bytes as u64 }),
+        }
+        if created != all {
+            match part.selected.iter_mut().find(|selected| selected.tenant == tenant) {
+                Some(selected) => (selected.records, selected.bytes) = (selected.records + 1, selected.bytes + bytes as u64),
+                None => part.selected.push(Selected { tenant, sinks: created, records: 1, bytes: bytes as u64 }),
+            }
         }
     }
 
@@ -398,6 +431,10 @@ impl Builder {
         self.finish_part();
         let mut frame = std::mem::take(&mut self.frame);
         frame.rows.bytes.shrink_to_fit(); // a hub counts what is reserved
+        if frame.parts.iter().all(|part| part.selected.is_empty()) {
+            frame.sinks.clear();
+            frame.rows.sinks.clear();
+        }
         if frame.newest.0 == i64::MIN {
             frame.newest = UnixNanos(0);
         }

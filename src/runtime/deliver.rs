@@ -1,6 +1,6 @@
 //! Delivery: one thread per sink, from its cursor to its store.
 //!
-//! In: frames in the hub's order. Out: commits, each of which releases what the hub held for this sink. A
+//! In: frames in the hub's order; the store sees of their rows those that the sink takes. Out: commits, each of which releases what the hub held for this sink. A
 //! failing store is tried again with growing pauses; nothing is skipped. Memory: what the store buffers, and
 //! for a lake the frames of one seal.
 
@@ -61,7 +61,7 @@ impl Delivery {
             let mut due = oldest.is_some_and(|at| at.elapsed() >= self.pace.interval);
             match next {
                 Next::Frame(frame) => {
-                    let frame = self.fit(frame, newest)?;
+                    let frame = self.fit(frame.only_for(&self.name), newest)?;
                     self.persist("write", |store, _| store.write(&frame))?;
                     newest = frame.seq;
                     held_bytes += frame.rows.bytes.len() as u64;

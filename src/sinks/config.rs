@@ -31,22 +31,40 @@ impl SinkConfig {
             SinkConfig::Lake(_) => "lake",
         }
     }
+
+    /// The condition under which it takes a record.
+    pub fn when(&self) -> Option<&str> {
+        match self {
+            SinkConfig::Stdout(config) => config.when.as_deref(),
+            SinkConfig::Blackhole(config) => config.when.as_deref(),
+            SinkConfig::Archive(config) => config.when.as_deref(),
+            SinkConfig::Lake(config) => config.when.as_deref(),
+        }
+    }
 }
 
 /// The `stdout` sink.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct StdoutConfig {}
+pub struct StdoutConfig {
+    /// Condition for the kept records it takes, as in `level == "error"`. Absent: all.
+    pub when: Option<String>,
+}
 
 /// The `blackhole` sink.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct BlackholeConfig {}
+pub struct BlackholeConfig {
+    /// Condition for the kept records it takes, as in `level == "error"`. Absent: all.
+    pub when: Option<String>,
+}
 
 /// The `archive` sink.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ArchiveConfig {
+    /// Condition for the kept records it takes, as in `level == "error"`. Absent: all.
+    pub when: Option<String>,
     /// Path of the file a record goes to, as in `logs/{tenant}/{service}.log`: `{tenant}` is who pays, any other name in
     /// braces a field. Relative to `dir`; what a value may not have in a file name is replaced.
     pub path: String,
@@ -158,6 +176,8 @@ impl Default for CommitConfig {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LakeConfig {
+    /// Condition for the kept records it takes, as in `level == "error"`; usage and lineage it takes whole. Absent: all.
+    pub when: Option<String>,
     /// Where the lake lies: `file:` and a folder, relative to the data folder unless it starts with `/`.
     #[serde(default = "lake_url")]
     pub url: String,

@@ -28,5 +28,6 @@ mod redact;
 mod reload;
 mod sampling;
 mod search;
+mod select;
 mod tailing;
 mod tidy;

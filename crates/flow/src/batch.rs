@@ -12,6 +12,8 @@ use std::sync::Arc;
 
 /// In [`Batch::sampler`]: no step.
 pub const NO_STEP: u16 = u16::MAX;
+/// In [`Batch::diverted`]: to nobody.
+pub const NO_SINK: u8 = u8::MAX;
 
 #[derive(Default)]
 pub struct Batch {
@@ -48,6 +50,10 @@ pub struct Batch {
     pub weight: Vec<u32>,
     /// Number of the step that dropped the record for volume, or that last gave it a weight; [`NO_STEP`]: none.
     pub sampler: Vec<u16>,
+    /// Number of the sink that alone takes the record, as [`crate::select::Selection`] counts them, or [`NO_SINK`]. Empty: none.
+    pub diverted: Vec<u8>,
+    /// Who takes the record, if it is kept: a bit for each sink. Empty where nobody asks.
+    pub sinks: Vec<u32>,
     /// Who pays, where the records' own fields do not say it alone.
     pub payer: Payer,
     /// Records that their pod asked to leave out: they are dropped as filtered. Empty: none.
@@ -130,6 +136,8 @@ impl Batch {
         self.payer = Payer::Record;
         self.left_out.clear();
         self.copies.clear();
+        self.diverted.clear();
+        self.sinks.clear();
         self.changes.clear();
         self.law = Law::default();
     }
@@ -193,6 +201,14 @@ impl Batch {
         if self.outcome[i] == Outcome::Kept {
             self.outcome[i] = Outcome::Dropped(reason);
             self.sampler[i] = step;
+        }
+    }
+
+    /// Record `i`, if it stays kept, goes to this sink alone: the first diversion wins.
+    pub fn divert(&mut self, i: usize, sink: u8) {
+        self.diverted.resize(self.len(), NO_SINK);
+        if self.diverted[i] == NO_SINK {
+            self.diverted[i] = sink;
         }
     }
 

@@ -9,6 +9,7 @@ use crate::decimal::small_integer;
 use crate::event::{Note, Outcome, Reason};
 use crate::fields::{FieldSet, Kind, Malformed, Scanner};
 use crate::meter::{Meters, Sums};
+use crate::select::Selection;
 use crate::step::{Editor, Step};
 use crate::tenancy::{Tenancy, Tenants};
 use crate::time::TimeParser;
@@ -31,6 +32,7 @@ pub struct Rules {
     pub step_ids: Vec<u32>,
     pub meters: Meters,
     pub sampling: Sampling,
+    pub selection: Selection,
 }
 
 /// What lanes tell each other, and a restart tells them, of what samplers left out.
@@ -125,6 +127,7 @@ impl Worker {
         self.editor.swap_originals(batch);
         rules.meters.apply(batch, sums); // what it used, as it was received
         self.editor.swap_originals(batch);
+        rules.selection.apply(batch, &mut self.mask); // which sinks take it, as it leaves
         batch.assert_complete();
     }
 

@@ -9,8 +9,8 @@ use crate::ledger::{Books, Delta, RowCount};
 use flow::event::{Position, StreamId};
 use std::collections::{BTreeMap, HashMap};
 
-/// Version 2 has [`Position::before`]; version 1 is still read.
-const VERSION: u8 = 2;
+/// Version 2 has [`Position::before`]; version 3, written only where sinks do not take everything, what they did not take.
+const VERSION: u8 = 3;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Account {
@@ -60,7 +60,8 @@ impl Account {
     /// what they added. What was not read to its end in the streams that moved is told by the positions alone.
     pub fn gap(&self, after: &Account, first_seq: u64) -> Frame {
         let since = after.books.since(&self.books).unwrap_or_default();
-        let mut frame = Frame { seq: after.seq, tenants: since.names, state: after.state(), ..Frame::default() };
+        let (sinks, selected) = since.selected();
+        let mut frame = Frame { seq: after.seq, tenants: since.names, sinks, state: after.state(), ..Frame::default() };
         let mut also = Vec::new();
         let moved: BTreeMap<StreamId, Position> =
             after.positions.iter().filter(|(s, p)| self.positions.get(s) != Some(p)).map(|(s, p)| (*s, *p)).collect();
@@ -90,6 +91,7 @@ impl Account {
             part.also = also;
             part.counts = since.counts;
             part.notes = since.notes;
+            part.selected = selected;
             part.records_bytes = u64::try_from(since.records_bytes).unwrap_or(0);
             part.framing_bytes = since.framing_bytes;
             part.held_bytes = since.held_bytes;
@@ -141,7 +143,8 @@ impl Account {
     pub fn explain_gap(&self, after: &Account, gap: &mut Frame) {
         let Some(since) = after.books.since(&self.books) else { return };
         let mut told = gap.clone();
-        told.tenants = since.names;
+        let (sinks, selected) = since.selected();
+        (told.tenants, told.sinks) = (since.names, sinks);
         if let Some(lost) = &mut told.lost {
             (lost.rows, lost.stray_rows) = (since.rows, since.stray_rows);
         }
@@ -151,7 +154,7 @@ impl Account {
             part.framing_bytes = since.framing_bytes;
             part.held_bytes = since.held_bytes;
             part.skipped = since.skipped.into_iter().filter(|s| s.1 > 0).collect();
-            (part.counts, part.notes) = (since.counts, since.notes);
+            (part.counts, part.notes, part.selected) = (since.counts, since.notes, selected);
         }
         if told.validate().is_ok() {
             *gap = told;
@@ -192,7 +195,7 @@ impl Account {
     }
 
     pub fn encode(&self, out: &mut Vec<u8>) {
-        out.push(VERSION);
+        out.push(if self.books.selects() { VERSION } else { 2 });
         put_u64(out, self.seq);
         let positions: BTreeMap<StreamId, Position> = self.positions.iter().map(|(s, p)| (*s, *p)).collect();
         put_len(out, positions.len());
@@ -236,7 +239,7 @@ impl Account {
                 account.state.insert((step, key.try_into().expect("split at 8")), value.try_into().expect("24 of 32 bytes are left"));
             }
         }
-        account.books = Books::decode(r, tenants_max)?;
+        account.books = Books::decode(r, tenants_max, version >= 3)?;
         r.end()?;
         Ok(account)
     }

@@ -8,8 +8,8 @@ use crate::account::Account;
 use crate::disk::Disk;
 use crate::frame::{Frame, LostReason};
 use crate::hub::{Hub, NOTING, READING, Store};
-use crate::journal::{Journal, kept_of};
-use crate::ledger::{RowCount, Tally};
+use crate::journal::Journal;
+use crate::ledger::{RowCount, Tally, due_of};
 use crate::queue::{Had, Queue};
 use crate::recover::Segment;
 use crate::segment::{self, Found, Kind, Place, Read};
@@ -64,7 +64,7 @@ impl Cursor {
                 seq: queue.account.seq + 1,
                 place: Place::default(),
                 had: Had {
-                    delivered: queue.account.books.kept_totals().map(|(name, tally)| (name.to_vec(), tally)).collect(),
+                    delivered: queue.account.books.due_totals(sink).map(|(name, tally)| (name.to_vec(), tally)).collect(),
                     ..Had::default()
                 },
             },
@@ -221,7 +221,7 @@ fn find_start(hub: &Hub, journal: &Journal, sink: &str, has: &HashMap<StreamId, 
         (queue.segments.clone(), queue.losses.sinks.get(sink).cloned().unwrap_or_default(), queue.published)
     };
     let first: Segment = *segments.front().expect("an open journal has a segment");
-    let mut delivered = read_kept(&journal.disk, &journal.dir, first.number)?;
+    let mut delivered = read_due(&journal.disk, &journal.dir, first.number, sink)?;
     let mut had = Had { rejected: lost.settled.clone(), ..Had::default() };
     let mut start = (first.first_seq, first.place());
     let mut found = false;
@@ -241,7 +241,7 @@ fn find_start(hub: &Hub, journal: &Journal, sink: &str, has: &HashMap<StreamId, 
                 return false;
             }
             let reason = lost.reason_of(frame.seq);
-            for (tenant, tally) in kept_of(frame) {
+            for (tenant, tally) in due_of(frame, sink) {
                 if let Some(reason) = reason {
                     had.rejected.entry((tenant.clone(), reason)).or_default().add(tally);
                 }
@@ -267,12 +267,12 @@ fn take(tallies: &mut BTreeMap<Vec<u8>, Tally>, tenant: &[u8], tally: Tally) {
     }
 }
 
-/// What was kept before a segment, by tenant. Where its account is lost, nobody knows, and nothing is booked.
-fn read_kept(disk: &Disk, dir: &Path, number: u64) -> io::Result<BTreeMap<Vec<u8>, Tally>> {
+/// What was kept for a sink before a segment, by tenant. Where its account is lost, nobody knows, and nothing is booked.
+fn read_due(disk: &Disk, dir: &Path, number: u64, sink: &str) -> io::Result<BTreeMap<Vec<u8>, Tally>> {
     let account = match segment::read(disk, &segment::path(dir, number), 0)? {
         // The limit on tenants held when it was written; nobody is left out now.
         Read::Record(record) if record.kind == Kind::Checkpoint => Account::decode(&record.payload, usize::MAX).ok(),
         Read::Record(_) | Read::End | Read::Torn(_) => None,
     };
-    Ok(account.map(|a| a.books.kept_totals().map(|(name, tally)| (name.to_vec(), tally)).collect()).unwrap_or_default())
+    Ok(account.map(|a| a.books.due_totals(sink).map(|(name, tally)| (name.to_vec(), tally)).collect()).unwrap_or_default())
 }

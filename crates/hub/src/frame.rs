@@ -19,6 +19,7 @@ use crate::ledger::RowCount;
 use flow::event::{Note, Outcome, Severity, Skip, StreamId};
 use flow::units::UnixNanos;
 use std::ops::Range;
+use std::sync::Arc;
 
 pub use crate::codec::Corrupt;
 
@@ -33,6 +34,8 @@ const COUNT_MAX: u64 = 1 << 48;
 const VERSION: u8 = 3;
 /// Sinks that a frame can tell apart.
 pub const SINKS_MAX: usize = 32;
+/// In [`Frame::sinks`]: every sink that has no name there. No sink's own name is empty.
+pub const OTHERS: &[u8] = b"";
 /// A missing value in `Rows::columns`.
 pub const MISSING: u32 = u32::MAX;
 
@@ -53,6 +56,8 @@ pub struct Frame {
     /// Which fields `Rows::columns` are, as a hash of their names: a plan may have changed since.
     pub routes: u64,
     /// Dictionary of this frame: names of the sinks that `Rows::sinks` and `Selected::sinks` speak of, at most [`SINKS_MAX`].
+    /// A sink that is not among them has no condition, or came later: it is one of [`OTHERS`], and where they are not among them
+    /// either, it takes every row.
     pub sinks: Vec<Box<[u8]>>,
     pub parts: Vec<Part>,
     /// What the frame changed in the state of steps, in order: applied again at recovery.
@@ -217,6 +222,32 @@ impl Rows {
         self.ends.is_empty()
     }
 
+    /// Some of these rows, by ascending index.
+    fn only(&self, rows: &[u32]) -> Rows {
+        fn pick<T: Copy>(column: &[T], rows: &[u32]) -> Vec<T> {
+            if column.is_empty() { Vec::new() } else { rows.iter().map(|row| column[*row as usize]).collect() }
+        }
+        let mut only = Rows {
+            bytes: Vec::with_capacity(rows.iter().map(|row| self.row(*row as usize).len()).sum()),
+            ends: Vec::with_capacity(rows.len()),
+            tenant: pick(&self.tenant, rows),
+            time: pick(&self.time, rows),
+            severity: pick(&self.severity, rows),
+            weight: pick(&self.weight, rows),
+            position: pick(&self.position, rows),
+            origin_bytes: pick(&self.origin_bytes, rows),
+            notes: pick(&self.notes, rows),
+            columns: self.columns.iter().map(|column| pick(column, rows)).collect(),
+            sinks: pick(&self.sinks, rows),
+            requests: pick(&self.requests, rows),
+        };
+        for row in rows {
+            only.bytes.extend_from_slice(self.row(*row as usize));
+            only.ends.push(only.bytes.len() as u32);
+        }
+        only
+    }
+
     /// The bytes of row `i`.
     pub fn row(&self, i: usize) -> &[u8] {
         let start = if i == 0 { 0 } else { self.ends[i - 1] as usize };
@@ -315,6 +346,44 @@ impl Frame {
         let indexes = frame.validate_indexes(u32::try_from(rows).unwrap_or(u32::MAX) as usize);
         indexes.map_err(|what| r.corrupt(what))?;
         Ok(Some((frame, counted)))
+    }
+
+    /// The bit of a sink in the masks of this frame; `None`: it takes every row.
+    pub fn bit_of(&self, sink: &[u8]) -> Option<u32> {
+        let at = |name: &[u8]| self.sinks.iter().position(|known| **known == *name);
+        at(sink).or_else(|| at(OTHERS)).map(|at| 1 << at)
+    }
+
+    /// This frame as a sink takes it: without the rows of others; its parts stay, with their positions, counts and facts.
+    /// The same frame where it takes all.
+    pub fn only_for(self: Arc<Frame>, sink: &str) -> Arc<Frame> {
+        match self.bit_of(sink.as_bytes()) {
+            Some(bit) if self.rows.sinks.iter().any(|sinks| sinks & bit == 0) => Arc::new(self.only(bit)),
+            _ => self,
+        }
+    }
+
+    fn only(&self, bit: u32) -> Frame {
+        let own: Vec<u32> = (0..self.rows.len() as u32).filter(|row| self.rows.sinks[*row as usize] & bit != 0).collect();
+        let mut parts = self.parts.clone();
+        for part in &mut parts {
+            let before = |row: u32| own.partition_point(|own| *own < row) as u32;
+            part.rows = before(part.rows.start)..before(part.rows.end);
+        }
+        Frame {
+            seq: self.seq,
+            received: self.received,
+            newest: self.newest,
+            tenants: self.tenants.clone(),
+            meters: self.meters.clone(),
+            values: self.values.clone(),
+            routes: self.routes,
+            sinks: self.sinks.clone(),
+            parts,
+            state: self.state.clone(),
+            rows: self.rows.only(&own),
+            lost: self.lost.clone(),
+        }
     }
 
     /// This frame as it is when its rows are gone: without them.

@@ -16,11 +16,10 @@ use crate::account::Account;
 use crate::disk::{Disk, File};
 use crate::frame::{FRAME_BYTES_MAX, Frame, LostReason};
 use crate::hub::{AcceptError, Hub, OpenError};
-use crate::ledger::Tally;
+use crate::ledger::due_of;
 use crate::queue::{Queue, Slot};
 use crate::recover::{self, Segment, recover};
 use crate::segment::{self, Encoded, FRAME_HEADER_BYTES, Found as Item, Keep, Kind, Place};
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
@@ -398,9 +397,9 @@ impl Journal {
             if let Item::Frame { head, .. } = item
                 && head.frame.seq <= last
             {
-                for sink in losses.sinks.values_mut() {
+                for (name, sink) in &mut losses.sinks {
                     if let Some(reason) = sink.reason_of(head.frame.seq) {
-                        for (tenant, tally) in kept_of(&head.frame) {
+                        for (tenant, tally) in due_of(&head.frame, name) {
                             sink.settled.entry((tenant, reason)).or_default().add(tally);
                         }
                     }
@@ -465,14 +464,4 @@ impl Segment {
     pub fn place(&self) -> Place {
         Place { segment: self.number, offset: self.start, generation: self.generation }
     }
-}
-
-/// What a frame counts as kept, by name.
-pub(crate) fn kept_of(frame: &Frame) -> BTreeMap<Vec<u8>, Tally> {
-    let mut kept: BTreeMap<Vec<u8>, Tally> = BTreeMap::new();
-    for count in frame.parts.iter().flat_map(|p| &p.counts).filter(|c| crate::ledger::has_rows(c.outcome)) {
-        let tally = Tally { records: count.records, bytes: count.bytes };
-        kept.entry(frame.tenants[count.tenant as usize].to_vec()).or_default().add(tally);
-    }
-    kept
 }

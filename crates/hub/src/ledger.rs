@@ -6,7 +6,7 @@
 //! Bound: `tenants_max` tenants; records of further ones are booked under [`OVER_LIMIT`] and counted as such.
 
 use crate::codec::{Corrupt, Reader, put_bytes, put_i64, put_len, put_u64, put_u64s};
-use crate::frame::{Count, Frame, LostReason, Part};
+use crate::frame::{Count, Frame, LostReason, OTHERS, Part, Selected};
 use flow::event::{Note, Outcome, Reason, Skip};
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ pub const OVER_LIMIT: &[u8] = b"_over_limit";
 pub struct Ledger {
     /// At the newest published frame.
     pub totals: Totals,
-    /// At the committed frame of each sink.
+    /// At the committed frame of each sink; what it does not take at the newest published one.
     pub sinks: BTreeMap<String, SinkTotals>,
 }
 
@@ -28,7 +28,7 @@ pub struct Totals {
     pub streams: StreamTotals,
     /// Records booked under [`OVER_LIMIT`].
     pub over_limit_records: u64,
-    /// Rows that belong to no part, or to two.
+    /// Rows that belong to no part, or to two, or of whose sinks their frame's header says something else than they do.
     pub stray_rows: u64,
 }
 
@@ -64,8 +64,9 @@ pub struct StreamTotals {
 pub struct SinkTotals {
     pub delivered: BTreeMap<Vec<u8>, Tally>,
     pub buffered: BTreeMap<Vec<u8>, Tally>,
+    /// Kept, and by config nothing for this sink.
     pub not_selected: BTreeMap<Vec<u8>, Tally>,
-    /// Kept, and gone before this sink had them.
+    /// Kept for this sink, and gone before it had them.
     pub rejected: BTreeMap<Vec<u8>, BTreeMap<LostReason, Tally>>,
 }
 
@@ -131,7 +132,7 @@ impl SinkTotals {
     }
 }
 
-/// What one frame kept, by number of the tenant in the books.
+/// What one frame kept, in all or for one sink, by number of the tenant in the books.
 pub(crate) type Delta = Box<[(u32, Tally)]>;
 
 /// What the rows of a frame say, counted apart from its header.
@@ -157,8 +158,26 @@ impl RowCount {
             }
             in_parts += rows.len() as u64;
         }
-        RowCount { by_tenant, stray: in_parts.abs_diff(frame.rows.len() as u64) }
+        RowCount { by_tenant, stray: in_parts.abs_diff(frame.rows.len() as u64) + unlike_header(frame) }
     }
+}
+
+/// By how much what rows say of the sinks that do not take them differs from what the header counts, by tenant and sink.
+fn unlike_header(frame: &Frame) -> u64 {
+    let sinks = frame.sinks.len();
+    let mut differences = vec![0i64; frame.tenants.len() * sinks];
+    let mut add = |tenant: u32, taken: u32, count: i64| {
+        for sink in (0..sinks).filter(|sink| taken >> sink & 1 == 0) {
+            if let Some(difference) = differences.get_mut(tenant as usize * sinks + sink) {
+                *difference += count;
+            }
+        }
+    };
+    frame.rows.tenant.iter().zip(&frame.rows.sinks).for_each(|(tenant, taken)| add(*tenant, *taken, 1));
+    for selected in frame.parts.iter().flat_map(|part| &part.selected) {
+        add(selected.tenant, selected.sinks, -(selected.records as i64)); // at most 2^48, as validated
+    }
+    differences.into_iter().map(i64::unsigned_abs).sum()
 }
 
 /// What was booked between two accounts.
@@ -175,6 +194,26 @@ pub(crate) struct Since {
     pub framing_bytes: u64,
     pub held_bytes: i64,
     pub skipped: Vec<(Skip, u64)>,
+    /// What sinks did not take, by tenant; a sink that is not among them is one of [`OTHERS`].
+    pub not_selected: Vec<(Box<[u8]>, Vec<(u32, Tally)>)>,
+}
+
+impl Since {
+    /// What sinks did not take, as a frame says it: its dictionary, and an entry for each sink and tenant.
+    pub fn selected(&self) -> (Vec<Box<[u8]>>, Vec<Selected>) {
+        let mut selected = Vec::new();
+        for (n, (_, tallies)) in (0u32..).zip(&self.not_selected) {
+            let all_but_it = !1u32.checked_shl(n).unwrap_or(0); // more than a frame can name are refused by `validate`
+            let entry = |(tenant, tally): &(u32, Tally)| Selected {
+                tenant: *tenant,
+                sinks: all_but_it,
+                records: tally.records,
+                bytes: tally.bytes,
+            };
+            selected.extend(tallies.iter().map(entry));
+        }
+        (self.not_selected.iter().map(|(name, _)| name.clone()).collect(), selected)
+    }
 }
 
 /// The totals while they grow. Tenants are numbered in the order they were first seen.
@@ -187,6 +226,8 @@ pub(crate) struct Books {
     streams: StreamTotals,
     over_limit_records: u64,
     stray_rows: u64,
+    /// What each sink that any frame named did not take, by number of the tenant; [`OTHERS`] stand for all that none did.
+    not_selected: BTreeMap<Box<[u8]>, Vec<Tally>>,
 }
 
 impl Books {
@@ -199,6 +240,7 @@ impl Books {
             streams: StreamTotals::default(),
             over_limit_records: 0,
             stray_rows: 0,
+            not_selected: BTreeMap::new(),
         }
     }
 
@@ -228,13 +270,40 @@ impl Books {
             tenant.rows = plus(tenant.rows, *rows);
         }
         self.stray_rows = plus(self.stray_rows, rows.stray);
-        kept_by(frame, &numbers)
+        self.book_selected(frame, &numbers);
+        kept_by(frame, &numbers, None)
     }
 
-    /// What a frame kept; books nothing.
-    pub fn kept(&mut self, frame: &Frame) -> Delta {
+    fn book_selected(&mut self, frame: &Frame, numbers: &[(u32, bool)]) {
+        for name in &frame.sinks {
+            if !self.not_selected.contains_key(name) {
+                // Until now no frame named it.
+                let others = self.not_selected.get(OTHERS).cloned().unwrap_or_default();
+                self.not_selected.insert(name.clone(), others);
+            }
+        }
+        for (name, tallies) in &mut self.not_selected {
+            for selected in passed_by(frame, frame.bit_of(name)) {
+                let tally = Tally { records: selected.records, bytes: selected.bytes };
+                add_delta(tallies, &[(numbers[selected.tenant as usize].0, tally)]);
+            }
+        }
+    }
+
+    /// What a frame kept for a sink; books nothing.
+    pub fn due(&mut self, frame: &Frame, sink: &str) -> Delta {
         let numbers: Vec<(u32, bool)> = frame.tenants.iter().map(|t| self.number(t)).collect();
-        kept_by(frame, &numbers)
+        kept_by(frame, &numbers, frame.bit_of(sink.as_bytes()))
+    }
+
+    /// What a sink did not take, by number of the tenant.
+    pub fn not_selected(&self, sink: &[u8]) -> &[Tally] {
+        self.not_selected.get(sink).or_else(|| self.not_selected.get(OTHERS)).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether any sink ever did not take everything.
+    pub fn selects(&self) -> bool {
+        !self.not_selected.is_empty()
     }
 
     fn book_part(&mut self, part: &Part, numbers: &[(u32, bool)]) {
@@ -310,12 +379,34 @@ impl Books {
             since.skipped.push((*skip, bytes.checked_sub(old.skipped.get(skip).copied().unwrap_or_default())?));
         }
         since.stray_rows = self.stray_rows.checked_sub(before.stray_rows)?;
+        let others = self.not_selected_since(before, OTHERS)?;
+        for name in self.not_selected.keys() {
+            let tallies = self.not_selected_since(before, name)?;
+            // Who lacks the same as the others needs no name.
+            let is_told = if **name == *OTHERS { !tallies.is_empty() } else { tallies != others };
+            if is_told {
+                since.not_selected.push((name.clone(), tallies));
+            }
+        }
         Some(since)
     }
 
-    /// What was kept in all, by number of the tenant.
-    pub fn kept_totals(&self) -> impl Iterator<Item = (&[u8], Tally)> {
-        self.names.iter().zip(&self.tenants).map(|(name, totals)| (name.as_slice(), totals.kept))
+    fn not_selected_since(&self, before: &Books, sink: &[u8]) -> Option<Vec<(u32, Tally)>> {
+        let mut tallies = Vec::new();
+        for (number, tally) in (0u32..).zip(self.not_selected(sink)) {
+            let old = before.numbers.get(&self.names[number as usize]).and_then(|n| before.not_selected(sink).get(*n as usize));
+            let more = less(*tally, old.copied().unwrap_or_default())?;
+            if more != Tally::default() {
+                tallies.push((number, more));
+            }
+        }
+        Some(tallies)
+    }
+
+    /// What was kept for a sink, in the order of the tenants' numbers.
+    pub fn due_totals(&self, sink: &str) -> impl Iterator<Item = (&[u8], Tally)> {
+        let passed = self.not_selected(sink.as_bytes()).iter().copied().chain(std::iter::repeat(Tally::default()));
+        self.names.iter().zip(&self.tenants).zip(passed).map(|((name, totals), passed)| (name.as_slice(), rest(totals.kept, passed)))
     }
 
     pub fn totals(&self) -> Totals {
@@ -360,9 +451,19 @@ impl Books {
             put_u64(out, *bytes);
         }
         put_u64s(out, &[self.over_limit_records, self.stray_rows]);
+        if !self.selects() {
+            return;
+        }
+        put_len(out, self.not_selected.len());
+        for (name, tallies) in &self.not_selected {
+            put_bytes(out, name);
+            put_len(out, tallies.len());
+            tallies.iter().for_each(|tally| put_u64s(out, &[tally.records, tally.bytes]));
+        }
     }
 
-    pub fn decode(r: &mut Reader, tenants_max: usize) -> Result<Books, Corrupt> {
+    /// `selects`: what [`Books::selects`] said when it was written.
+    pub fn decode(r: &mut Reader, tenants_max: usize, selects: bool) -> Result<Books, Corrupt> {
         let mut books = Books::new(tenants_max);
         for number in 0..r.count(68)? {
             let name = r.bytes()?.to_vec();
@@ -390,6 +491,15 @@ impl Books {
             streams.skipped.insert(skip, r.u64()?);
         }
         (books.over_limit_records, books.stray_rows) = (r.u64()?, r.u64()?);
+        for _ in 0..if selects { r.count(8)? } else { 0 } {
+            let name = r.bytes()?.into();
+            let n = r.count(16)?;
+            if n > books.names.len() {
+                return Err(r.corrupt("a sink has tallies of tenants that are not there"));
+            }
+            let tallies = (0..n).map(|_| tally(r)).collect::<Result<_, _>>()?;
+            books.not_selected.insert(name, tallies);
+        }
         Ok(books)
     }
 }
@@ -402,17 +512,49 @@ fn less(a: Tally, b: Tally) -> Option<Tally> {
     Some(Tally { records: a.records.checked_sub(b.records)?, bytes: a.bytes.checked_sub(b.bytes)? })
 }
 
-/// Whether records with this outcome have rows.
-pub(crate) fn has_rows(outcome: Outcome) -> bool {
-    matches!(outcome, Outcome::Kept | Outcome::Created)
+/// What is left of what was kept. A header that says of more records than there are that a sink does not take them
+/// contradicts itself: the residual tells.
+fn rest(kept: Tally, passed: Tally) -> Tally {
+    Tally { records: kept.records.saturating_sub(passed.records), bytes: kept.bytes.saturating_sub(passed.bytes) }
 }
 
-fn kept_by(frame: &Frame, numbers: &[(u32, bool)]) -> Delta {
+/// What a frame kept; with the bit of a sink, what it kept for it. By number of the tenant in the books.
+fn kept_by(frame: &Frame, numbers: &[(u32, bool)], bit: Option<u32>) -> Delta {
     let mut kept: BTreeMap<u32, Tally> = BTreeMap::new();
-    for count in frame.parts.iter().flat_map(|p| &p.counts).filter(|c| has_rows(c.outcome)) {
-        kept.entry(numbers[count.tenant as usize].0).or_default().add(Tally { records: count.records, bytes: count.bytes });
+    for (tenant, tally) in kept_in(frame, bit) {
+        kept.entry(numbers[tenant].0).or_default().add(tally);
     }
     kept.into_iter().collect()
+}
+
+/// What a frame kept for a sink, by name of the tenant.
+pub(crate) fn due_of(frame: &Frame, sink: &str) -> BTreeMap<Vec<u8>, Tally> {
+    let mut due: BTreeMap<Vec<u8>, Tally> = BTreeMap::new();
+    for (tenant, tally) in kept_in(frame, frame.bit_of(sink.as_bytes())) {
+        due.entry(frame.tenants[tenant].to_vec()).or_default().add(tally);
+    }
+    due
+}
+
+/// By the frame's own tenants, those without anything left out.
+fn kept_in(frame: &Frame, bit: Option<u32>) -> impl Iterator<Item = (usize, Tally)> {
+    let mut kept = vec![Tally::default(); frame.tenants.len()];
+    for count in frame.parts.iter().flat_map(|part| &part.counts) {
+        if matches!(count.outcome, Outcome::Kept | Outcome::Created) {
+            kept[count.tenant as usize].add(Tally { records: count.records, bytes: count.bytes });
+        }
+    }
+    for selected in passed_by(frame, bit) {
+        let tally = &mut kept[selected.tenant as usize];
+        *tally = rest(*tally, Tally { records: selected.records, bytes: selected.bytes });
+    }
+    kept.into_iter().enumerate().filter(|(_, tally)| *tally != Tally::default())
+}
+
+/// What the sink with this bit does not take of a frame.
+fn passed_by(frame: &Frame, bit: Option<u32>) -> impl Iterator<Item = &Selected> {
+    let selected = frame.parts.iter().flat_map(|part| &part.selected);
+    selected.filter(move |selected| bit.is_some_and(|bit| selected.sinks & bit == 0))
 }
 
 /// Adds what a frame kept to tallies by number.

@@ -3,7 +3,7 @@
 //!
 //! Bound: the journal keeps published frames up to `window_bytes_max` in memory and drops the oldest beyond it (sinks
 //! then read them from disk); the memory hub keeps a frame until every sink has committed it, and `accept` waits.
-//! Per sink: what each frame given out and not committed kept, at most [`GIVEN_MAX`] entries; beyond, two neighbours
+//! Per sink: what each frame given out and not committed kept for it, at most [`GIVEN_MAX`] entries; beyond, two neighbours
 //! become one, and a commit between them shows in `delivered` only with the next one.
 
 use crate::account::Account;
@@ -30,7 +30,7 @@ pub(crate) struct Slot {
     pub droppable_bytes: u64,
     /// Behind its record.
     pub end: Place,
-    /// What it kept; filled in when it is published.
+    /// What it kept, for whichever sink; filled in when it is published.
     pub delta: Delta,
 }
 
@@ -163,7 +163,10 @@ impl Queue {
             let slot = &mut self.window[(self.published + 1 - first) as usize];
             slot.delta = self.account.fold(&slot.frame, &slot.rows);
             for reader in &mut self.readers {
-                add_delta(&mut reader.buffered, &slot.delta);
+                match slot.frame.sinks.is_empty() {
+                    true => add_delta(&mut reader.buffered, &slot.delta),
+                    false => add_delta(&mut reader.buffered, &self.account.books.due(&slot.frame, &reader.name)),
+                }
             }
             self.unsynced_bytes -= slot.record_bytes;
             self.published_end = slot.end;
@@ -202,8 +205,8 @@ impl Queue {
             buffered: Vec::new(),
             rejected: BTreeMap::new(),
         };
-        let kept: Delta = self.account.books.kept_totals().enumerate().map(|(i, (_, tally))| (i as u32, tally)).collect();
-        add_delta(&mut reader.buffered, &kept);
+        let due: Delta = (0u32..).zip(self.account.books.due_totals(name)).map(|(number, (_, tally))| (number, tally)).collect();
+        add_delta(&mut reader.buffered, &due);
         // A store may have more than this journal ever kept, where an account was lost: no more than that is booked.
         let take = |books: &mut crate::ledger::Books, buffered: &mut Vec<Tally>, tenant: &[u8], tally: Tally| -> (u32, Tally) {
             let number = books.number(tenant).0;
@@ -228,8 +231,8 @@ impl Queue {
     /// Notes that a sink was given a frame. `delta` is known for frames in memory.
     pub fn give(&mut self, reader: usize, frame: &Frame, end: Place) {
         let delta = match self.slot(frame.seq) {
-            Some(slot) => slot.delta.clone(),
-            None => self.account.books.kept(frame),
+            Some(slot) if frame.sinks.is_empty() => slot.delta.clone(),
+            _ => self.account.books.due(frame, &self.readers[reader].name),
         };
         let reader = &mut self.readers[reader];
         reader.given_seq = frame.seq;
@@ -337,8 +340,12 @@ impl Queue {
     pub fn ledger(&self) -> Ledger {
         let books = &self.account.books;
         let sink = |r: &Reader| {
-            let mut totals =
-                SinkTotals { delivered: books.by_name(&r.delivered), buffered: books.by_name(&r.buffered), ..SinkTotals::default() };
+            let mut totals = SinkTotals {
+                delivered: books.by_name(&r.delivered),
+                buffered: books.by_name(&r.buffered),
+                not_selected: books.by_name(books.not_selected(r.name.as_bytes())),
+                rejected: BTreeMap::new(),
+            };
             for (reason, tallies) in &r.rejected {
                 for (tenant, tally) in books.by_name(tallies) {
                     totals.rejected.entry(tenant).or_default().insert(*reason, tally);

@@ -49,6 +49,34 @@ pub fn plain(parts: &[(u64, u64, u64)], tenant: &[u8], rows: u32) -> Frame {
     frame
 }
 
+/// A frame of one part of stream 1, with `rows` rows of three tenants; each is taken by some of `sinks`, the dictionary.
+pub fn selecting(random: &mut Random, from: u64, to: u64, rows: u32, sinks: &[&str]) -> Frame {
+    let tenants = ["acme", "bolt", "cube"];
+    let mut frame = Frame { tenants: tenants.map(|t| t.as_bytes().into()).to_vec(), ..Frame::default() };
+    frame.sinks = sinks.iter().map(|name| name.as_bytes().into()).collect();
+    let mut part = Part { stream: StreamId(1), from, to, resume: to, records_bytes: to - from, rows: 0..rows, ..Part::default() };
+    let all = (1 << sinks.len()) - 1;
+    for i in 0..rows {
+        let (tenant, taken) = (random.below(3) as u32, random.below(1 << sinks.len()) as u32);
+        let row = format!("row {i} of {from} to {to}, {}", "x".repeat(random.below(240) as usize));
+        let bytes = row.len() as u64;
+        push_row(&mut frame.rows, row.as_bytes(), tenant);
+        frame.rows.sinks.push(taken);
+        let outcome = Outcome::Kept;
+        match part.counts.iter_mut().find(|count| count.tenant == tenant) {
+            Some(count) => (count.records, count.bytes) = (count.records + 1, count.bytes + bytes),
+            None => part.counts.push(Count { tenant, outcome, records: 1, bytes }),
+        }
+        match part.selected.iter_mut().find(|selected| (selected.tenant, selected.sinks) == (tenant, taken)) {
+            _ if taken == all => {}
+            Some(selected) => (selected.records, selected.bytes) = (selected.records + 1, selected.bytes + bytes),
+            None => part.selected.push(Selected { tenant, sinks: taken, records: 1, bytes }),
+        }
+    }
+    frame.parts.push(part);
+    frame
+}
+
 fn push_row(rows: &mut Rows, bytes: &[u8], tenant: u32) {
     rows.bytes.extend_from_slice(bytes);
     rows.ends.push(rows.bytes.len() as u32);

@@ -19,6 +19,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+mod select;
+
 const SINKS: [&str; 2] = ["archive", "lake"];
 const TENANTS_MAX: usize = 100;
 
@@ -630,11 +632,18 @@ fn seen(hub: &Arc<Hub>, sink: &str, has: &[(u64, u64)]) -> String {
 
 /// Nine frames in three segments and a clean end; then something happens to a file.
 fn nine(change: impl Fn(&Disk, &Path), file: &str) -> Disk {
+    nine_of(|i| sample::plain(&[(1, i * 10, i * 10 + 10), (2, i, i + 1)], b"acme", 2), change, file)
+}
+
+fn nine_of(frame: impl Fn(u64) -> Frame, change: impl Fn(&Disk, &Path), file: &str) -> Disk {
     let sim = Arc::new(Sim::new(3));
-    let (hub, _) = journal(&sim, Limits { segment_bytes: 1700, ..small() });
+    // Three of them, whatever they say.
+    let mut bytes = Vec::new();
+    (0..3).for_each(|i| frame(i).encode(&mut bytes));
+    let (hub, _) = journal(&sim, Limits { segment_bytes: bytes.len() as u64 + 3 * 64, ..small() });
     let _sink = hub.cursor("archive", HashMap::new());
     for i in 0..9 {
-        hub.accept(sample::plain(&[(1, i * 10, i * 10 + 10), (2, i, i + 1)], b"acme", 2)).unwrap();
+        hub.accept(frame(i)).unwrap();
         hub.commit().unwrap();
     }
     hub.close();

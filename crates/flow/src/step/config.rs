@@ -191,7 +191,7 @@ pub struct QuotaConfig {
     /// How many periods' worth of unused quota gathers and may be used on top; 0 lets none gather.
     #[serde(default)]
     pub burst: u32,
-    /// What becomes of records over quota: `drop`, or `{ sample: 0.01 }` to keep that share.
+    /// What becomes of records over quota: `drop`, `{ sample: 0.01 }` to keep that share, or `{ divert: SINK }` to keep them apart.
     #[serde(default)]
     pub over: OverQuota,
     /// The clock that periods run on.
@@ -204,7 +204,7 @@ pub struct QuotaConfig {
 }
 
 /// What becomes of records over quota.
-#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OverQuota {
     /// They are dropped.
@@ -212,6 +212,8 @@ pub enum OverQuota {
     Drop,
     /// This share of them is kept, chosen by a hash of the record.
     Sample(Ratio),
+    /// They are kept, and this sink alone takes them; it takes nothing else. Needs the journal. Later steps see them as any others.
+    Divert(Named),
 }
 
 fn quota_by() -> String {
@@ -343,7 +345,7 @@ pub enum SetValue {
     Label(Named),
 }
 
-/// A text, the path of a field, or the name of a label.
+/// A text, the path of a field, or the name of a label or sink.
 #[derive(Clone, Debug, PartialEq, serde::Deserialize, Serialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Named(pub String);

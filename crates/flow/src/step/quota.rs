@@ -1,6 +1,7 @@
 //! Quotas: how many records and bytes each tenant, or each value of a field, may send in a calendar period.
 //!
-//! Reads time, tenant, weights and origin bytes; drops for the reason `over_quota` what goes beyond, or keeps a share of it.
+//! Reads time, tenant, weights and origin bytes; drops for the reason `over_quota` what goes beyond, keeps a share of it,
+//! or keeps it for one sink alone.
 //! A period is a whole second, minute, hour, day or month in UTC. What is not used may be used later, up to `burst` periods:
 //! a bucket that is filled at the start of each period. A record counts as many as it stands for; one that does not fit is
 //! over and takes nothing. A late record counts into the open period. Memory: see `keys`; a key whose bucket is full again is
@@ -68,6 +69,10 @@ pub enum Over {
     /// Those whose hash is below this are kept.
     Sample {
         below: u64,
+    },
+    /// All are kept; this sink alone takes them.
+    Divert {
+        sink: u8,
     },
 }
 
@@ -141,7 +146,15 @@ impl Quota {
             let hash = debts.key(batch, i, Some(batch.tenant[i]), self.by.as_slice());
             let costs = [u64::from(batch.weight[i]), u64::from(batch.origin_bytes[i])];
             let within = self.take(hash, time, costs);
-            let kept = within || matches!(self.over, Over::Sample { below } if key_hash(batch.record(i)) < below);
+            let kept = within
+                || match self.over {
+                    Over::Drop => false,
+                    Over::Sample { below } => key_hash(batch.record(i)) < below,
+                    Over::Divert { sink } => {
+                        batch.divert(i, sink);
+                        true
+                    }
+                };
             debts.note(number, batch, i, level_of(batch.severity[i]), kept);
             if !kept {
                 batch.leave_out(i, Reason::OverQuota, number);
