@@ -8,6 +8,7 @@ use crate::sinks::config::{ArchiveConfig, RoomFull, SinkConfig};
 use crate::sources::config::{JoinConfig, SourceConfig};
 use crate::sources::kubernetes::KubernetesConfig;
 use flow::step::{Policy, StepConfig};
+use flow::units::ByteSize;
 use serde::Serialize;
 
 const MIB: u64 = 1 << 20;
@@ -33,8 +34,14 @@ pub const PROCESS_BYTES: (u64, u64) = (6 * MIB, 16 * MIB);
 pub const LANE_BYTES: (u64, u64) = (4 * MIB, 16 * MIB);
 /// Frames the hub holds in memory so that sinks need not read them back.
 pub const JOURNAL_WINDOW_BYTES: (u64, u64) = (4 * MIB, 16 * MIB);
-/// A key in the table (32 bytes and its index), and in the hub's account of it.
-const DEDUP_KEY_BYTES: u64 = 45 + 72;
+/// A key in the table: 32 bytes, and its index.
+const DEDUP_KEY_BYTES: u64 = 45;
+/// What the journal's log of the state of steps takes on disk for each key: twice an entry of 32 bytes, half of that again
+/// while it is compacted, and the new log.
+const STATE_KEY_DISK_BYTES: u64 = 128;
+/// In memory, while it is compacted: rows of 16 bytes for entries, which are three times as many as keys, up to a bound; and bits.
+const STATE_KEY_BYTES: u64 = 55;
+const STATE_ROWS_BYTES_MAX: u64 = 64 * MIB;
 /// Per open archive file: its buffer and name.
 const ARCHIVE_FILE_BYTES: u64 = 16 << 10;
 /// zstd at its default level, or zlib, while a rotated file is compressed.
@@ -73,7 +80,11 @@ pub fn needs(configs: &[(&str, &Config)], lanes: u64) -> Vec<Need> {
         }
         let hub = if configs.len() == 1 { "hub".into() } else { format!("{pipeline}: hub") };
         needs.push(match &config.hub {
-            HubConfig::Journal(_) => Need::new(hub, JOURNAL_WINDOW_BYTES.0, JOURNAL_WINDOW_BYTES.1),
+            HubConfig::Journal(_) => {
+                let keys = state_keys(config);
+                let compaction = (keys * STATE_KEY_BYTES).min(STATE_ROWS_BYTES_MAX) + keys / 2;
+                Need::new(hub, JOURNAL_WINDOW_BYTES.0, JOURNAL_WINDOW_BYTES.1 + compaction)
+            }
             HubConfig::Memory(memory) => Need::new(hub, 4 * MIB, memory.bytes_max.0),
         });
         for (i, step) in config.steps.iter().enumerate() {
@@ -86,6 +97,16 @@ pub fn needs(configs: &[(&str, &Config)], lanes: u64) -> Vec<Need> {
         }
     }
     needs
+}
+
+/// Keys of dedup and quotas that a restart brings back.
+fn state_keys(config: &Config) -> u64 {
+    let keys = |step: &StepConfig| match step {
+        StepConfig::Dedup(dedup) => u64::from(dedup.keys_max),
+        StepConfig::Quota(quota) => u64::from(quota.keys_max) * quota.limits().len() as u64,
+        _ => 0,
+    };
+    config.steps.iter().map(keys).sum()
 }
 
 /// What samplers and quotas remember: debts of each lane, tenant and level, and keys.
@@ -167,6 +188,11 @@ pub fn disk(config: &Config) -> Vec<String> {
                 WhenFull::DropOldest => "the oldest rows are dropped",
             };
             lines.push(format!("hub: at most {}, then {then}", journal.bytes_max));
+            let keys = state_keys(config);
+            if keys > 0 {
+                let bytes = ByteSize((keys * STATE_KEY_DISK_BYTES).next_multiple_of(MIB));
+                lines.push(format!("hub: what steps remember, at most {bytes} beside that"));
+            }
         }
         HubConfig::Memory(_) => lines.push("hub: nothing but positions".into()),
     }

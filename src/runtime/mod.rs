@@ -106,6 +106,7 @@ pub fn run(
     for pipeline in &loaded {
         let one = open::open(&disk, data, &pipeline.name, &pipeline.config)?;
         one.recovered.notices.iter().for_each(|notice| warn!(pipeline = pipeline.name, "{notice}"));
+        open::restore(&one)?;
         opened.push((pipeline.config.clone(), one));
     }
     let refs: Vec<_> = opened.iter().map(|(config, one)| (config.clone(), one)).collect();

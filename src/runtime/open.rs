@@ -11,10 +11,11 @@ use anyhow::{Context, bail};
 use flow::debts::Owed;
 use flow::event::{Position, StreamId};
 use flow::units::UnixNanos;
+use hub::frame::STATE_ENTRY_BYTES;
 use hub::{Cursor, Disk, Hub, Limits, Recovered, WhenFull};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
@@ -110,7 +111,7 @@ pub struct OpenedSink {
     pub pace: Pace,
 }
 
-/// Opens the hub and the stores of one pipeline. The caller holds the lock.
+/// Opens the hub and the stores of one pipeline. The caller holds the lock. Steps know nothing yet: see [`restore`].
 pub fn open(disk: &Disk, data: &Path, name: &str, config: &Config) -> anyhow::Result<Opened> {
     let plan = plan::compile(name, config, data)?;
     let folder = data.join("hub").join(name);
@@ -169,22 +170,52 @@ pub fn open(disk: &Disk, data: &Path, name: &str, config: &Config) -> anyhow::Re
         cuts.sort_unstable();
         cuts.dedup();
     }
-    if recovered.state.iter().any(|change| !change.bytes.is_empty()) {
-        // Debts name their tenants by a hash: whoever owes is in the books.
-        hub.ledger().totals.tenants.keys().for_each(|tenant| {
-            plan.rules.tenants.number(tenant);
-        });
-    }
-    for change in &recovered.state {
-        let owed = Owed::read(change.step, &change.bytes, &plan.rules);
-        plan.rules.sampling.restored.lock().expect("no lane runs yet").extend(owed);
-        // A step whose config changed starts anew.
-        if let Some(step) = plan.rules.step_ids.iter().position(|id| *id == change.step) {
-            plan.rules.steps[step].restore(&change.bytes);
-        }
-    }
     let examples = Arc::new(Examples::open(disk, data, name)?);
     Ok(Opened { plan, hub, examples, recovered, sinks, cuts })
+}
+
+/// Of what steps remember, that of these rules is of use, and debts, whoever owes them.
+pub fn keep_state(hub: &Hub, rules: &flow::pipeline::Rules) {
+    let ids = rules.step_ids.clone();
+    hub.keep_state(move |step, key| Owed::is_named(key) || ids.contains(&step));
+}
+
+/// Gives the steps of a pipeline what the last run knew, for those who go on with it.
+pub fn restore(opened: &Opened) -> anyhow::Result<()> {
+    let Opened { plan, hub, .. } = opened;
+    let rules = &plan.rules;
+    // A step whose config changed starts anew; of what it knew only debts are told.
+    keep_state(hub, rules);
+    // Last wins, so debts can be told only when all entries were seen: one for each lane, step, tenant and level.
+    let mut debts: BTreeMap<(u32, [u8; 8]), [u8; 24]> = BTreeMap::new();
+    hub.each_state(&mut |id, entries| {
+        for entry in entries.chunks_exact(STATE_ENTRY_BYTES).filter(|entry| Owed::is_named(&entry[..8])) {
+            let (key, value) = (entry[..8].try_into().expect("8 bytes"), entry[8..].try_into().expect("24 of 32 bytes are left"));
+            debts.insert((id, key), value);
+        }
+        if let Some(step) = rules.step_ids.iter().position(|known| *known == id) {
+            rules.steps[step].restore(entries);
+        }
+    })
+    .context("cannot read the state of steps")?;
+    debts.retain(|_, value| *value != [0; 24]);
+    if !debts.is_empty() {
+        // Debts name their tenants by a hash: whoever owes is in the books.
+        hub.ledger().totals.tenants.keys().for_each(|tenant| {
+            rules.tenants.number(tenant);
+        });
+    }
+    let mut changes: BTreeMap<u32, Vec<u8>> = BTreeMap::new();
+    for ((id, key), value) in &debts {
+        let entries = changes.entry(*id).or_default();
+        entries.extend_from_slice(key);
+        entries.extend_from_slice(value);
+    }
+    for (id, entries) in changes {
+        let owed = Owed::read(id, &entries, rules);
+        rules.sampling.restored.lock().expect("no lane runs yet").extend(owed);
+    }
+    Ok(())
 }
 
 /// Where sources go on when the hub's own positions are lost: at what every store has, so that nothing is lost; each store

@@ -3,11 +3,13 @@
 //! In: two logs, that of the service and that of its shadow, whose lines are the same requests a moment later under another
 //! host. Out: what was stored, billed and dropped. Which copy was first is not promised where two logs are read at once.
 
-use crate::harness::Place;
+use crate::harness::{Ledger, PATIENCE, Place, Running};
 use crate::input::{Dice, Usage, assert_same_usage, usage, usage_of_report};
 use crate::stores::archive_lines;
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::io::Write;
+use std::time::Instant;
 
 const PIPELINE: &str = r#"
 sources: { in: { file: { include: ["$DIR/in/*.log"], scan: 10ms } } }
@@ -112,4 +114,124 @@ fn mirrored_copies_are_counted_once_although_it_is_killed_in_between() {
     }
     place.once();
     assert_once(&place);
+}
+
+/// Lines of about 150 bytes with the request ids `from..to`.
+fn write_requests(place: &Place, name: &str, ids: std::ops::Range<u64>) {
+    let file = std::fs::File::create(place.path(name)).expect("file made");
+    let mut out = std::io::BufWriter::with_capacity(1 << 20, file);
+    for id in ids {
+        let (minute, second) = (id / 60_000 % 60, id / 1_000 % 60);
+        let mixed = id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        writeln!(
+            out,
+            "{{\"ts\":\"2026-11-23T03:{minute:02}:{second:02}.{:03}Z\",\"level\":\"info\",\"tenant\":\"t{}\",\"request_id\":\"{mixed:016x}\",\"msg\":\"request completed\",\"status\":200,\"path\":\"/v1/chat\"}}",
+            id % 1_000,
+            id % 7
+        )
+        .expect("written");
+    }
+    out.flush().expect("written");
+}
+
+/// Waits as long as something goes on; returns records received and kept.
+fn wait_for(place: &Place, running: &mut Running, received: u64) -> (u64, u64) {
+    let (mut last, mut since) = (0, Instant::now());
+    loop {
+        let done = place.run(&["ledger", "--json"]);
+        if done.code == Some(0) {
+            let ledger = Ledger::of(&done.json());
+            if ledger.received() >= received {
+                return (ledger.received(), ledger.kept());
+            }
+            if ledger.received() > last {
+                (last, since) = (ledger.received(), Instant::now());
+            }
+        }
+        assert!(running.is_running(), "{}", running.stderr());
+        assert!(since.elapsed() < PATIENCE, "nothing goes on at {last} of {received}: {}", running.stderr());
+    }
+}
+
+fn cpu_seconds(running: &Running) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", running.pid())).expect("it runs");
+    let ticks = stat.rsplit(')').next().expect("a name").split_whitespace().skip(11).take(2);
+    ticks.map(|n| n.parse::<f64>().expect("a number")).sum::<f64>() / 100.0
+}
+
+/// Bytes of the files in a folder whose names end so.
+fn bytes_of(folder: &std::path::Path, ending: &str) -> u64 {
+    let files = std::fs::read_dir(folder).expect("a folder").flatten().filter(|f| f.file_name().to_string_lossy().ends_with(ending));
+    files.filter_map(|f| f.metadata().ok()).map(|m| m.len()).sum()
+}
+
+/// Keys by the hundred thousand (`SLOW=1`: ten million, and what they cost): copies are found after `kill -9`, the key made first is
+/// forgotten first, and neither memory nor disk grows with what was forgotten.
+#[test]
+fn a_large_table_survives_kill_9_and_takes_no_more_than_it_may() {
+    let slow = std::env::var("SLOW").is_ok_and(|slow| slow == "1");
+    let keys: u64 = if slow { 10_000_000 } else { 300_000 };
+    let keys_max = keys + keys / 8; // parts of a hash are a little uneven
+    let place = Place::new();
+    place.pipeline(&format!(
+        r#"
+sources: {{ in: {{ file: {{ include: ["$DIR/in/*.log"], scan: 10ms }} }} }}
+tenancy: {{ from: [tenant] }}
+memory: 2GiB
+steps:
+  - dedup: {{ key: [request_id], window: 30d, keys_max: {keys_max} }}
+sinks: {{ nothing: {{ blackhole: {{}} }} }}
+"#
+    ));
+    std::fs::create_dir(place.path("in")).expect("folder made");
+    let hub = place.data().join("hub/pipeline");
+    let report = |what: &str, running: &Running, since: Instant| {
+        if slow {
+            let peak = running.peak_bytes() >> 20;
+            println!(
+                "{what}: {:.1} s, {:.1} s of CPU, peak {peak} MiB, state {} MiB",
+                since.elapsed().as_secs_f64(),
+                cpu_seconds(running),
+                bytes_of(&hub, ".state") >> 20
+            );
+            println!("  {}", std::fs::read_to_string(format!("/proc/{}/io", running.pid())).expect("it runs").replace('\n', " "));
+        }
+        assert!(running.peak_bytes() <= (200 << 20) + keys_max * 60, "{what}: {} bytes resident", running.peak_bytes());
+        let disk = bytes_of(&hub, ".state");
+        assert!(disk <= keys_max * 128 + (32 << 20), "{what}: {disk} bytes of state");
+    };
+    let start = Instant::now();
+    let mut running = place.start();
+    write_requests(&place, "in/a.log", 0..keys);
+    assert_eq!(wait_for(&place, &mut running, keys), (keys, keys));
+    report("every key new", &running, start);
+    running.child().kill().expect("it runs");
+    running.wait();
+
+    let start = Instant::now();
+    let mut running = place.start();
+    wait_for(&place, &mut running, keys);
+    report("started again", &running, start);
+    write_requests(&place, "in/b.log", 0..keys / 10);
+    let (received, kept) = wait_for(&place, &mut running, keys + keys / 10);
+    assert_eq!((received - keys, kept), (keys / 10, keys), "copies are found");
+    let start = Instant::now();
+    write_requests(&place, "in/c.log", keys..2 * keys);
+    assert_eq!(wait_for(&place, &mut running, received + keys), (received + keys, 2 * keys));
+    report("every key new, the oldest are forgotten", &running, start);
+    running.child().kill().expect("it runs");
+    running.wait();
+
+    let start = Instant::now();
+    let mut running = place.start();
+    wait_for(&place, &mut running, received + keys);
+    report("started again", &running, start);
+    write_requests(&place, "in/d.log", 2 * keys - keys / 10..2 * keys);
+    let received = received + keys + keys / 10;
+    assert_eq!(wait_for(&place, &mut running, received), (received, 2 * keys), "copies are found");
+    write_requests(&place, "in/e.log", 0..keys / 10);
+    let (received, kept) = wait_for(&place, &mut running, received + keys / 10);
+    assert_eq!(kept, 2 * keys + keys / 10, "the first are forgotten, of {received}");
+    running.stop();
+    place.ledger().assert_settled();
 }

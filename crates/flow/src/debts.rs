@@ -467,7 +467,12 @@ fn key(lane: u8, level: usize, tenant: &[u8]) -> [u8; 8] {
 }
 
 impl Owed {
-    /// Reads the debts among entries of a step's state. `rules` know the tenants of the journal's books.
+    /// Whether an entry with this key, of any step, is a debt.
+    pub fn is_named(key: &[u8]) -> bool {
+        key.get(7) == Some(&KEY_TAG)
+    }
+
+    /// Reads the debts among entries of a step's state, each of which is the last of its key. `rules` know the tenants of the journal's books.
     pub fn read(step_id: u32, entries: &[u8], rules: &Rules) -> Vec<Owed> {
         let ours: Vec<&[u8]> = entries.chunks_exact(ENTRY_BYTES).filter(|e| e[7] == KEY_TAG && e[8..16] != [0; 8]).collect();
         if ours.is_empty() {

@@ -1,30 +1,29 @@
-//! What all frames up to one add up to: positions of streams, state of steps, totals. The journal writes it at the
-//! head of each segment, so that older segments can go; the memory hub writes it to its checkpoint file.
+//! What all frames up to one add up to: positions of streams and totals. The journal writes it at the head of each segment,
+//! so that older segments can go; the memory hub writes it to its checkpoint file. What they add up to for steps is in `state`.
 //!
-//! Bound: one entry per stream, per slot of a step and per tenant (`tenants_max`).
+//! Bound: one entry per stream and per tenant (`tenants_max`).
 
-use crate::codec::{Corrupt, Reader, put_bytes, put_len, put_u32, put_u64, put_u64s};
-use crate::frame::{Frame, Lost, LostReason, Part, Resumed, STATE_ENTRY_BYTES, StateChange};
+use crate::codec::{Corrupt, Reader, put_len, put_u64, put_u64s};
+use crate::frame::{Frame, Lost, LostReason, Part, Resumed, STATE_ENTRY_BYTES};
 use crate::ledger::{Books, Delta, RowCount};
 use flow::event::{Position, StreamId};
 use std::collections::{BTreeMap, HashMap};
 
-/// Version 2 has [`Position::before`]; version 3, written only where sinks do not take everything, what they did not take.
-const VERSION: u8 = 3;
+/// Version 2 has [`Position::before`]; version 3 does not have the state of steps; version 4, written only where sinks do not
+/// take everything, what they did not take. Older ones are still read.
+const VERSION: u8 = 4;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Account {
     /// The last frame that is in here; 0 before the first.
     pub seq: u64,
     pub positions: HashMap<StreamId, Position>,
-    /// Last value of each (step, key) that is not all zeros.
-    state: HashMap<(u32, [u8; 8]), [u8; 24]>,
     pub books: Books,
 }
 
 impl Account {
     pub fn new(tenants_max: usize) -> Account {
-        Account { seq: 0, positions: HashMap::new(), state: HashMap::new(), books: Books::new(tenants_max) }
+        Account { seq: 0, positions: HashMap::new(), books: Books::new(tenants_max) }
     }
 
     /// Adds the next frame; returns what it kept.
@@ -38,21 +37,6 @@ impl Account {
                 self.positions.insert(also.stream, Position { resume: also.resume, done: also.done, before });
             }
         }
-        for change in &frame.state {
-            if change.bytes.is_empty() {
-                self.state.retain(|(step, _), _| *step != change.step);
-            }
-            for entry in change.bytes.chunks_exact(STATE_ENTRY_BYTES) {
-                let (key, value) = entry.split_at(8);
-                let key = (change.step, key.try_into().expect("split at 8"));
-                let value: [u8; 24] = value.try_into().expect("24 of 32 bytes are left");
-                if value == [0; 24] {
-                    self.state.remove(&key);
-                } else {
-                    self.state.insert(key, value);
-                }
-            }
-        }
         self.books.book(frame, rows)
     }
 
@@ -61,7 +45,7 @@ impl Account {
     pub fn gap(&self, after: &Account, first_seq: u64) -> Frame {
         let since = after.books.since(&self.books).unwrap_or_default();
         let (sinks, selected) = since.selected();
-        let mut frame = Frame { seq: after.seq, tenants: since.names, sinks, state: after.state(), ..Frame::default() };
+        let mut frame = Frame { seq: after.seq, tenants: since.names, sinks, ..Frame::default() };
         let mut also = Vec::new();
         let moved: BTreeMap<StreamId, Position> =
             after.positions.iter().filter(|(s, p)| self.positions.get(s) != Some(p)).map(|(s, p)| (*s, *p)).collect();
@@ -161,27 +145,6 @@ impl Account {
         }
     }
 
-    /// The state of steps as one change per step: applied to empty steps it gives what was.
-    pub fn state(&self) -> Vec<StateChange> {
-        let mut changes: Vec<StateChange> = Vec::new();
-        let mut entries: Vec<_> = self.state.iter().collect();
-        entries.sort_unstable();
-        for ((step, key), value) in entries {
-            if changes.last().is_none_or(|c| c.step != *step) {
-                changes.push(StateChange { step: *step, bytes: Vec::new() });
-            }
-            let change = changes.last_mut().expect("pushed just now");
-            change.bytes.extend_from_slice(key);
-            change.bytes.extend_from_slice(value);
-        }
-        changes
-    }
-
-    /// Forgets the state of steps, where nobody can use it.
-    pub fn forget_state(&mut self) {
-        self.state.clear();
-    }
-
     /// Whether both say the same of positions and, over all tenants, of totals: who is over a limit is for the hub to know.
     pub fn agrees(&self, other: &Account) -> bool {
         let sums = |account: &Account| {
@@ -195,23 +158,28 @@ impl Account {
     }
 
     pub fn encode(&self, out: &mut Vec<u8>) {
-        out.push(if self.books.selects() { VERSION } else { 2 });
+        out.push(if self.books.selects() { VERSION } else { 3 });
         put_u64(out, self.seq);
         let positions: BTreeMap<StreamId, Position> = self.positions.iter().map(|(s, p)| (*s, *p)).collect();
         put_len(out, positions.len());
         for (stream, position) in positions {
             put_u64s(out, &[stream.0, position.resume, position.done, position.before]);
         }
-        let state = self.state();
-        put_len(out, state.len());
-        for change in state {
-            put_u32(out, change.step);
-            put_bytes(out, &change.bytes);
-        }
         self.books.encode(out);
     }
 
     pub fn decode(bytes: &[u8], tenants_max: usize) -> Result<Account, Corrupt> {
+        Account::decode_with_state(bytes, tenants_max, &mut |_, _| {})
+    }
+
+    /// Shows the state of steps where it is part of an account, which was so before version 3; returns the account's frame
+    /// then.
+    pub fn state_in(bytes: &[u8], show: &mut dyn FnMut(u32, &[u8])) -> Result<Option<u64>, Corrupt> {
+        let account = Account::decode_with_state(bytes, usize::MAX, show)?;
+        Ok((bytes[0] < 3).then_some(account.seq))
+    }
+
+    fn decode_with_state(bytes: &[u8], tenants_max: usize, show: &mut dyn FnMut(u32, &[u8])) -> Result<Account, Corrupt> {
         let r = &mut Reader::new(bytes);
         let version = r.u8()?;
         if version > VERSION {
@@ -228,57 +196,15 @@ impl Account {
             let before = if version >= 2 { r.u64()? } else { 0 };
             account.positions.insert(stream, Position { resume, done, before });
         }
-        for _ in 0..r.count(8)? {
-            let step = r.u32()?;
-            let entries = r.bytes()?.chunks_exact(STATE_ENTRY_BYTES);
-            if !entries.remainder().is_empty() {
+        for _ in 0..if version < 3 { r.count(8)? } else { 0 } {
+            let (step, entries) = (r.u32()?, r.bytes()?);
+            if entries.len() % STATE_ENTRY_BYTES != 0 {
                 return Err(r.corrupt("state is no list of 32-byte entries"));
             }
-            for entry in entries {
-                let (key, value) = entry.split_at(8);
-                account.state.insert((step, key.try_into().expect("split at 8")), value.try_into().expect("24 of 32 bytes are left"));
-            }
+            show(step, entries);
         }
-        account.books = Books::decode(r, tenants_max, version >= 3)?;
+        account.books = Books::decode(r, tenants_max, version >= 4)?;
         r.end()?;
         Ok(account)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_value_of_zeros_takes_its_key_out() {
-        let mut account = Account::new(10);
-        let mut fold = |entries: &[(u8, u8)]| {
-            let mut bytes = Vec::new();
-            for (key, value) in entries {
-                bytes.extend([[*key; 8].as_slice(), &[*value; 24]].concat());
-            }
-            let frame = Frame { state: vec![StateChange { step: 1, bytes }], ..Frame::default() };
-            account.fold(&frame, &RowCount::of(&frame));
-            account.state().iter().map(|change| change.bytes.len() / STATE_ENTRY_BYTES).sum::<usize>()
-        };
-        assert_eq!(fold(&[(1, 5), (2, 5)]), 2);
-        assert_eq!(fold(&[(1, 0), (3, 0)]), 1);
-        assert_eq!(fold(&[(1, 6), (2, 0), (2, 7)]), 2, "in order");
-    }
-
-    #[test]
-    fn a_change_without_entries_forgets_its_step_and_no_other() {
-        let mut account = Account::new(10);
-        let entry = |key: u8| [[key; 8].as_slice(), &[9; 24]].concat();
-        let mut fold = |changes: &[(u32, Vec<u8>)]| {
-            let state = changes.iter().map(|(step, bytes)| StateChange { step: *step, bytes: bytes.clone() }).collect();
-            let frame = Frame { state, ..Frame::default() };
-            frame.validate().expect("a frame may forget");
-            account.fold(&frame, &RowCount::of(&frame));
-            account.state().iter().map(|change| (change.step, change.bytes.len() / STATE_ENTRY_BYTES)).collect::<Vec<_>>()
-        };
-        assert_eq!(fold(&[(1, entry(1)), (2, [entry(1), entry(2)].concat())]), [(1, 1), (2, 2)]);
-        assert_eq!(fold(&[(2, Vec::new())]), [(1, 1)]);
-        assert_eq!(fold(&[(1, Vec::new()), (1, entry(3)), (7, Vec::new())]), [(1, 1)], "in order; a step that comes back starts anew");
     }
 }

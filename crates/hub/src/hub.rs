@@ -9,7 +9,7 @@
 
 use crate::cursor::Cursor;
 use crate::disk::Disk;
-use crate::frame::{Frame, StateChange};
+use crate::frame::Frame;
 use crate::journal::Journal;
 use crate::ledger::{Ledger, RowCount};
 use crate::memory::Memory;
@@ -59,6 +59,7 @@ const WAIT_STEP: Duration = Duration::from_millis(100);
 const LAST_ATTEMPTS: u32 = 4;
 const WRITING: &str = "writing to the journal";
 const SYNCING: &str = "making frames durable";
+pub(crate) const REMEMBERING: &str = "keeping the state of steps";
 const DELETING: &str = "deleting old segments";
 const CHECKPOINTING: &str = "writing the memory hub's checkpoint";
 pub(crate) const READING: &str = "reading an old frame";
@@ -68,8 +69,6 @@ pub(crate) const NOTING: &str = "noting what a sink lost";
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
     pub positions: HashMap<StreamId, Position>,
-    /// To be applied to empty steps, in order. Always empty for the memory hub.
-    pub state: Vec<StateChange>,
     pub last_seq: u64,
     /// Torn bytes that were cut.
     pub truncated_bytes: u64,
@@ -407,6 +406,23 @@ impl Hub {
         }
     }
 
+    /// Shows what frames say of the state of steps, to be applied to empty steps in this order: a step, and entries of 32 bytes,
+    /// 8 of key and 24 of value. Of two entries of a key the later one counts; one of zeros takes the key out. Before the
+    /// first frame. The memory hub knows nothing.
+    pub fn each_state(&self, show: &mut dyn FnMut(u32, &[u8])) -> io::Result<()> {
+        match &self.store {
+            Store::Journal(journal) => journal.each_state(self, show),
+            Store::Memory(_) => Ok(()),
+        }
+    }
+
+    /// Says which entries, by step and key, are still of use. The others are forgotten when the log of the state is compacted.
+    pub fn keep_state(&self, in_use: impl Fn(u32, &[u8]) -> bool + Send + Sync + 'static) {
+        if let Store::Journal(journal) = &self.store {
+            journal.keep_state(Arc::new(in_use));
+        }
+    }
+
     /// No more frames; cursors end after the last one.
     pub fn close(&self) {
         self.lock().closed = true;
@@ -546,6 +562,6 @@ impl Pause {
 impl Recovered {
     fn of(queue: &Queue, notices: Vec<String>) -> Recovered {
         let account = &queue.account;
-        Recovered { positions: account.positions.clone(), state: account.state(), last_seq: account.seq, notices, ..Recovered::default() }
+        Recovered { positions: account.positions.clone(), last_seq: account.seq, notices, ..Recovered::default() }
     }
 }

@@ -9,6 +9,7 @@ use crate::frame::Frame;
 use crate::ledger::RowCount;
 use crate::recover;
 use crate::segment::{self, Found};
+use crate::state;
 use flow::units::UnixNanos;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -126,6 +127,16 @@ pub fn look(disk: &Disk, dir: &Path, verify: bool) -> io::Result<Report> {
     if verify && let Err(what) = crate::losses::Losses::read(disk, dir)? {
         report.problems.push(Problem { path: dir.join("losses"), offset: 0, what });
     }
+    if verify {
+        match state::look(disk, dir) {
+            Ok(log) => {
+                let path = log.path(dir);
+                report.problems.extend(log.damage.into_iter().map(|what| Problem { path: path.clone(), offset: 0, what }));
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {} // compacted meanwhile
+            Err(e) => return Err(e),
+        }
+    }
     Ok(report)
 }
 
@@ -169,7 +180,7 @@ pub fn frames(disk: &Disk, dir: &Path, from: u64, to: u64, show: &mut dyn FnMut(
 
 /// What the next start would do about damage, now. Nobody else may have the folder open. Returns what was done.
 pub fn repair(disk: &Disk, dir: &Path, tenants_max: usize) -> Result<Vec<String>, crate::OpenError> {
-    Ok(recover::recover(disk, dir, tenants_max)?.notices)
+    Ok(recover::recover(disk, dir, tenants_max)?.0.notices)
 }
 
 /// How many rows a frame had, those that are gone included.

@@ -2,7 +2,8 @@
 //!
 //! In: frames, already encoded. Out: durable records (see `segment`). A frame is one write; an fsync later (`commit`, for
 //! all frames since the last one) it is published. A segment that is full is made durable, then a new one begins with
-//! the account of all frames before it, so that old segments can be deleted once every sink has them.
+//! the account of all frames before it, and what it changed in the state of steps goes to `state`, so that old segments can be
+//! deleted once every sink has them.
 //!
 //! Nothing that the disk does ends the run. When a write fails (disk full), its torn bytes are cut before anything else is
 //! written; when a new segment cannot be begun, that is tried again first. When an fsync of frames fails nobody knows what is
@@ -10,21 +11,27 @@
 //! it begins (`rescue`). Callers try again with growing pauses, and `Hub::trouble` says why.
 //! Bound: the segments on disk, by `Hub::accept`; buffers for encoding, [`BUFFERS_MAX`].
 //!
-//! Locks, in this order: `retaining`, `syncing`, `writer`, `files`, the queue's.
+//! Locks, in this order: `retaining`, `compaction`, `state`, `syncing`, `writer`, `files`, the queue's.
 
 use crate::account::Account;
 use crate::disk::{Disk, File};
 use crate::frame::{FRAME_BYTES_MAX, Frame, LostReason};
-use crate::hub::{AcceptError, Hub, OpenError};
+use crate::hub::{AcceptError, Hub, OpenError, REMEMBERING};
 use crate::ledger::due_of;
 use crate::queue::{Queue, Slot};
 use crate::recover::{self, Segment, recover};
 use crate::segment::{self, Encoded, FRAME_HEADER_BYTES, Found as Item, Keep, Kind, Place};
+use crate::state::{self, InUse, StateLog};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
+use std::thread::JoinHandle;
 
 const BUFFERS_MAX: usize = 8;
+/// Of a segment, how much of the state of steps is never too much.
+const STATE_SHARE: u64 = 16;
 const BUFFER_BYTES_KEPT: usize = 4 << 20; // a frame is about 1 MiB; 8 buffers keep 32 MiB at the very most
 
 pub(crate) struct Journal {
@@ -38,6 +45,11 @@ pub(crate) struct Journal {
     /// Held for reading while a frame is read, so that its segment is not written anew meanwhile.
     pub files: RwLock<()>,
     buffers: Mutex<Vec<Vec<u8>>>,
+    state: Arc<Mutex<StateLog>>,
+    /// The thread that compacts the state, if one does.
+    compaction: Mutex<Option<JoinHandle<io::Result<()>>>>,
+    /// Nobody needs the result any more.
+    cancelled: Arc<AtomicBool>,
 }
 
 struct Writer {
@@ -91,7 +103,8 @@ impl Journal {
     pub fn open(disk: Disk, dir: &Path, segment_bytes: u64, window_bytes_max: u64, tenants_max: usize) -> Result<Opened, OpenError> {
         let io = |e: io::Error| OpenError::io(dir, e);
         disk.create_dir_all(dir, "hub.folder").map_err(io)?;
-        let found = recover(&disk, dir, tenants_max)?;
+        let (found, mut state) = recover(&disk, dir, tenants_max)?;
+        state.set_bytes_min(segment_bytes / STATE_SHARE);
         let mut queue = Queue::new(found.account, Some(window_bytes_max), found.segments);
         queue.losses = found.losses;
         let mut writer = Writer::ended(found.last_number, queue.accepted);
@@ -114,6 +127,9 @@ impl Journal {
             retaining: Mutex::new(()),
             files: RwLock::new(()),
             buffers: Mutex::new(Vec::new()),
+            state: Arc::new(Mutex::new(state)),
+            compaction: Mutex::new(None),
+            cancelled: Arc::new(AtomicBool::new(false)),
         };
         let (truncated_bytes, positions_lost, notices) = (found.truncated_bytes, found.positions_lost, found.notices);
         let mut opened = Opened { journal, queue, truncated_bytes, positions_lost, notices };
@@ -262,6 +278,19 @@ impl Journal {
 
     /// Makes durable what was written so far and publishes it.
     pub fn commit(&self, hub: &Hub) -> io::Result<()> {
+        self.sync(hub)?;
+        // Where somebody deletes segments at the moment, he does this first.
+        if let Ok(_one_at_a_time) = self.retaining.try_lock() {
+            let remembered = self.remember(hub);
+            hub.attempt(REMEMBERING, remembered); // tried again by the next commit
+            if hub.lock().closed {
+                hub.attempt(REMEMBERING, self.join_compaction());
+            }
+        }
+        Ok(())
+    }
+
+    fn sync(&self, hub: &Hub) -> io::Result<()> {
         let mut syncing = self.syncing.lock().expect("no holder of this lock panics");
         let (number, target) = {
             let mut writer = self.writer.lock().expect("no holder of this lock panics");
@@ -369,6 +398,7 @@ impl Journal {
         }
         let _one_at_a_time = self.retaining.lock().expect("no holder of this lock panics");
         loop {
+            self.remember(hub)?;
             let Some((segment, last)) = hub.lock().deletable() else { return Ok(()) };
             self.settle_losses(hub, segment, last)?;
             // The copy first, and for good: without its segment it would say that one is missing.
@@ -382,6 +412,100 @@ impl Journal {
             }
             hub.forget_oldest_segment();
         }
+    }
+
+    /// Puts what segments that have ended say of the state of steps into its log. The caller holds `retaining`.
+    fn remember(&self, hub: &Hub) -> io::Result<()> {
+        loop {
+            let mut state = self.state.lock().expect("no holder of this lock panics");
+            let before = state.seq;
+            let Some((segment, last)) = hub.lock().ended_after(before) else { return Ok(()) };
+            let mut adding = state.add()?;
+            self.each_change(segment, before, last, &mut |step, entries| adding.push(step, entries))?;
+            adding.finish(last)?;
+            let is_due = state.is_due();
+            drop(state);
+            if is_due {
+                self.join_compaction()?; // it has ended long ago, or else the log grows faster than anybody can compact it
+                self.compact()?;
+            }
+        }
+    }
+
+    fn compact(&self) -> io::Result<()> {
+        let Some(snapshot) = self.state.lock().expect("no holder of this lock panics").begin_compaction() else { return Ok(()) };
+        let (log, cancelled) = (Arc::clone(&self.state), Arc::clone(&self.cancelled));
+        if !snapshot.is_large() {
+            return state::compact(&log, &snapshot, &cancelled);
+        }
+        let thread = std::thread::Builder::new().name("state".into()).spawn(move || state::compact(&log, &snapshot, &cancelled))?;
+        *self.compaction.lock().expect("no holder of this lock panics") = Some(thread);
+        Ok(())
+    }
+
+    fn join_compaction(&self) -> io::Result<()> {
+        match self.compaction.lock().expect("no holder of this lock panics").take() {
+            Some(thread) => thread.join().expect("a compaction does not panic"),
+            None => Ok(()),
+        }
+    }
+
+    /// Shows what the frames of a segment behind `before` and up to `last` say of the state of steps.
+    fn each_change(&self, segment: Segment, before: u64, last: u64, show: &mut dyn FnMut(u32, &[u8]) -> io::Result<()>) -> io::Result<()> {
+        let mut shown = Ok(());
+        segment::scan(&self.disk, &segment::path(&self.dir, segment.number), usize::MAX, false, &mut |item| {
+            if let Item::Frame { offset, head, .. } = item {
+                if offset >= segment.bytes || head.frame.seq > last {
+                    return false; // written once more in the next segment
+                }
+                let changes = head.frame.state.iter().filter(|_| head.frame.seq > before);
+                shown = changes.into_iter().try_for_each(|change| show(change.step, &change.bytes));
+            }
+            shown.is_ok()
+        })?;
+        shown
+    }
+
+    pub fn each_state(&self, hub: &Hub, show: &mut dyn FnMut(u32, &[u8])) -> io::Result<()> {
+        let _one_at_a_time = self.retaining.lock().expect("no holder of this lock panics");
+        let mut state = self.state.lock().expect("no holder of this lock panics");
+        // What a step knew before it was forgotten is not shown: where somebody was, everything is read twice.
+        let (mut forgotten, mut number): (BTreeMap<u32, u64>, u64) = (BTreeMap::new(), 0);
+        if state.forgets {
+            let mut note = |step, entries: &[u8]| {
+                number += 1;
+                if entries.is_empty() {
+                    forgotten.insert(step, number);
+                }
+            };
+            state.runs(&mut note)?;
+            self.each_late(hub, state.seq, &mut note)?;
+        }
+        number = 0;
+        let mut show = |step, entries: &[u8]| {
+            number += 1;
+            if forgotten.get(&step).is_none_or(|at| number > *at) {
+                show(step, entries);
+            }
+        };
+        state.each(&mut show)?;
+        self.each_late(hub, state.seq, &mut show)
+    }
+
+    /// Shows the changes of frames that the log of the state does not have yet.
+    fn each_late(&self, hub: &Hub, seq: u64, show: &mut dyn FnMut(u32, &[u8])) -> io::Result<()> {
+        let segments = hub.lock().segments.clone();
+        for segment in segments {
+            self.each_change(segment, seq, u64::MAX, &mut |step, entries| {
+                show(step, entries);
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    pub fn keep_state(&self, in_use: InUse) {
+        self.state.lock().expect("no holder of this lock panics").set_in_use(in_use);
     }
 
     /// Adds up what sinks lost in a segment that goes: its frames' heads say how much that was.
@@ -450,6 +574,13 @@ impl Journal {
         }
         self.disk.sync_dir(&self.dir, "journal.replaced")?;
         Ok(true)
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+        self.join_compaction().ok(); // nobody may write to the folder of who opens it next
     }
 }
 

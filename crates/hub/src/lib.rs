@@ -4,7 +4,7 @@
 //! touch files; the same calls on the real and on the simulated disk), `hub` (in and out), `journal` with `segment`
 //! (files) and `recover` (after a crash), `memory` (the hub without a journal), `queue` (what the threads share),
 //! `cursor` (how far a sink is), `losses` (what a sink will never get), `ledger` (the law, fed by headers), `account` (what all
-//! frames add up to).
+//! frames add up to), `state` (what they say of the state of steps).
 #![deny(unsafe_code)]
 
 mod account;
@@ -23,6 +23,7 @@ mod recover;
 #[cfg(test)]
 mod sample;
 mod segment;
+mod state;
 #[cfg(test)]
 mod tests;
 

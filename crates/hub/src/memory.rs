@@ -119,10 +119,7 @@ fn read(disk: &Disk, path: &Path, tenants_max: usize) -> io::Result<Generation> 
         Ok(Read::Torn(what)) => return Ok(Generation::Damaged(what.into())),
     };
     match Account::decode(&record.payload, tenants_max) {
-        Ok(mut account) => {
-            account.forget_state();
-            Ok(Generation::Good(Box::new(account)))
-        }
+        Ok(account) => Ok(Generation::Good(Box::new(account))),
         Err(e) => Ok(Generation::Damaged(e.to_string())),
     }
 }

@@ -185,7 +185,6 @@ impl Queue {
             }
             if let Some(settled) = &mut self.settled {
                 settled.fold(&slot.frame, &slot.rows);
-                settled.forget_state();
             }
             self.window_bytes -= slot.bytes;
             self.window.pop_front();
@@ -277,6 +276,13 @@ impl Queue {
             Some(segment) if segment.number != place.segment || segment.generation != place.generation => segment.place(),
             _ => place,
         }
+    }
+
+    /// The first segment that has ended and holds frames behind `seq`, all of them durable. With the number of its last frame.
+    pub fn ended_after(&self, seq: u64) -> Option<(Segment, u64)> {
+        let ended = self.segments.iter().zip(self.segments.iter().skip(1));
+        let mut found = ended.map(|(segment, next)| (*segment, next.first_seq - 1));
+        found.find(|(_, last)| *last > seq).filter(|(_, last)| *last <= self.published)
     }
 
     /// Takes the oldest segment if all its frames are durable at every sink and it is not the one being written.

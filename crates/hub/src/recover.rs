@@ -5,6 +5,7 @@
 //!   segment that was not begun. Where a later record says that a damaged one had been durable, it was no torn tail.
 //! - *Damaged frames* between good ones become one frame without rows that stands for them (`Frame::lost`); what they had
 //!   added up to is told by the account at the head of the next segment. Where only rows are damaged the head stays.
+//! - What frames say of the *state of steps* is in a log of its own by then (`state`), but for the last segment.
 //! - *A damaged account* at the head of a segment is taken from its copy, or from the frames before it. Where neither is
 //!   left, positions are incomplete until the next good account (`Found::positions_lost`): the stores know them.
 //!
@@ -14,10 +15,11 @@
 
 use crate::account::Account;
 use crate::disk::Disk;
-use crate::frame::{Frame, LostReason};
+use crate::frame::{Frame, LostReason, StateChange};
 use crate::hub::OpenError;
 use crate::losses::Losses;
 use crate::segment::{self, Found as Item, Keep, Kind, NEWER, Read};
+use crate::state::{self, StateLog};
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::path::Path;
@@ -43,6 +45,10 @@ pub(crate) struct Found {
     /// The highest number that any file has, good or not.
     pub last_number: u64,
     pub losses: Losses,
+    /// Up to this frame the log of the state of steps is complete.
+    state_seq: u64,
+    /// A frame forgets what a step knew.
+    forgets: bool,
     pub truncated_bytes: u64,
     /// Some streams were read further than the account says.
     pub positions_lost: bool,
@@ -74,14 +80,24 @@ struct Plan {
     gap: Option<usize>,
 }
 
-pub(crate) fn recover(disk: &Disk, dir: &Path, tenants_max: usize) -> Result<Found, OpenError> {
+pub(crate) fn recover(disk: &Disk, dir: &Path, tenants_max: usize) -> Result<(Found, StateLog), OpenError> {
     let io = |e: io::Error| OpenError::io(dir, e);
     let numbers = tidy(disk, dir).map_err(io)?;
+    let mut look = state::look(disk, dir).map_err(io)?;
+    if let (None, Some(number)) = (look.seq(), numbers.first())
+        && let Some((seq, changes)) = inline_state(disk, dir, *number).map_err(io)?
+    {
+        // Before any segment is written anew, in the form of today.
+        StateLog::create(disk, dir, &changes, seq).map_err(io)?;
+        look = state::look(disk, dir).map_err(io)?;
+    }
     let mut found = Found {
         account: Account::new(tenants_max),
         segments: VecDeque::new(),
         last_number: numbers.last().copied().unwrap_or(0),
         losses: Losses::default(),
+        state_seq: look.seq().unwrap_or(0),
+        forgets: false,
         truncated_bytes: 0,
         positions_lost: false,
         notices: Vec::new(),
@@ -111,9 +127,13 @@ pub(crate) fn recover(disk: &Disk, dir: &Path, tenants_max: usize) -> Result<Fou
         // Also where it was not the last file: the one behind it may just have been removed.
         cut(disk, &segment::path(dir, last.number), last.bytes).map_err(io)?;
     }
+    let first_seq = found.segments.front().map_or(found.account.seq + 1, |segment| segment.first_seq);
+    let frames = (first_seq, found.account.seq);
+    let mut state = StateLog::open(disk, dir, look, frames, &mut found.notices).map_err(io)?;
+    state.forgets |= found.forgets;
     // The name of the last segment may be in memory only, as its bytes were.
     disk.sync_dir(dir, "journal.recover").map_err(io)?;
-    Ok(found)
+    Ok((found, state))
 }
 
 /// Cuts what stands behind the last whole record, and makes durable what stands before.
@@ -128,7 +148,7 @@ fn tidy(disk: &Disk, dir: &Path) -> io::Result<Vec<u64>> {
     let numbers: BTreeSet<u64> =
         names.iter().filter_map(|name| segment::number(name).or_else(|| segment::number_with(name, ".acct"))).collect();
     for name in &names {
-        let unfinished = name.to_str().is_some_and(|n| n.ends_with(".seg.new") || n == "losses.new");
+        let unfinished = name.to_str().is_some_and(|n| n.ends_with(".seg.new") || n.ends_with(".state.new") || n == "losses.new");
         if unfinished {
             disk.unlink(&dir.join(name))?;
         }
@@ -157,6 +177,25 @@ fn account_in(disk: &Disk, path: &Path, tenants_max: usize) -> io::Result<Result
         Ok(Read::End) => Err("the file is empty".into()),
         Ok(Read::Torn(what)) => Err(what.into()),
     })
+}
+
+/// The state of steps in the account of the first segment, or in its copy, where it was written before version 3; with the
+/// account's frame.
+fn inline_state(disk: &Disk, dir: &Path, number: u64) -> io::Result<Option<(u64, Vec<StateChange>)>> {
+    for path in [segment::path(dir, number), segment::copy_path(dir, number)] {
+        let record = match segment::read(disk, &path, 0) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            Err(e) => return Err(e),
+            Ok(Read::Record(record)) if record.kind == Kind::Checkpoint => record,
+            Ok(_) => continue,
+        };
+        let mut changes = Vec::new();
+        let show = &mut |step, entries: &[u8]| changes.push(StateChange { step, bytes: entries.to_vec() });
+        if let Ok(seq) = Account::state_in(&record.payload, show) {
+            return Ok(seq.map(|seq| (seq, changes)));
+        }
+    }
+    Ok(None)
 }
 
 /// The ending of the name under which a file is put aside.
@@ -353,12 +392,13 @@ fn fold(item: Item, limit: u64, tail: &Tail, plan: &mut Plan, found: &mut Found)
             }
             if head.frame.first_seq() > found.account.seq + 1 {
                 let gap = found.account.unknown_gap(&head.frame);
-                plan.lost.push(lost_text(gap.first_seq(), gap.seq));
+                plan.lost.push(lost_text(gap.first_seq(), gap.seq, found.state_seq));
                 found.account.fold(&gap, &crate::ledger::RowCount::of(&gap));
                 plan.gap = Some(plan.keeps.len());
                 plan.keep_frame(gap);
             }
             found.account.fold(&head.frame, &head.rows);
+            found.forgets |= head.frame.state.iter().any(|change| change.bytes.is_empty());
             plan.end = end;
             if tail.damaged_rows.contains(&head.frame.seq) {
                 plan.lost.push(format!("the rows of frame {} are damaged", head.frame.seq));
@@ -373,8 +413,10 @@ fn fold(item: Item, limit: u64, tail: &Tail, plan: &mut Plan, found: &mut Found)
     true
 }
 
-fn lost_text(first: u64, last: u64) -> String {
-    if first == last { format!("frame {first} is lost") } else { format!("frames {first} to {last} are lost") }
+/// `state_seq`: up to this frame it is known what frames changed in the state of steps.
+fn lost_text(first: u64, last: u64, state_seq: u64) -> String {
+    let text = if first == last { format!("frame {first} is lost") } else { format!("frames {first} to {last} are lost") };
+    if last > state_seq { format!("{text}, with what steps learned from it") } else { text }
 }
 
 /// Nothing can be read of a segment, and nobody knows what was before it.
@@ -439,7 +481,7 @@ impl Plan {
         if found.account.seq < after.seq && self.base_known {
             let first = found.account.seq + 1;
             let gap = found.account.gap(after, first);
-            self.lost.push(lost_text(first, after.seq));
+            self.lost.push(lost_text(first, after.seq, found.state_seq));
             self.keep_frame(gap);
         }
         if self.base_known {

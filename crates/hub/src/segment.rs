@@ -14,7 +14,8 @@
 //! ```
 //! Kinds: `WJC1` checkpoint, what all frames before add up to; it comes first. `WJF1`, `WJF2` frame, numbered without gaps.
 //! `WJM1` mark: everything before it was durable. `synced` is the last frame that was durable when this one was written: where
-//! a later record says so of a damaged one, that one was no torn tail. `WJL1` is the record of the file `losses`.
+//! a later record says so of a damaged one, that one was no torn tail. `WJL1` is the record of the file `losses`, `WJS1` one of
+//! those of `state`.
 //! The header has a checksum of its own so that a frame can be encoded and summed before it has a number.
 //! Reading takes one record at a time, heads 64 KiB at a time: memory is bounded by the largest record.
 
@@ -52,6 +53,7 @@ pub(crate) enum Kind {
     Frame,
     Mark,
     Losses,
+    State,
 }
 
 pub(crate) struct Header {
@@ -81,7 +83,8 @@ impl Header {
             b"WJF1" | b"WJF2" => Kind::Frame,
             b"WJM1" => Kind::Mark,
             b"WJL1" => Kind::Losses,
-            [b'W', b'J', b'C' | b'F' | b'M' | b'L', b'2'..=b'9'] => return Err(NEWER),
+            b"WJS1" => Kind::State,
+            [b'W', b'J', b'C' | b'F' | b'M' | b'L' | b'S', b'2'..=b'9'] => return Err(NEWER),
             _ => return Err("the header of a record is damaged"),
         };
         let long_form = &bytes[..4] == b"WJF2";
@@ -149,7 +152,7 @@ pub(crate) fn number_with(name: &Path, ending: &str) -> Option<u64> {
     if digits.len() < 8 || !digits.bytes().all(|b| b.is_ascii_digit()) { None } else { digits.parse().ok() }
 }
 
-/// A record of a checkpoint, a mark or the losses: the payload with its header.
+/// A record of anything but a frame: the payload with its header.
 pub(crate) fn record(kind: Kind, seq: u64, fill: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut bytes = vec![0; HEADER_BYTES];
     fill(&mut bytes);
@@ -158,6 +161,7 @@ pub(crate) fn record(kind: Kind, seq: u64, fill: impl FnOnce(&mut Vec<u8>)) -> V
         Kind::Frame => b"WJF1",
         Kind::Mark => b"WJM1",
         Kind::Losses => b"WJL1",
+        Kind::State => b"WJS1",
     };
     let (len, crc) = ((bytes.len() - HEADER_BYTES) as u32, crc32fast::hash(&bytes[HEADER_BYTES..]));
     bytes[0..4].copy_from_slice(magic);
@@ -427,7 +431,7 @@ pub(crate) fn scan(disk: &Disk, path: &Path, tenants_max: usize, verify: bool, e
                     }),
                     Kind::Frame => Err(format!("frame {} stands behind frame {last_seq}", header.seq)),
                     Kind::Mark => Ok(Found::Mark { seq: header.seq, end }),
-                    Kind::Checkpoint | Kind::Losses => Err("a record stands where none of its kind can".into()),
+                    Kind::Checkpoint | Kind::Losses | Kind::State => Err("a record stands where none of its kind can".into()),
                 };
                 match found {
                     Ok(found) => {
@@ -454,6 +458,53 @@ pub(crate) fn scan(disk: &Disk, path: &Path, tenants_max: usize, verify: bool, e
         }
         offset = to;
     }
+}
+
+/// What stands in a file whose records are read whole.
+pub(crate) enum Piece<'a> {
+    Record {
+        kind: Kind,
+        seq: u64,
+        payload: &'a [u8],
+        range: Range<u64>,
+    },
+    /// Bytes that are nothing; good ones follow, or the end.
+    Bad {
+        range: Range<u64>,
+        what: String,
+    },
+}
+
+/// Reads records whole, up to `end` or the end of the file, which is returned. `each` returns whether to go on.
+pub(crate) fn pieces(disk: &Disk, path: &Path, end: u64, each: &mut dyn FnMut(Piece) -> io::Result<bool>) -> io::Result<u64> {
+    let mut file = Bytes::open(disk, path)?;
+    file.len = file.len.min(end);
+    let mut offset = 0;
+    while offset < file.len {
+        let what = match file.header(offset)? {
+            At::Record(header) if !header.has_rows_apart() => {
+                let range = offset..header.end(offset);
+                let payload = file.get(offset + header.bytes as u64, header.payload_bytes)?;
+                if payload.len() == header.payload_bytes && crc32fast::hash(payload) == header.crc_head {
+                    offset = range.end;
+                    if !each(Piece::Record { kind: header.kind, seq: header.seq, payload, range })? {
+                        break;
+                    }
+                    continue;
+                }
+                "the checksum of a record does not match"
+            }
+            At::Record(_) => "a frame stands there",
+            At::Bad(what) => what,
+            At::End => break,
+        };
+        let range = offset..file.resync(offset + 1)?;
+        offset = range.end;
+        if !each(Piece::Bad { range, what: what.into() })? {
+            break;
+        }
+    }
+    Ok(file.len)
 }
 
 fn checkpoint_at(file: &mut Bytes, header: &Header, tenants_max: usize) -> io::Result<Result<Found, String>> {

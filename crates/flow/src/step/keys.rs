@@ -94,13 +94,15 @@ impl<V: State> Keys<V> {
         }
     }
 
-    /// Takes over entries that [`Keys::take_changes`] wrote; others are passed over.
+    /// Takes over entries that [`Keys::take_changes`] wrote, in that order; others are passed over.
     pub fn restore(&self, entries: &[u8]) {
-        for entry in entries.chunks_exact(32).filter(|entry| entry[7] == self.tag && entry[8..] != [0; 24]) {
+        for entry in entries.chunks_exact(32).filter(|entry| entry[7] == self.tag) {
             let name = u64::from_le_bytes(entry[..8].try_into().expect("a range of 8 is 8 bytes"));
             let (key, part) = (name & HASH, name >> HASH_BITS & 0xf);
-            if part < V::PARTS {
-                let mut shard = self.shard(key);
+            let mut shard = self.shard(key);
+            if entry[8..] == [0; 24] {
+                shard.keys.remove(&key); // all its parts are taken out together
+            } else if part < V::PARTS {
                 let slot = shard.keys.entry(key).or_insert_with(|| Slot { value: V::default(), is_dirty: false });
                 slot.value.restore(part, &entry[8..]);
             }

@@ -39,6 +39,22 @@ fn dedup(tenants: &Arc<Tenants>) -> Dedup {
     }
 }
 
+/// No steps.
+fn rules(tenants: Arc<Tenants>, groups: Vec<Group>) -> Rules {
+    Rules {
+        fields: Arc::new(FieldSet::new(&FIELDS)),
+        time: vec![field("ts")],
+        level: vec![field("level")],
+        tenant: vec![field("tenant")],
+        tenants,
+        steps: vec![],
+        step_ids: vec![],
+        meters: Meters { groups, fields: 0 },
+        sampling: Sampling::default(),
+        selection: crate::select::Selection::default(),
+    }
+}
+
 struct Run {
     rules: Arc<Rules>,
     worker: Worker,
@@ -56,18 +72,9 @@ impl Run {
         let meter =
             Meter { name: "requests".into(), unit: "Records".into(), quantity: None, parts: vec![], wholes: vec![], lineage: false };
         let group = Group { dims: vec![], when: None, when_text: None, meters: vec![meter] };
-        let rules = Arc::new(Rules {
-            fields: Arc::new(FieldSet::new(&FIELDS)),
-            time: vec![field("ts")],
-            level: vec![field("level")],
-            tenant: vec![field("tenant")],
-            tenants,
-            steps: vec![Step::Dedup(Box::new(step))],
-            step_ids: vec![5],
-            meters: Meters { groups: vec![group], fields: 0 },
-            sampling: Sampling::default(),
-            selection: crate::select::Selection::default(),
-        });
+        let mut rules = rules(tenants, vec![group]);
+        (rules.steps, rules.step_ids) = (vec![Step::Dedup(Box::new(step))], vec![5]);
+        let rules = Arc::new(rules);
         Run { worker: Worker::new(Arc::clone(&rules)), rules, journal: vec![], position: 0, billed: 0 }
     }
 
@@ -242,4 +249,42 @@ fn metered_anyway_counts_what_is_dropped() {
     assert_eq!(run.see(r#"{"ts":1700000000,"trace_id":"a"}"#), "kept");
     assert!(run.see(r#"{"ts":1700000000,"trace_id":"a"}"#).starts_with("duplicate"));
     assert_eq!(run.billed, 2, "metered: anyway");
+}
+
+/// `cargo test --release -p flow -- --ignored --nocapture ten_million`
+#[test]
+#[ignore = "measures: 10 million requests, about 0.5 GiB"]
+fn ten_million_requests() {
+    const BATCH: u64 = 5_000;
+    let keys = 10_000_000u64;
+    let tenants = Arc::new(Tenants::new("unassigned", 100));
+    let mut step = dedup(&tenants);
+    step.seen = Arc::new(Seen::new(keys as usize));
+    let mut worker = Worker::new(Arc::new(rules(tenants, vec![])));
+    let cpu_ns = || -> u64 {
+        let text = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux tells");
+        text.split(' ').next().expect("it comes first").parse().expect("a number")
+    };
+    for (what, from) in [("new, growing", 0), ("new, each forgets one", keys)] {
+        let (mut spent, mut changes) = (0, 0);
+        for first in (from..from + keys).step_by(BATCH as usize) {
+            let mut batch = Batch { stream: StreamId(77), ..Batch::default() };
+            for n in first..first + BATCH {
+                let id = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                let start = batch.arena.len();
+                let line = format!(
+                    "{{\"ts\":\"2026-11-23T03:00:00.000Z\",\"level\":\"info\",\"tenant\":\"t{}\",\"trace_id\":\"{id:016x}\",\"msg\":\"request completed\",\"method\":\"POST\",\"path\":\"/v1/chat\"}}",
+                    n % 7
+                );
+                batch.arena.extend_from_slice(line.as_bytes());
+                batch.push(start, line.len(), n * 160 + 1, line.len(), 0);
+            }
+            worker.process(&mut batch, Reading { json: true, drop_malformed: false }, UnixNanos(0), &mut Sums::default());
+            let before = cpu_ns();
+            step.apply(&mut batch, UnixNanos(0));
+            spent += cpu_ns() - before;
+            changes += batch.changes.len();
+        }
+        println!("{what}: {:.2} M records per CPU second, {changes} changes of state", keys as f64 / spent as f64 * 1e3);
+    }
 }
