@@ -247,7 +247,7 @@ impl Desk {
         for pipeline in &self.pipelines {
             for example in pipeline.examples.find(reason, tenant.map(str::as_bytes)) {
                 let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-                let line = json!({
+                let mut line = json!({
                     "pipeline": pipeline.name,
                     "tenant": text(&example.tenant),
                     "reason": Reason::from_code(example.reason).map_or("unknown", Reason::name),
@@ -257,7 +257,11 @@ impl Desk {
                     "bytes": example.bytes,
                     "is_cut": (example.line.len() as u64) < example.bytes,
                     "line": text(&example.line),
+                    "is_kept": example.is_kept,
                 });
+                if let Some((stream, position)) = example.first {
+                    line["first"] = json!({ "stream": format!("{stream:016x}"), "position": position });
+                }
                 writeln!(out, "{line}")?;
             }
         }
