@@ -11,6 +11,16 @@ use anyhow::Context;
 use std::path::Path;
 
 impl Archive {
+    /// Looks after what other runs and programs left: to be called once, before anything is written. Backups are compressed, those
+    /// for which there is no room are deleted, and compressions that nobody finished are removed.
+    pub fn tend(&mut self) -> anyhow::Result<()> {
+        for path in 0..self.paths.len() as u32 {
+            self.survey(path)?;
+        }
+        self.pack_backups(true);
+        self.keep_room()
+    }
+
     /// Compresses what waits for it. A failure is counted and tried again later: the rows are safe as they are.
     pub(super) fn pack_backups(&mut self, is_last_chance: bool) {
         if (self.state.unpacked.is_empty() && self.adopted.is_empty()) || self.log.is_failed() {

@@ -223,7 +223,8 @@ impl ActiveFile {
 }
 
 impl Archive {
-    /// Opens the archive and undoes whatever a crash left unfinished. `columns`: for each field of the path
+    /// Opens the archive and undoes whatever a crash left unfinished, and changes nothing else: whoever writes calls
+    /// [`Archive::tend`] first. `columns`: for each field of the path
     /// template, in order, its index in [`Rows::columns`].
     pub fn open(disk: Disk, settings: Settings, columns: Vec<usize>) -> anyhow::Result<Archive> {
         if columns.len() != settings.path.fields().len() {

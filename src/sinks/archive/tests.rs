@@ -67,7 +67,9 @@ pub(super) fn settings(path: &str, rotate_bytes: u64, compress: Compress) -> Set
 
 pub(super) fn open(disk: &Disk, settings: &Settings) -> anyhow::Result<Archive> {
     let columns = (0..settings.path.fields().len()).collect();
-    Archive::open(disk.clone(), settings.clone(), columns)
+    let mut archive = Archive::open(disk.clone(), settings.clone(), columns)?;
+    archive.tend()?;
+    Ok(archive)
 }
 
 pub(super) fn sim() -> (Arc<Sim>, Disk) {
