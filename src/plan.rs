@@ -434,6 +434,11 @@ fn compile_archive(
         open_files_max: config.open_files_max as usize,
         buffer_bytes_max: 8 << 20,
     };
+    let names = match rotate.map_or(sinks::NameZone::Utc, |r| r.names) {
+        sinks::NameZone::Utc => archive::zone("UTC"),
+        sinks::NameZone::Local => archive::zone(zone),
+    };
+    let names = names.with_context(|| format!("sinks.{name}.archive.rotate.zone"))?;
     let drops_newest = room.is_some_and(|r| r.when_full == sinks::RoomFull::DropNewest);
     Ok(SinkKind::Archive { settings: Box::new(settings), columns: own, commit: config.commit.clone(), drops_newest })
 }
@@ -442,6 +447,7 @@ fn compile_lake(pipeline: &Config, config: &LakeConfig, data: &Path) -> anyhow::
     let folder = config.url.strip_prefix("file:").with_context(|| format!("lake url {:?} is not of the form file:FOLDER", config.url))?;
     let options = lake::Options {
         index: config.index.clone(),
+        names,
         text: config.text.clone(),
         ids: config.ids.clone(),
         index_bytes_min: config.index_bytes_min.0,

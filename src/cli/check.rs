@@ -5,7 +5,7 @@
 
 use crate::config::memory::{self, Need};
 use crate::config::{self, Config, HubConfig, Loaded, Report};
-use crate::sinks::config::{Boundary, SinkConfig};
+use crate::sinks::config::{Boundary, NameZone, SinkConfig};
 use crate::sources::config::{Ack, FileConfig, Format, Malformed, SourceConfig, Start};
 use crate::sources::kubernetes::{KubernetesConfig, Trust};
 use flow::event::{Reason, ReasonClass};
@@ -386,6 +386,9 @@ fn describe_sink(sink: &SinkConfig) -> String {
         }
         SinkConfig::Lake(lake) => format!(
             "lake at {}, exactly once, sealed at {} or {}, indexed {}, by word {}, identifiers {}",
+                if let (NameZone::Local, Some(zone)) = (rotate.names, &rotate.zone) {
+                    text.push_str(&format!(", names in the time of {zone}"));
+                }
             lake.url,
             lake.seal.bytes,
             lake.seal.age,

@@ -9,7 +9,7 @@ use super::read::without_secrets;
 use super::report::{Mistake, Spot};
 use crate::plan::BY_TENANT;
 use crate::sinks::archive;
-use crate::sinks::config::{ArchiveConfig, LakeConfig, RoomConfig, RoomFull, RotateConfig, SinkConfig};
+use crate::sinks::config::{ArchiveConfig, LakeConfig, NameZone, RoomConfig, RoomFull, RotateConfig, SinkConfig};
 use crate::sources::config::{Ack, FileConfig, JoinConfig, SourceConfig};
 use crate::sources::kubernetes::KubernetesConfig;
 use flow::condition::Condition;
@@ -751,11 +751,18 @@ impl Rules<'_> {
         if let Some(age) = rotate.age {
             self.span(&at.key("age"), age, NANOS_PER_SECOND, i64::MAX);
         }
-        let Some(zone) = &rotate.zone else { return };
+        let Some(zone) = &rotate.zone else {
+            if rotate.names == NameZone::Local && !self.lost_key(at, "zone") {
+                let rule = "local time is that of a zone, which is not taken from the machine";
+                self.at(&at.key("names"), format!("says nothing of where; {rule}; write zone: Europe/Berlin too"));
+            }
+            return;
+        };
         if archive::zone(zone).is_err() {
             self.at(&at.key("zone"), format!("{zone:?} is no time zone; it is a name of the tz database; write Europe/Berlin"));
-        } else if rotate.at.is_none() && !self.damaged(&at.key("at")) {
-            self.at_key(&at.key("zone"), "changes nothing; a zone says when the hour or day of `at` ends; write at: day, or leave it out");
+        } else if rotate.at.is_none() && rotate.names == NameZone::Utc && !self.damaged(&at.key("at")) && !self.lost_key(at, "names") {
+            let rule = "a zone says when the hour or day of `at` ends, and which clock `names: local` is of";
+            self.at_key(&at.key("zone"), format!("changes nothing; {rule}; write at: day, or leave it out"));
         }
     }
 

@@ -1135,7 +1135,7 @@ fn rotation_and_room_of_an_archive_must_make_sense() {
             error: a.yaml:24:58: sinks.files.archive.rotate.zone: changes nothing
               24 |   files: { archive: { path: a.log, rotate: { size: 1GiB, zone: UTC } } }
                  |                                                          ^^^^
-              a zone says when the hour or day of `at` ends
+              a zone says when the hour or day of `at` ends, and which clock `names: local` is of
               help: write at: day, or leave it out
         "#]],
     );

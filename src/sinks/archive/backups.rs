@@ -80,7 +80,7 @@ impl Archive {
         let base = last_component(&active.name);
         let prefix = active.name[..active.name.len() - base.len()].to_string();
         let folder = full.parent().unwrap_or(Path::new("")).to_path_buf();
-        let backups = rotate::backups_of(&self.disk, &folder, base)?;
+        let backups = rotate::backups_of(&self.disk, &folder, base, &self.settings.names)?;
         let since_ms = self.settings.age.map(|age| self.clock_ns.saturating_sub(age.0).div_euclid(1_000_000));
         let gone = rotate::expired(&backups, self.settings.backups, since_ms);
         for name in backups.into_iter().take(gone).flat_map(|b| b.names) {
