@@ -413,7 +413,9 @@ pub fn ask(data: &Path, question: &Question) -> anyhow::Result<Answer> {
     let disk = Disk::Real;
     let mut opened = Vec::new();
     for pipeline in manifest.pipelines {
-        let one = open::open(&disk, data, &pipeline.name, &pipeline.config)?;
+        let rates = pipeline.rates.map(|text| crate::config::card(Path::new("rates"), Some(text)));
+        let rates = rates.transpose().map_err(|report| anyhow::anyhow!("the rate card kept in the data folder: {report}"))?;
+        let one = open::open(&disk, data, &pipeline.name, &pipeline.config, rates.as_ref().map(|rates| &rates.card))?;
         opened.push((pipeline.config, one));
     }
     let refs: Vec<(Config, &Opened)> = opened.iter().map(|(config, one)| (config.clone(), one)).collect();

@@ -3,6 +3,8 @@
 //! In: a pipeline file without mistakes. Out: the set of fields that anybody asks for, steps, meters and
 //! tenancy over that set, and per sink what it routes by. Every field has one number for the whole plan.
 
+mod prices;
+
 use crate::config::Config;
 use crate::sinks::archive::{self, Calendar, Compress, Room, Settings, Template};
 use crate::sinks::{self, ArchiveConfig, LakeConfig, SinkConfig};
@@ -15,7 +17,7 @@ use flow::fields::{FIELDS_MAX, FieldSet};
 use flow::meter::{Group, METERS_PER_GROUP_MAX, Meter, Meters};
 use flow::pipeline::{Reading, Rules, Sampling as Shared};
 use flow::stamp::{RATE, SAMPLER};
-use flow::step::quota::{Limit, Over};
+use flow::step::quota::{Limit, Over, Unit};
 use flow::step::rates::{Method, Rates};
 use flow::step::redact::{Action, HashKey, Redact};
 use flow::step::sample::{Counting, Key, LEVELS, Policy as Sampling, key_hash};
@@ -92,8 +94,8 @@ impl Fields {
     }
 }
 
-/// Compiles one pipeline. `data`: the data folder.
-pub fn compile(name: &str, config: &Config, data: &Path) -> anyhow::Result<Plan> {
+/// Compiles one pipeline. `data`: the data folder; `rates`: its rate card.
+pub fn compile(name: &str, config: &Config, data: &Path, rates: Option<&bill::Card>) -> anyhow::Result<Plan> {
     let mut fields = Fields::default();
     let tenant = fields.numbers(&config.tenancy.from);
     let time = fields.numbers(&config.fields.time);
@@ -104,8 +106,15 @@ pub fn compile(name: &str, config: &Config, data: &Path) -> anyhow::Result<Plan>
         Some(allow) => tenants.allow(allow, &tenancy.overflow),
         None => tenants,
     });
-    let (steps, step_ids) = compile_steps(config, &tenants, &mut fields)?;
+    let (mut steps, step_ids) = compile_steps(config, rates, &tenants, &mut fields)?;
     let meters = compile_meters(config, &mut fields)?;
+    for step in &mut steps {
+        if let Step::Quota(quota) = step
+            && quota.limits.iter().any(|limit| limit.unit == Unit::Money)
+        {
+            quota.prices = rates.map(|card| prices::compile(card, &meters));
+        }
+    }
     let mut sampling = Shared::default();
     if steps.iter().any(|step| step.terms().is_some()) {
         (sampling.rate, sampling.sampler) = (Some(fields.number(RATE)), Some(fields.number(SAMPLER)));
@@ -147,11 +156,22 @@ fn compile_source(name: &str, source: &SourceConfig) -> anyhow::Result<SourcePla
 }
 
 /// The steps that decide, and a name for each: a hash of its config and of how many like it came before.
-fn compile_steps(config: &Config, tenants: &Arc<Tenants>, fields: &mut Fields) -> anyhow::Result<(Vec<Step>, Vec<u32>)> {
+/// (What is left of a quota in money is worth something else in another currency.)
+fn compile_steps(
+    config: &Config,
+    rates: Option<&bill::Card>,
+    tenants: &Arc<Tenants>,
+    fields: &mut Fields,
+) -> anyhow::Result<(Vec<Step>, Vec<u32>)> {
     let mut steps = Vec::new();
     let mut ids: Vec<u32> = Vec::new();
     for (number, step) in config.steps.iter().enumerate() {
-        let text = serde_json::to_vec(step).context("a step cannot be written as JSON")?;
+        let mut text = serde_json::to_vec(step).context("a step cannot be written as JSON")?;
+        if let (StepConfig::Quota(quota), Some(card)) = (step, rates)
+            && quota.money().next().is_some()
+        {
+            text.extend_from_slice(card.currency.as_bytes());
+        }
         let mut id = key_hash(&text) as u32;
         while ids.contains(&id) {
             id = id.wrapping_add(1);
@@ -305,8 +325,8 @@ fn compile_sample(number: usize, sample: &SampleConfig, message: &[String], fiel
 }
 
 fn compile_quota(number: usize, quota: &QuotaConfig, fields: &mut Fields) -> Step {
-    let limit = |(_, unit, period, amount): (_, _, _, u64)| {
-        let full = amount.saturating_mul(1 + u64::from(quota.burst));
+    let limit = |(_, unit, period, amount): (_, _, _, i128)| {
+        let full = amount.saturating_mul(1 + i128::from(quota.burst));
         Limit { unit, period, amount, full }
     };
     let limits = quota.limits().into_iter().map(limit).collect();
@@ -314,9 +334,12 @@ fn compile_quota(number: usize, quota: &QuotaConfig, fields: &mut Fields) -> Ste
     let over = match quota.over {
         OverQuota::Drop => Over::Drop,
         OverQuota::Sample(ratio) => Over::Sample { below: (ratio.get() * 18_446_744_073_709_551_616.0) as u64 }, // 2^64
+        OverQuota::Delay => Over::Delay,
     };
     let name = format!("steps[{number}].quota").into();
-    Step::Quota(Box::new(Quota::new(name, limits, by, over, quota.clock == Clock::Arrival, quota.keys_max as usize)))
+    // Only the clock tells when to read on.
+    let by_arrival = quota.clock == Clock::Arrival || over == Over::Delay;
+    Step::Quota(Box::new(Quota::new(name, limits, by, over, by_arrival, quota.keys_max as usize)))
 }
 
 fn compile_meters(config: &Config, fields: &mut Fields) -> anyhow::Result<Meters> {
@@ -411,6 +434,11 @@ fn compile_archive(
         sinks::Boundary::Hour => archive::Boundary::Hour,
         sinks::Boundary::Day => archive::Boundary::Day,
     });
+    let names = match rotate.map_or(sinks::NameZone::Utc, |r| r.names) {
+        sinks::NameZone::Utc => archive::zone("UTC"),
+        sinks::NameZone::Local => archive::zone(zone),
+    };
+    let names = names.with_context(|| format!("sinks.{name}.archive.rotate.zone"))?;
     let at =
         at.map(|at| anyhow::Ok((at, archive::zone(zone)?))).transpose().with_context(|| format!("sinks.{name}.archive.rotate.zone"))?;
     let settings = Settings {
@@ -419,6 +447,7 @@ fn compile_archive(
         path,
         rotate_bytes: rotate.and_then(|r| r.size).map_or(0, |size| size.0),
         calendar: Calendar { every: rotate.and_then(|r| r.every), at },
+        names,
         rotate_on_hangup: rotate.is_some_and(|r| r.on_sighup),
         room: Room {
             free_bytes_min: room.and_then(|r| r.min_free_bytes).map_or(0, |bytes| bytes.0),
@@ -434,11 +463,6 @@ fn compile_archive(
         open_files_max: config.open_files_max as usize,
         buffer_bytes_max: 8 << 20,
     };
-    let names = match rotate.map_or(sinks::NameZone::Utc, |r| r.names) {
-        sinks::NameZone::Utc => archive::zone("UTC"),
-        sinks::NameZone::Local => archive::zone(zone),
-    };
-    let names = names.with_context(|| format!("sinks.{name}.archive.rotate.zone"))?;
     let drops_newest = room.is_some_and(|r| r.when_full == sinks::RoomFull::DropNewest);
     Ok(SinkKind::Archive { settings: Box::new(settings), columns: own, commit: config.commit.clone(), drops_newest })
 }
@@ -447,7 +471,6 @@ fn compile_lake(pipeline: &Config, config: &LakeConfig, data: &Path) -> anyhow::
     let folder = config.url.strip_prefix("file:").with_context(|| format!("lake url {:?} is not of the form file:FOLDER", config.url))?;
     let options = lake::Options {
         index: config.index.clone(),
-        names,
         text: config.text.clone(),
         ids: config.ids.clone(),
         index_bytes_min: config.index_bytes_min.0,

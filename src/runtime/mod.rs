@@ -95,7 +95,7 @@ pub fn run(loaded: &[Loaded], process: &Process, options: Options, progress: &mu
 
     let mut opened = Vec::new();
     for pipeline in loaded {
-        let one = open::open(&disk, data, &pipeline.name, &pipeline.config)?;
+        let one = open::open(&disk, data, &pipeline.name, &pipeline.config, pipeline.rates.as_ref().map(|rates| &rates.card))?;
         one.recovered.notices.iter().for_each(|notice| warn!(pipeline = pipeline.name, "{notice}"));
         opened.push((pipeline.config.clone(), one));
     }

@@ -22,6 +22,7 @@ mod follow;
 mod kubernetes;
 mod ledger;
 mod quickstart;
+mod quotas;
 mod recount;
 mod redact;
 mod sampling;

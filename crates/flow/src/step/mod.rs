@@ -28,6 +28,7 @@ pub use shape::Shape;
 
 use crate::batch::Batch;
 use crate::debts::{Debts, Terms};
+use crate::meter::Meters;
 use crate::units::UnixNanos;
 
 pub enum Step {
@@ -41,11 +42,21 @@ pub enum Step {
 
 impl Step {
     /// Marks the records of a batch, or changes them. `number`: its own among the steps; `mask` is scratch space.
-    pub fn apply(&self, number: u16, batch: &mut Batch, now: UnixNanos, mask: &mut Vec<bool>, debts: &mut Debts, editor: &mut Editor) {
+    #[expect(clippy::too_many_arguments, reason = "what steps share, each lane its own")]
+    pub fn apply(
+        &self,
+        number: u16,
+        batch: &mut Batch,
+        now: UnixNanos,
+        meters: &Meters,
+        mask: &mut Vec<bool>,
+        debts: &mut Debts,
+        editor: &mut Editor,
+    ) {
         match self {
             Step::Filter(filter) => filter.apply(batch, mask),
             Step::Sample(sample) => sample.apply(number, batch, now, mask, debts),
-            Step::Quota(quota) => quota.apply(number, batch, now, debts),
+            Step::Quota(quota) => quota.apply(number, batch, now, meters, mask, debts, editor),
             Step::Dedup(dedup) => dedup.apply(batch, now),
             Step::Redact(redact) => redact.apply(batch, editor),
             Step::Shape(shape) => shape.apply(batch, editor),
