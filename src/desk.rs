@@ -252,7 +252,7 @@ impl Desk {
         for pipeline in &self.pipelines {
             for example in pipeline.examples.find(reason, tenant.map(str::as_bytes)) {
                 let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-                let line = json!({
+                let mut line = json!({
                     "pipeline": pipeline.name,
                     "tenant": text(&example.tenant),
                     "reason": Reason::from_code(example.reason).map_or("unknown", Reason::name),
@@ -262,7 +262,11 @@ impl Desk {
                     "bytes": example.bytes,
                     "is_cut": (example.line.len() as u64) < example.bytes,
                     "line": text(&example.line),
+                    "is_kept": example.is_kept,
                 });
+                if let Some((stream, position)) = example.first {
+                    line["first"] = json!({ "stream": format!("{stream:016x}"), "position": position });
+                }
                 writeln!(out, "{line}")?;
             }
         }
@@ -426,7 +430,9 @@ pub fn ask(data: &Path, question: &Question) -> anyhow::Result<Answer> {
     let disk = Disk::Real;
     let mut opened = Vec::new();
     for pipeline in manifest.pipelines {
-        let one = open::open(&disk, data, &pipeline.name, &pipeline.config)?;
+        let rates = pipeline.rates.map(|text| crate::config::card(Path::new("rates"), Some(text)));
+        let rates = rates.transpose().map_err(|report| anyhow::anyhow!("the rate card kept in the data folder: {report}"))?;
+        let one = open::open(&disk, data, &pipeline.name, &pipeline.config, rates.as_ref().map(|rates| &rates.card))?;
         opened.push((pipeline.config, one));
     }
     let refs: Vec<(Config, &Opened)> = opened.iter().map(|(config, one)| (config.clone(), one)).collect();

@@ -34,6 +34,12 @@ pub struct Example {
     pub bytes: u64,
     /// Its beginning.
     pub line: Vec<u8>,
+    /// Of a copy or a conflict: stream and position of the first record.
+    #[serde(default)]
+    pub first: Option<(u64, u64)>,
+    /// A conflict that was kept and is not metered.
+    #[serde(default)]
+    pub is_kept: bool,
 }
 
 impl Example {
@@ -47,6 +53,8 @@ impl Example {
             time_ns: time.0,
             bytes: record.len() as u64,
             line,
+            first: None,
+            is_kept: false,
         }
     }
 }

@@ -3,6 +3,8 @@
 //! In: a pipeline file without mistakes. Out: the set of fields that anybody asks for, steps, meters and
 //! tenancy over that set, and per sink what it routes by. Every field has one number for the whole plan.
 
+mod prices;
+
 use crate::config::Config;
 use crate::sinks::archive::{self, Calendar, Compress, Room, Settings, Template};
 use crate::sinks::{self, ArchiveConfig, LakeConfig, SinkConfig};
@@ -16,7 +18,7 @@ use flow::meter::{Group, METERS_PER_GROUP_MAX, Meter, Meters};
 use flow::pipeline::{Reading, Rules, Sampling as Shared};
 use flow::select::Selection;
 use flow::stamp::{RATE, SAMPLER};
-use flow::step::quota::{Limit, Over};
+use flow::step::quota::{Limit, Over, Unit};
 use flow::step::rates::{Method, Rates};
 use flow::step::redact::{Action, HashKey, Redact};
 use flow::step::sample::{Counting, Key, LEVELS, Policy as Sampling, key_hash};
@@ -94,15 +96,15 @@ impl Fields {
     }
 }
 
-/// Compiles one pipeline. `data`: the data folder.
-pub fn compile(name: &str, config: &Config, data: &Path) -> anyhow::Result<Plan> {
-    compile_with(name, config, data, tenants(config))
+/// Compiles one pipeline. `data`: the data folder; `rates`: its rate card.
+pub fn compile(name: &str, config: &Config, data: &Path, rates: Option<&bill::Card>) -> anyhow::Result<Plan> {
+    compile_with(name, config, data, rates, tenants(config))
 }
 
 /// Compiles a pipeline whose steps have changed while it runs: tenants keep their numbers, and steps whose config is the same
 /// go on with what they remember. Fields have other numbers.
-pub fn recompile(before: &Plan, config: &Config, data: &Path) -> anyhow::Result<Plan> {
-    let mut plan = compile_with(&before.name, config, data, Arc::clone(&before.rules.tenants))?;
+pub fn recompile(before: &Plan, config: &Config, data: &Path, rates: Option<&bill::Card>) -> anyhow::Result<Plan> {
+    let mut plan = compile_with(&before.name, config, data, rates, Arc::clone(&before.rules.tenants))?;
     let rules = Arc::get_mut(&mut plan.rules).expect("nobody else has it yet");
     rules.share(&before.rules);
     Ok(plan)
@@ -117,14 +119,21 @@ fn tenants(config: &Config) -> Arc<Tenants> {
     })
 }
 
-fn compile_with(name: &str, config: &Config, data: &Path, tenants: Arc<Tenants>) -> anyhow::Result<Plan> {
+fn compile_with(name: &str, config: &Config, data: &Path, rates: Option<&bill::Card>, tenants: Arc<Tenants>) -> anyhow::Result<Plan> {
     let mut fields = Fields::default();
     let tenant = fields.numbers(&config.tenancy.from);
     let time = fields.numbers(&config.fields.time);
     let level = fields.numbers(&config.fields.level);
     let selection = compile_selection(config, &mut fields)?;
-    let (steps, step_ids) = compile_steps(config, &tenants, &selection, &mut fields)?;
+    let (mut steps, step_ids) = compile_steps(config, rates, &tenants, &selection, &mut fields)?;
     let meters = compile_meters(config, &mut fields)?;
+    for step in &mut steps {
+        if let Step::Quota(quota) = step
+            && quota.limits.iter().any(|limit| limit.unit == Unit::Money)
+        {
+            quota.prices = rates.map(|card| prices::compile(card, &meters));
+        }
+    }
     let mut sampling = Shared::default();
     if steps.iter().any(|step| step.terms().is_some()) {
         (sampling.rate, sampling.sampler) = (Some(fields.number(RATE)), Some(fields.number(SAMPLER)));
@@ -187,8 +196,10 @@ fn compile_selection(config: &Config, fields: &mut Fields) -> anyhow::Result<Sel
 }
 
 /// The steps that decide, and a name for each: a hash of its config and of how many like it came before.
+/// (What is left of a quota in money is worth something else in another currency.)
 fn compile_steps(
     config: &Config,
+    rates: Option<&bill::Card>,
     tenants: &Arc<Tenants>,
     selection: &Selection,
     fields: &mut Fields,
@@ -196,7 +207,12 @@ fn compile_steps(
     let mut steps = Vec::new();
     let mut ids: Vec<u32> = Vec::new();
     for (number, step) in config.steps.iter().enumerate() {
-        let text = serde_json::to_vec(step).context("a step cannot be written as JSON")?;
+        let mut text = serde_json::to_vec(step).context("a step cannot be written as JSON")?;
+        if let (StepConfig::Quota(quota), Some(card)) = (step, rates)
+            && quota.money().next().is_some()
+        {
+            text.extend_from_slice(card.currency.as_bytes());
+        }
         let mut id = key_hash(&text) as u32;
         while ids.contains(&id) {
             id = id.wrapping_add(1);
@@ -349,8 +365,8 @@ fn compile_sample(number: usize, sample: &SampleConfig, message: &[String], fiel
 }
 
 fn compile_quota(number: usize, quota: &QuotaConfig, selection: &Selection, fields: &mut Fields) -> anyhow::Result<Step> {
-    let limit = |(_, unit, period, amount): (_, _, _, u64)| {
-        let full = amount.saturating_mul(1 + u64::from(quota.burst));
+    let limit = |(_, unit, period, amount): (_, _, _, i128)| {
+        let full = amount.saturating_mul(1 + i128::from(quota.burst));
         Limit { unit, period, amount, full }
     };
     let limits = quota.limits().into_iter().map(limit).collect();
@@ -362,9 +378,12 @@ fn compile_quota(number: usize, quota: &QuotaConfig, selection: &Selection, fiel
             let at = selection.names.iter().position(|name| **name == *sink.as_bytes());
             Over::Divert { sink: at.with_context(|| format!("steps[{number}].quota diverts to {sink}, which is no sink"))? as u8 }
         }
+        OverQuota::Delay => Over::Delay,
     };
     let name = format!("steps[{number}].quota").into();
-    Ok(Step::Quota(Box::new(Quota::new(name, limits, by, over, quota.clock == Clock::Arrival, quota.keys_max as usize))))
+    // Only the clock tells when to read on.
+    let by_arrival = quota.clock == Clock::Arrival || over == Over::Delay;
+    Ok(Step::Quota(Box::new(Quota::new(name, limits, by, over, by_arrival, quota.keys_max as usize))))
 }
 
 fn compile_meters(config: &Config, fields: &mut Fields) -> anyhow::Result<Meters> {
@@ -459,6 +478,11 @@ fn compile_archive(
         sinks::Boundary::Hour => archive::Boundary::Hour,
         sinks::Boundary::Day => archive::Boundary::Day,
     });
+    let names = match rotate.map_or(sinks::NameZone::Utc, |r| r.names) {
+        sinks::NameZone::Utc => archive::zone("UTC"),
+        sinks::NameZone::Local => archive::zone(zone),
+    };
+    let names = names.with_context(|| format!("sinks.{name}.archive.rotate.zone"))?;
     let at =
         at.map(|at| anyhow::Ok((at, archive::zone(zone)?))).transpose().with_context(|| format!("sinks.{name}.archive.rotate.zone"))?;
     let settings = Settings {
@@ -467,6 +491,7 @@ fn compile_archive(
         path,
         rotate_bytes: rotate.and_then(|r| r.size).map_or(0, |size| size.0),
         calendar: Calendar { every: rotate.and_then(|r| r.every), at },
+        names,
         rotate_on_hangup: rotate.is_some_and(|r| r.on_sighup),
         room: Room {
             free_bytes_min: room.and_then(|r| r.min_free_bytes).map_or(0, |bytes| bytes.0),

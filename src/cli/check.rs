@@ -5,7 +5,7 @@
 
 use crate::config::memory::{self, Need};
 use crate::config::{self, Config, HubConfig, Loaded, Report};
-use crate::sinks::config::{Boundary, SinkConfig};
+use crate::sinks::config::{Boundary, NameZone, SinkConfig};
 use crate::sources::config::{Ack, FileConfig, Format, Malformed, SourceConfig, Start};
 use crate::sources::kubernetes::{KubernetesConfig, Trust};
 use flow::event::{Reason, ReasonClass};
@@ -330,8 +330,12 @@ fn of_tenant(per_tenant: bool) -> &'static str {
 }
 
 fn describe_quota(quota: &QuotaConfig) -> String {
-    let limit = |(name, unit, _, amount): (&str, Unit, _, u64)| {
-        let amount = if unit == Unit::Bytes { ByteSize(amount).to_string() } else { amount.to_string() };
+    let limit = |(name, unit, _, amount): (&str, Unit, _, i128)| {
+        let amount = match unit {
+            Unit::Records => amount.to_string(),
+            Unit::Bytes => ByteSize(u64::try_from(amount).unwrap_or(u64::MAX)).to_string(),
+            Unit::Money => quota.money().find(|money| money.0 == name).map_or(String::new(), |money| money.2.to_string()),
+        };
         format!("{amount} {}", name.replace('_', " "))
     };
     let limits: Vec<String> = quota.limits().into_iter().map(limit).collect();
@@ -340,8 +344,10 @@ fn describe_quota(quota: &QuotaConfig) -> String {
         OverQuota::Drop => "dropped".to_string(),
         OverQuota::Sample(ratio) => format!("sampled, {} of it kept", ratio.get()),
         OverQuota::Divert(Named(sink)) => format!("diverted to {sink}"),
+        OverQuota::Delay => "kept, and its log, with all tenants in it, rests until the quota has filled again (not with --once)".into(),
     };
-    format!("for each {}: {}{burst}; what is over is {over}", quota.by, limits.join(", "))
+    let prices = if quota.money().next().is_some() { "; money is what meters count at the list price of its minute" } else { "" };
+    format!("for each {}: {}{burst}; what is over is {over}{prices}", quota.by, limits.join(", "))
 }
 
 /// Which records each meter counts: decided by reasons, not by where it stands (DESIGN D4).
@@ -400,6 +406,9 @@ fn describe_sink(sink: &SinkConfig) -> String {
                     }),
                     rotate.on_sighup.then(|| "on SIGHUP".to_string()),
                 ];
+                if let (NameZone::Local, Some(zone)) = (rotate.names, &rotate.zone) {
+                    text.push_str(&format!(", names in the time of {zone}"));
+                }
                 text.push_str(&format!(", rotated {}", rules.into_iter().flatten().collect::<Vec<_>>().join(", ")));
             }
             text
@@ -469,6 +478,20 @@ fn notes(loaded: &Loaded) -> Vec<String> {
                 .filter(|meter| !priced(meter))
                 .map(|meter| format!("meter {meter}: the rate card has no price for it")),
         );
+        for (i, step) in config.steps.iter().enumerate() {
+            let StepConfig::Quota(quota) = step else { continue };
+            let is_free = config::meter_names(config).all(|meter| !priced(meter));
+            if quota.money().next().is_some() && is_free {
+                notes.push(format!("steps[{i}] limits money, but no meter of this pipeline has a price: every record costs nothing"));
+            }
+        }
+        for meter in config.steps.iter().filter_map(|s| if let StepConfig::Meter(meter) = s { Some(meter) } else { None }) {
+            let unit = meter.unit.as_deref().unwrap_or("Records");
+            let prices = rates.card.versions.iter().flat_map(|version| version.prices.get(&meter.name)).flatten();
+            if let Some(price) = prices.into_iter().find(|price| price.unit != unit) {
+                notes.push(format!("meter {} counts {unit}, the price {} is for {}: it is not applied", meter.name, price.sku, price.unit));
+            }
+        }
         let mut strangers: Vec<&str> = rates.card.versions.iter().flat_map(|version| version.prices.keys()).map(String::as_str).collect();
         strangers.sort_unstable();
         strangers.dedup();

@@ -182,8 +182,12 @@ pub fn examples(data: &Path, reason: Option<String>, tenant: Option<String>, jso
         let more = if example["is_cut"] == json!(true) { format!(" ... {} bytes", example["bytes"]) } else { String::new() };
         // One record, one line: what a record holds must not move a terminal's cursor.
         let record: String = text("line").chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        // Whose copy it is.
+        let first = &example["first"];
+        let of = first["stream"].as_str().map_or(String::new(), |stream| format!(" of {stream}@{}", first["position"]));
+        let kept = if example["is_kept"] == json!(true) { " (kept)" } else { "" };
         say(&format!(
-            "{} {} {} {}@{} {record}{more}\n",
+            "{} {}{kept} {} {}@{}{of} {record}{more}\n",
             text("time"),
             text("reason"),
             text("tenant"),

@@ -7,7 +7,7 @@ use super::model::{Config, HubConfig, WhenFull};
 use crate::sinks::config::{ArchiveConfig, RoomFull, SinkConfig};
 use crate::sources::config::{JoinConfig, SourceConfig};
 use crate::sources::kubernetes::KubernetesConfig;
-use flow::step::{Policy, StepConfig};
+use flow::step::{OverQuota, Policy, StepConfig};
 use flow::units::ByteSize;
 use serde::Serialize;
 
@@ -53,8 +53,11 @@ const INDEX_BYTES: u64 = 15 * MIB;
 const SLOTS_BYTES: u64 = 448 << 10;
 /// Debts of a tenant in a lane: 7 levels x 72 bytes.
 const DEBT_BYTES: u64 = 504;
-/// Per key, with its place in a hash table: ten buckets, a counter, and count, average and rate under a name.
-const QUOTA_KEY_BYTES: u64 = 320;
+/// Per key of a quota, with its place in a hash table, and per limit; the rest of a log.
+const QUOTA_KEY_BYTES: u64 = 112;
+const QUOTA_LIMIT_BYTES: u64 = 32;
+const REST_BYTES: u64 = 48;
+/// Per key, with its place in a hash table: a counter, and count, average and rate under a name.
 const COUNTER_KEY_BYTES: u64 = 64;
 const RATE_KEY_BYTES: u64 = 400;
 /// 10,000 windows of 48 bytes.
@@ -120,7 +123,10 @@ fn steps_need(config: &Config, lanes: u64) -> Option<(u64, u64)> {
                 let levels = sample.levels.entries().into_iter().map(|(_, policy)| policy.unwrap_or(&sample.other));
                 levels.chain([&sample.other]).map(policy_bytes).sum()
             }
-            StepConfig::Quota(quota) => u64::from(quota.keys_max) * QUOTA_KEY_BYTES,
+            StepConfig::Quota(quota) => {
+                let rests = if quota.over == OverQuota::Delay { REST_BYTES } else { 0 };
+                u64::from(quota.keys_max) * (QUOTA_KEY_BYTES + QUOTA_LIMIT_BYTES * quota.limits().len() as u64 + rests)
+            }
             // What dedup remembers stands in a line of its own.
             StepConfig::Drop(_)
             | StepConfig::Keep(_)

@@ -129,6 +129,9 @@ fn load_file(path: &FilePath, env: Env<'_>, mistakes: &mut Vec<Mistake>) -> Opti
         let at = path.parent().unwrap_or(FilePath::new("")).join(rates);
         load_card(&at, &tree, env, mistakes)
     });
+    if let Some(rates) = &rates {
+        rules::check_currency(&config, &rates.card, &tree, mistakes);
+    }
     let stem = path.file_stem().map(|stem| rules::sane_name(&stem.to_string_lossy())).filter(|stem| !stem.is_empty());
     let name = config.name.clone().or(stem).unwrap_or_else(|| "pipeline".into());
     let written = SHARED.into_iter().filter(|key| tree.has_key(key)).collect();

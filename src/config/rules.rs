@@ -9,7 +9,7 @@ use super::read::without_secrets;
 use super::report::{Mistake, Spot, nearest};
 use crate::plan::BY_TENANT;
 use crate::sinks::archive;
-use crate::sinks::config::{ArchiveConfig, LakeConfig, RoomConfig, RoomFull, RotateConfig, SinkConfig};
+use crate::sinks::config::{ArchiveConfig, LakeConfig, NameZone, RoomConfig, RoomFull, RotateConfig, SinkConfig};
 use crate::sources::config::{Ack, FileConfig, JoinConfig, SourceConfig};
 use crate::sources::kubernetes::KubernetesConfig;
 use flow::condition::Condition;
@@ -17,8 +17,8 @@ use flow::decode::Multiline;
 use flow::fields::FIELDS_MAX;
 use flow::stamp::{RATE, SAMPLER};
 use flow::step::{
-    DedupConfig, FilterConfig, MeterConfig, Metered, Named, Policy, QuotaConfig, RedactAction, RedactConfig, SampleConfig, SetValue,
-    ShapeConfig, StepConfig, TenancyConfig,
+    Clock, DedupConfig, FilterConfig, MeterConfig, Metered, Named, OverQuota, Policy, QuotaConfig, RedactAction, RedactConfig,
+    SampleConfig, SetValue, ShapeConfig, StepConfig, TenancyConfig,
 };
 use flow::tenancy::TENANT_BYTES_MAX;
 use flow::units::{ByteSize, NANOS_PER_SECOND, Span};
@@ -44,7 +44,7 @@ pub fn check(config: &Config, tree: &Tree, mistakes: &mut Vec<Mistake>) {
         rules.source(&at, source, &config.hub);
     }
     rules.fields(config, &root);
-    rules.steps(&config.steps, &config.labels, &root.key("steps"));
+    rules.steps(config, &root.key("steps"));
     rules.contradictions(&config.steps, &root.key("steps"));
     rules.hub(&config.hub, &root.key("hub"));
     for (name, sink) in &config.sinks {
@@ -56,6 +56,24 @@ pub fn check(config: &Config, tree: &Tree, mistakes: &mut Vec<Mistake>) {
     rules.lineage(config, &root.key("lineage"));
     rules.apart(&config.sinks, &root.key("sinks"));
     rules.field_count();
+}
+
+/// What is written in another currency than the rate card's.
+pub fn check_currency(config: &Config, card: &bill::Card, tree: &Tree, mistakes: &mut Vec<Mistake>) {
+    let mut rules = Rules { tree, mistakes, fields: Vec::new() };
+    for (i, step) in config.steps.iter().enumerate() {
+        let StepConfig::Quota(quota) = step else { continue };
+        for (name, _, amount) in quota.money() {
+            if let Some(currency) = amount.currency().filter(|currency| *currency != card.currency) {
+                let at = Path::default().key("steps").index(i).key("quota").key(name);
+                let message = format!(
+                    "is in {currency}, and the rate card is in {0}; weir converts no money; write the amount in {0}",
+                    card.currency
+                );
+                rules.at(&at, message);
+            }
+        }
+    }
 }
 
 struct Rules<'a> {
@@ -394,7 +412,8 @@ impl Rules<'_> {
         }
     }
 
-    fn steps(&mut self, steps: &[StepConfig], labels: &BTreeMap<String, String>, at: &Path) {
+    fn steps(&mut self, config: &Config, at: &Path) {
+        let (steps, labels) = (&config.steps, &config.labels);
         let mut meters: BTreeMap<&str, usize> = BTreeMap::new();
         let mut metered: Option<(usize, &str)> = None;
         for (i, step) in steps.iter().enumerate() {
@@ -418,7 +437,7 @@ impl Rules<'_> {
                     }
                 }
                 StepConfig::Sample(sample) => self.sample(&at.key("sample"), sample),
-                StepConfig::Quota(quota) => self.quota(&at.key("quota"), quota),
+                StepConfig::Quota(quota) => self.quota(&at.key("quota"), quota, config),
                 StepConfig::Redact(redact) => self.redact(&at.key("redact"), redact, &steps[i + 1..], i),
                 StepConfig::Shape(shape) => self.shape(&at.key("shape"), shape, labels),
                 StepConfig::Dedup(dedup) => self.dedup(&at.key("dedup"), dedup, metered),
@@ -678,10 +697,27 @@ impl Rules<'_> {
         }
     }
 
-    fn quota(&mut self, at: &Path, quota: &QuotaConfig) {
+    fn quota(&mut self, at: &Path, quota: &QuotaConfig, config: &Config) {
         let limits = quota.limits();
         if limits.is_empty() && !self.damaged(at) && self.tree_has(at) {
-            self.at_key(at, "this step limits nothing; a quota says how many records or bytes in which period; write bytes_per_day: 10GiB");
+            let rule = "a quota says how many records or bytes, or how much money, in which period";
+            self.at_key(at, format!("this step limits nothing; {rule}; write bytes_per_day: 10GiB"));
+        }
+        if let Some((name, ..)) = quota.money().next() {
+            let root = Path::default();
+            if config.rates.is_none() && !self.lost_key(&root, "rates") {
+                let rule = "money is what meters count times the prices of a rate card";
+                self.at_key(&at.key(name), format!("this pipeline has no rate card; {rule}; write rates: rates.yaml at the top level"));
+            }
+            let has_meters = config.steps.iter().any(|step| matches!(step, StepConfig::Meter(_)));
+            if !has_meters && !self.damaged(&root.key("steps")) {
+                let rule = "money is what meters count times the prices of a rate card, so every record would cost nothing";
+                self.at_key(&at.key(name), format!("this pipeline has no meter; {rule}; add a `meter` step"));
+            }
+        }
+        if quota.over == OverQuota::Delay && quota.clock == Clock::Event && self.tree_has(&at.key("clock")) {
+            let rule = "a log that waits is read on when the clock says so, whatever its records say";
+            self.at(&at.key("clock"), format!("does not go with `over: delay`; {rule}; write arrival, or leave it out"));
         }
         for (name, _, _, amount) in limits {
             if amount == 0 {
@@ -798,11 +834,18 @@ impl Rules<'_> {
         if let Some(age) = rotate.age {
             self.span(&at.key("age"), age, NANOS_PER_SECOND, i64::MAX);
         }
-        let Some(zone) = &rotate.zone else { return };
+        let Some(zone) = &rotate.zone else {
+            if rotate.names == NameZone::Local && !self.lost_key(at, "zone") {
+                let rule = "local time is that of a zone, which is not taken from the machine";
+                self.at(&at.key("names"), format!("says nothing of where; {rule}; write zone: Europe/Berlin too"));
+            }
+            return;
+        };
         if archive::zone(zone).is_err() {
             self.at(&at.key("zone"), format!("{zone:?} is no time zone; it is a name of the tz database; write Europe/Berlin"));
-        } else if rotate.at.is_none() && !self.damaged(&at.key("at")) {
-            self.at_key(&at.key("zone"), "changes nothing; a zone says when the hour or day of `at` ends; write at: day, or leave it out");
+        } else if rotate.at.is_none() && rotate.names == NameZone::Utc && !self.damaged(&at.key("at")) && !self.lost_key(at, "names") {
+            let rule = "a zone says when the hour or day of `at` ends, and which clock `names: local` is of";
+            self.at_key(&at.key("zone"), format!("changes nothing; {rule}; write at: day, or leave it out"));
         }
     }
 

@@ -537,14 +537,16 @@ fn a_quota_limits_something_and_does_what_is_built() {
         "{ bytes_per_day: 10GiB, over: { sample: 2 } }",
         "{ money_per_day: 10 }",
         "{ records_per_second: -1, by: a..b }",
+        "{ records_per_second: 1, over: delay, clock: event }",
     ] {
         text += &render_with("  - keep", &format!("  - quota: {quota}"));
     }
+    assert_eq!(render_with("  - keep", "  - quota: { records_per_second: 1, over: delay }"), "fine\n");
     expect![[r#"
         error: a.yaml:16:5: steps[4].quota: this step limits nothing
           16 |   - quota: { by: tenant }
              |     ^^^^^
-          a quota says how many records or bytes in which period
+          a quota says how many records or bytes, or how much money, in which period
           help: write bytes_per_day: 10GiB
         error: a.yaml:16:31: steps[4].quota.records_per_day is 0
           16 |   - quota: { records_per_day: 0, keys_max: 0, burst: 5000 }
@@ -563,20 +565,20 @@ fn a_quota_limits_something_and_does_what_is_built() {
              |                                                      ^^^^
           at most 1000 periods gather
           help: write 1000
-        error: a.yaml:16:44: steps[4].quota.over: `delay` is not known here
+        error: a.yaml:16:51: steps[4].quota.over.delay: `delay` is a word without settings
           16 |   - quota: { bytes_per_day: 10GiB, over: { delay: 1s } }
-             |                                            ^^^^^
-          one of: drop, sample, divert
+             |                                                   ^^
+          write it without the colon
         error: a.yaml:16:52: steps[4].quota.over.sample: 2 is no ratio
           16 |   - quota: { bytes_per_day: 10GiB, over: { sample: 2 } }
              |                                                    ^
           a ratio is the share of records to keep, from 0 to 1
           help: to keep 2 %, write 0.02
-        error: a.yaml:16:14: steps[4].quota: the key `money_per_day` is not known here
+        error: a.yaml:16:14: steps[4].quota.money_per_day: this pipeline has no rate card
           16 |   - quota: { money_per_day: 10 }
              |              ^^^^^^^^^^^^^
-          known: records_per_second, records_per_minute, records_per_hour, records_per_day, records_per_month, bytes_per_second, bytes_per_minute, bytes_per_hour, bytes_per_day, bytes_per_month, by, burst, over, clock, keys_max
-          help: did you mean `bytes_per_day`?
+          money is what meters count times the prices of a rate card
+          help: write rates: rates.yaml at the top level
         error: a.yaml:16:34: steps[4].quota.records_per_second: found the number -1, expected a whole number, 0 or more
           16 |   - quota: { records_per_second: -1, by: a..b }
              |                                  ^^
@@ -586,7 +588,95 @@ fn a_quota_limits_something_and_does_what_is_built() {
              |                                          ^^^^
           a field is a key, or keys joined by dots, of at most 256 bytes
           help: write kubernetes.labels.tenant
-    "#]].assert_eq(&text);
+        error: a.yaml:16:57: steps[4].quota.clock: does not go with `over: delay`
+          16 |   - quota: { records_per_second: 1, over: delay, clock: event }
+             |                                                         ^^^^^
+          a log that waits is read on when the clock says so, whatever its records say
+          help: write arrival, or leave it out
+    "#]]
+    .assert_eq(&text);
+}
+
+#[test]
+fn names_in_local_time_say_where() {
+    let with =
+        |rotate: &str| render_with("  files:", &format!("  files: {{ archive: {{ path: a.log, rotate: {{ size: 1GiB, {rotate} }} }} }}"));
+    assert!(with("names: local").contains("rotate.names: says nothing of where"), "{}", with("names: local"));
+    assert_eq!(with("names: local, zone: Europe/Berlin"), "fine\n");
+    assert_eq!(with("names: utc, at: day, zone: Europe/Berlin"), "fine\n");
+    assert!(with("names: utc, zone: Europe/Berlin").contains("zone: changes nothing"));
+}
+
+const MONEY: &str = "sources: { in: { stdin: {} } }
+steps:
+  - meter: { name: t, quantity: t, unit: Tokens }
+  - quota: { $QUOTA }
+sinks: { out: { stdout: {} } }
+rates: card.yaml
+";
+
+const CARD: &str = "currency: USD
+versions:
+  - { name: v, from: 2026-07-01T00:00:00Z, prices: [{ sku: s, meter: t, price: \"1\", per: 1, unit: Tokens }] }
+";
+
+#[test]
+fn a_quota_in_money_is_an_amount_in_the_currency_of_a_card_for_what_is_metered() {
+    let mut text = String::new();
+    for quota in
+        ["money_per_day: 0", "money_per_day: -5", "money_per_hour: \"0.0000000000001\"", "money_per_second: 5 EUR", "money_per_month: lots"]
+    {
+        text += &render(&[&MONEY.replace("$QUOTA", quota), CARD]);
+    }
+    text += &render(&[&MONEY.replace("$QUOTA", "money_per_day: 5").replace("rates: card.yaml\n", "")]);
+    text +=
+        &render(&[&MONEY.replace("$QUOTA", "money_per_day: 5").replace("  - meter: { name: t, quantity: t, unit: Tokens }\n", ""), CARD]);
+    expect![[r#"
+        error: a.yaml:4:29: steps[1].quota.money_per_day is 0
+          4 |   - quota: { money_per_day: 0 }
+            |                             ^
+          nobody could send anything
+          help: to drop all records of a kind, use a `drop` step
+        error: a.yaml:4:29: steps[1].quota.money_per_day: "-5" is negative
+          4 |   - quota: { money_per_day: -5 }
+            |                             ^^
+          an amount to spend is more than 0, as in 12.50
+        error: a.yaml:4:30: steps[1].quota.money_per_hour: "0.0000000000001" has 13 digits after the point
+          4 |   - quota: { money_per_hour: "0.0000000000001" }
+            |                              ^^^^^^^^^^^^^^^^^
+          at most 12 are kept
+        error: a.yaml:4:32: steps[1].quota.money_per_second is in EUR, and the rate card is in USD
+          4 |   - quota: { money_per_second: 5 EUR }
+            |                                ^^^^^
+          weir converts no money
+          help: write the amount in USD
+        error: a.yaml:4:31: steps[1].quota.money_per_month: "lots" is no amount
+          4 |   - quota: { money_per_month: lots }
+            |                               ^^^^
+          an amount is digits with a point, as in 0.50
+        error: a.yaml:4:14: steps[1].quota.money_per_day: this pipeline has no rate card
+          4 |   - quota: { money_per_day: 5 }
+            |              ^^^^^^^^^^^^^
+          money is what meters count times the prices of a rate card
+          help: write rates: rates.yaml at the top level
+        error: a.yaml:3:14: steps[0].quota.money_per_day: this pipeline has no meter
+          3 |   - quota: { money_per_day: 5 }
+            |              ^^^^^^^^^^^^^
+          money is what meters count times the prices of a rate card, so every record would cost nothing
+          help: add a `meter` step
+    "#]]
+    .assert_eq(&text);
+    for good in
+        ["money_per_day: 12.50", "money_per_day: \"12.50\"", "money_per_month: 12345678901234567.123456789012 USD", "money_per_second: 7"]
+    {
+        let text = MONEY.replace("$QUOTA", good);
+        let (loaded, _) = load_texts(&[&text, CARD]);
+        let loaded = loaded.map_err(|report| report.to_string()).unwrap();
+        let StepConfig::Quota(quota) = &loaded[0].config.steps[1] else { panic!("a quota") };
+        let digits = good.split(": ").nth(1).unwrap().replace(['"', '.'], "").replace(" USD", "");
+        let units = quota.limits()[0].3.to_string();
+        assert!(units.starts_with(&digits), "{good}: {units}");
+    }
 }
 
 #[test]
@@ -1242,7 +1332,7 @@ fn rotation_and_room_of_an_archive_must_make_sense() {
             error: a.yaml:24:58: sinks.files.archive.rotate.zone: changes nothing
               24 |   files: { archive: { path: a.log, rotate: { size: 1GiB, zone: UTC } } }
                  |                                                          ^^^^
-              a zone says when the hour or day of `at` ends
+              a zone says when the hour or day of `at` ends, and which clock `names: local` is of
               help: write at: day, or leave it out
         "#]],
     );

@@ -152,6 +152,7 @@ impl Builder {
                 }
             }
         }
+        self.push_conflict(batch, stretch.stream);
         let part = self.frame.parts.last_mut().expect("a part was entered before");
         debug_assert_eq!((part.stream, part.to), (stretch.stream, stretch.from));
         self.read_bytes += stretch.to.done - stretch.from;
@@ -195,7 +196,20 @@ impl Builder {
             // What an earlier step dropped no later one redacted.
             let redacts = self.rules.steps.iter().any(|step| matches!(step, Step::Redact(_) | Step::Shape(_)));
             let record = if redacts { b"(not shown, as this pipeline redacts)" } else { batch.record(i) };
-            self.examples.push(Example::new(tenant.as_ref(), reason, stream, batch.position[i], batch.time[i], record));
+            let mut example = Example::new(tenant.as_ref(), reason, stream, batch.position[i], batch.time[i], record);
+            let is_copy = matches!(reason, Reason::Duplicate | Reason::Conflict);
+            let copy = batch.copies.iter().find(|copy| is_copy && copy.0 as usize == i);
+            example.first = copy.map(|(_, stream, position)| (stream.0, *position));
+            example.is_kept = batch.outcome[i] == Outcome::Kept;
+            self.examples.push(example);
+        }
+    }
+
+    /// The first record of this stretch that says something else than the one whose key it has, and was kept.
+    fn push_conflict(&mut self, batch: &Batch, stream: StreamId) {
+        let is_kept = |copy: &&(u32, StreamId, u64)| batch.outcome[copy.0 as usize] == Outcome::Kept;
+        if let Some((i, ..)) = batch.copies.iter().find(is_kept) {
+            self.push_example(batch, *i as usize, Reason::Conflict, stream);
         }
     }
 

@@ -50,6 +50,7 @@ pub struct Delivery {
 impl Delivery {
     /// Works until the hub is closed and everything in it is delivered.
     pub fn run(mut self) -> anyhow::Result<()> {
+        self.persist("tend", |store, _| store.tend())?;
         let mut newest = 0;
         let mut held_bytes = 0;
         let mut oldest: Option<Instant> = None;

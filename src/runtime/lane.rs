@@ -20,6 +20,7 @@ use flow::decode::{Decoder, Encoding, End, Format, Limits, Multiline, trailing_n
 use flow::enrich::Enricher;
 use flow::event::{Position, StreamId};
 use flow::pipeline::{Reading, Worker};
+use flow::step::sample::key_hash;
 use flow::units::UnixNanos;
 use hub::Hub;
 use hub::frame::Resumed;
@@ -177,6 +178,32 @@ struct Log {
     queued: bool,
     /// It has no file since.
     empty_since: Option<Instant>,
+    /// Its name in what quotas remember: the same in every run.
+    name: u64,
+    /// Nothing more of it is read for now, as a quota is used up.
+    rest: Option<Rest>,
+}
+
+/// A rest ends by the clock, or by the time that has passed: the clock may be set.
+#[derive(Clone, Copy)]
+struct Rest {
+    until: UnixNanos,
+    since: Instant,
+    length: Duration,
+}
+
+impl Rest {
+    fn new(until: UnixNanos, now: UnixNanos) -> Option<Rest> {
+        let length = u64::try_from(until.0.saturating_sub(now.0)).ok().filter(|length| *length > 0)?;
+        Some(Rest { until, since: Instant::now(), length: Duration::from_nanos(length) })
+    }
+
+    /// How long it goes on.
+    fn left(&self, now: UnixNanos) -> Option<Duration> {
+        let by_clock = Duration::from_nanos(u64::try_from(self.until.0.saturating_sub(now.0)).unwrap_or(0));
+        let left = self.length.saturating_sub(self.since.elapsed()).min(by_clock);
+        (!left.is_zero()).then_some(left)
+    }
 }
 
 /// What a turn did.
@@ -245,7 +272,8 @@ impl Lane {
     /// Lines that belong together are complete when no other came for a while: waits for that, and goes on reading meanwhile.
     fn finish_groups(&mut self) -> anyhow::Result<()> {
         let pipelines = Arc::clone(&self.pipelines);
-        let multiline = |log: &Log| pipelines[log.pipeline].intakes[log.intake].multiline.is_some();
+        // What a log holds that rests is read again by the next run.
+        let multiline = |log: &Log| pipelines[log.pipeline].intakes[log.intake].multiline.is_some() && log.rest.is_none();
         let until = Instant::now() + GROUPS_MAX;
         while Instant::now() < until && self.logs.values().any(|log| multiline(log) && log.decoder.spare().is_some()) {
             self.heartbeat.store((env::now().0 / 1_000_000) as u64, Ordering::Relaxed);
@@ -318,7 +346,12 @@ impl Lane {
             Input::Stdin(stream) => (stream.0, PathBuf::from("stdin"), env::now(), true, Tail::stdin(stream)),
         };
         let settings = &self.pipelines[pipeline].intakes[intake];
+        let (worker, once, now) = (&self.workers[pipeline], self.once, env::now());
+        let name = key_hash(path.as_os_str().as_encoded_bytes());
         let log = self.logs.entry(key).or_insert_with(|| Log {
+            name,
+            // As the last run left it.
+            rest: worker.rest_of(name, now).filter(|_| !once).and_then(|until| Rest::new(until, now)),
             pipeline,
             intake,
             pod: settings.kubernetes.as_ref().map(|kubernetes| kubernetes.attach(&path, Instant::now())),
@@ -433,6 +466,9 @@ impl Lane {
             self.abandon(key, bytes);
             return Ok(Turn::Worked);
         }
+        if let Some(pause) = log.resting(now, intake.rotated) {
+            return Ok(Turn::Idle(pause));
+        }
         let tail = log.files.front_mut().expect("asked just before");
         let glance = match tail.glance() {
             Ok(glance) => glance,
@@ -517,9 +553,10 @@ impl Lane {
             let builder = &mut self.builders[log.pipeline];
             builder.enter(stream, from);
             batch.payer = payer;
-            batch.stream = stream;
+            (batch.stream, batch.log) = (stream, log.name);
             let reading = splice.map_or(intake.reading, |splice| self.enricher.enrich(batch, &splice, intake.reading));
             self.workers[log.pipeline].process(batch, reading, now, &mut builder.sums);
+            log.rest = batch.rests_until.and_then(|until| Rest::new(until, now)).or(log.rest);
             log.newest = batch.time.iter().copied().max().map_or(log.newest, |time| time.max(log.newest));
             builder.add(batch, Stretch { stream, from, to, also });
             if cut == Some(to.done) {
@@ -582,12 +619,13 @@ impl Lane {
         let before = log.owed.iter().find(|owed| owed.stream == older.stream).map_or(0, |owed| owed.before);
         let used = log.decoder.flush(&mut self.batch, older.done + 1) as u64;
         self.batch.arrival = now;
-        self.batch.stream = older.stream;
+        (self.batch.stream, self.batch.log) = (older.stream, log.name);
         let to = Position { resume: older.done + used, done: older.done + used, before };
         let also = log.settle_older(0, intake).into_iter().filter(|resumed| resumed.stream != older.stream).collect();
         let builder = &mut self.builders[log.pipeline];
         builder.enter(older.stream, older.done);
         self.workers[log.pipeline].process(&mut self.batch, intake.reading, now, &mut builder.sums);
+        log.rest = self.batch.rests_until.and_then(|until| Rest::new(until, now)).or(log.rest);
         builder.add(&self.batch, Stretch { stream: older.stream, from: older.done, to, also });
         builder.finish_part();
         self.opened[log.pipeline].get_or_insert_with(Instant::now);
@@ -688,6 +726,7 @@ impl Lane {
         self.workers[n] = Worker::of_lane(Arc::clone(&plan.rules), self.number, pipelines[n].created.len(), self.once);
         self.builders[n] = Builder::of(&plan, created);
         self.versions[n] = version;
+        self.rest_anew(n);
         if let Some(gone) = current.arrive() {
             // Nobody runs these steps any more, and none of them comes back before this frame is taken.
             lock(&plan.rules.sampling.tallies).forget(&gone);
@@ -696,6 +735,17 @@ impl Lane {
             current.settle();
         }
         Ok(())
+    }
+
+    /// Logs rest as long as the new plan says, which may have lifted a quota.
+    fn rest_anew(&mut self, n: usize) {
+        let (worker, now) = (&self.workers[n], env::now());
+        let mut rested = Vec::new();
+        for (key, log) in self.logs.iter_mut().filter(|(_, log)| log.pipeline == n && log.rest.is_some()) {
+            log.rest = worker.rest_of(log.name, now).and_then(|until| Rest::new(until, now));
+            rested.push(*key);
+        }
+        rested.into_iter().for_each(|key| self.make_ready(key));
     }
 
     /// Nothing is read while a hub has no room, but the limits of rotated files hold.
@@ -790,6 +840,21 @@ impl Log {
         let too_old = rotated.age_max.is_some_and(|max| since >= max);
         let too_large = rotated.bytes_max.is_some_and(|max| behind > max);
         (too_old || too_large).then_some(behind)
+    }
+
+    /// How long it is not read on at least, as a quota is used up.
+    fn resting(&mut self, now: UnixNanos, rotated: Rotated) -> Option<Duration> {
+        let left = self.rest.and_then(|rest| rest.left(now));
+        let Some(left) = left else {
+            self.rest = None;
+            return None;
+        };
+        if let Some(status) = self.files.front().and_then(|tail| tail.status.as_ref()) {
+            status.set_state(State::Delayed);
+        }
+        // What is rotated away meanwhile may go, if the operator says so; and a clock that is set forward ends the rest.
+        let is_limited = rotated.age_max.is_some() || rotated.bytes_max.is_some();
+        Some(left.min(if is_limited { IDLE_MAX } else { SAFETY }))
     }
 
     /// Everything of it is read and decided, and nothing held.

@@ -104,7 +104,7 @@ pub fn run(
 
     let mut opened = Vec::new();
     for pipeline in &loaded {
-        let one = open::open(&disk, data, &pipeline.name, &pipeline.config)?;
+        let one = open::open(&disk, data, &pipeline.name, &pipeline.config, pipeline.rates.as_ref().map(|rates| &rates.card))?;
         one.recovered.notices.iter().for_each(|notice| warn!(pipeline = pipeline.name, "{notice}"));
         open::restore(&one)?;
         opened.push((pipeline.config.clone(), one));

@@ -111,9 +111,10 @@ pub struct OpenedSink {
     pub pace: Pace,
 }
 
-/// Opens the hub and the stores of one pipeline. The caller holds the lock. Steps know nothing yet: see [`restore`].
-pub fn open(disk: &Disk, data: &Path, name: &str, config: &Config) -> anyhow::Result<Opened> {
-    let plan = plan::compile(name, config, data)?;
+/// Opens the hub and the stores of one pipeline. The caller holds the lock. `rates`: its rate card. Steps know nothing yet: see
+/// [`restore`].
+pub fn open(disk: &Disk, data: &Path, name: &str, config: &Config, rates: Option<&bill::Card>) -> anyhow::Result<Opened> {
+    let plan = plan::compile(name, config, data, rates)?;
     let folder = data.join("hub").join(name);
     disk.create_dir_all(&folder, "hub folder").with_context(|| format!("cannot create {}", folder.display()))?;
     let tenants_max = config.tenancy.tenants_max as usize + 2;

@@ -218,7 +218,7 @@ impl Reloader {
         for ((pipeline, loaded), (_, changes)) in self.pipelines.iter().zip(&loaded).zip(&changes) {
             if !changes.is_empty() {
                 let (_, before) = pipeline.current.get();
-                let plan = plan::recompile(&before, &loaded.config, &self.data);
+                let plan = plan::recompile(&before, &loaded.config, &self.data, loaded.rates.as_ref().map(|rates| &rates.card));
                 plans.push((pipeline, plan.with_context(|| format!("pipeline {}", pipeline.name))?));
             }
         }

@@ -96,8 +96,11 @@ pub struct RotateConfig {
     pub every: Option<Span>,
     /// A file is rotated when an hour or a day of `zone` ends.
     pub at: Option<Boundary>,
-    /// Time zone of `at`, such as `Europe/Berlin`. The times in file names are UTC, whatever the zone. Absent: UTC.
+    /// Time zone of `at` and of `names: local`, such as `Europe/Berlin`. Absent: UTC.
     pub zone: Option<String>,
+    /// Which clock the times in file names are of. Names that were given in another zone before are read as if they were of this one.
+    #[serde(default)]
+    pub names: NameZone,
     /// SIGHUP rotates every file. `false`: it opens the files again by name, so that another program may rotate them.
     #[serde(default)]
     pub on_sighup: bool,
@@ -105,6 +108,17 @@ pub struct RotateConfig {
     pub age: Option<Span>,
     /// Most rotated files kept of each file; the oldest are deleted. Absent: all.
     pub backups: Option<u32>,
+}
+
+/// Which clock the times in file names are of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NameZone {
+    /// UTC.
+    #[default]
+    Utc,
+    /// A clock in `zone`, as with lumberjack's `LocalTime`. A name in the hour that daylight saving repeats is read as of the second one.
+    Local,
 }
 
 /// A boundary of the calendar.

@@ -69,6 +69,14 @@ impl Store {
         }
     }
 
+    /// Looks after what other runs left, before the first frame is taken: questions open stores too, and change nothing.
+    pub fn tend(&mut self) -> anyhow::Result<()> {
+        match self {
+            Store::Archive { archive, .. } => archive.tend(),
+            Store::Stdout(_) | Store::Lake { .. } => Ok(()),
+        }
+    }
+
     /// Takes a frame. What the store has already is passed over.
     pub fn write(&mut self, frame: &Arc<Frame>) -> anyhow::Result<()> {
         match self {

@@ -33,10 +33,13 @@ pub enum State {
     AwaitsMetadata = 4,
     /// It cannot be read right now; it is tried again.
     Failing = 5,
+    /// A quota is used up: it is not read on until that has filled again.
+    Delayed = 6,
 }
 
 impl State {
-    pub const ALL: [State; 6] = [State::Queued, State::Reading, State::Idle, State::Rotated, State::AwaitsMetadata, State::Failing];
+    pub const ALL: [State; 7] =
+        [State::Queued, State::Reading, State::Idle, State::Rotated, State::AwaitsMetadata, State::Failing, State::Delayed];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -46,6 +49,7 @@ impl State {
             State::Rotated => "rotated",
             State::AwaitsMetadata => "awaits_metadata",
             State::Failing => "failing",
+            State::Delayed => "delayed",
         }
     }
 }

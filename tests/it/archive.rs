@@ -1,7 +1,7 @@
 //! The archive of the whole program: no room on its disk, limits on room, a second writer, files removed under it.
 
 use crate::harness::{Ledger, Place, Running, files_below, lines, wait_until};
-use crate::input::Dice;
+use crate::input::{Dice, platform};
 use crate::stores::file_lines;
 use crate::tailing::{Ballast, SmallDisks};
 use std::collections::BTreeSet;
@@ -211,4 +211,68 @@ fn eb_2_3_files_rotate_on_sighup_where_asked_and_by_the_clock() {
     wait_until("three more were rotated", || backups() == 6);
     running.stop();
     assert_eq!(stored(&archive).len(), 60);
+}
+
+#[test]
+fn a_question_changes_no_file_of_an_archive_that_nobody_writes() {
+    let place = Place::new();
+    let archive = place.path("archive");
+    place.pipeline(
+        r#"
+sources: { in: { file: { include: ["$DIR/in/*.log"] } } }
+tenancy: { from: [tenant] }
+sinks:
+  files:
+    archive:
+      path: "app.log"
+      dir: "$DIR/archive"
+      rotate: { size: 64KiB, age: 1s }
+      compress: gzip
+      room: { max_total_bytes: 1MiB }
+"#,
+    );
+    place.write("in/a.log", platform(91, 100).concat());
+    place.once();
+    // Somebody else's backups: too many bytes, too old, not compressed, half compressed.
+    let strangers = ["app-2016-11-04T18-30-00.000.log", "app-2016-11-04T18-31-00.000.log", "app-2016-11-04T18-32-00.000.log.gz.tmp"];
+    for name in strangers {
+        std::fs::write(archive.join(name), vec![b'\n'; 900 << 10]).expect("written");
+    }
+    let tree = || -> Vec<_> {
+        let files = files_below(&archive).into_iter().filter(|path| !path.ends_with(".weir.lock"));
+        files.map(|path| (std::fs::read(archive.join(&path)).expect("readable"), path)).collect()
+    };
+    let before = tree();
+    for question in [vec!["ledger"], vec!["ledger", "examples"], vec!["ledger", "--recount"]] {
+        place.run(&question);
+        assert!(tree() == before, "{question:?} changed the archive: {:?}", files_below(&archive));
+    }
+    place.once();
+    assert!(strangers.iter().all(|name| !archive.join(name).exists()), "a run looks after them: {:?}", files_below(&archive));
+}
+
+#[test]
+fn eb_2_9_what_was_written_is_durable_after_so_many_bytes_or_so_long() {
+    // (limits, whether a few records are enough)
+    for (commit, few) in [("interval: 20ms, bytes: 1GiB", true), ("interval: 1h, bytes: 64KiB", false)] {
+        let place = Place::new();
+        let archive = place.path("archive");
+        pipeline(&place, &archive, "wait", "");
+        let text = std::fs::read_to_string(place.path("pipeline.yaml")).expect("readable").replace("interval: 50ms", commit);
+        place.write("pipeline.yaml", text);
+        place.append("in/a.log", records(0, 10));
+        let mut running = place.start();
+        let delivered = |ledger: &Ledger| ledger.sink("files", "delivered");
+        let ledger =
+            place.wait_ledger(&mut running, "a few records", |ledger| ledger.received() == 10 && (!few || delivered(ledger) == 10));
+        assert_eq!(delivered(&ledger), if few { 10 } else { 0 }, "{commit}");
+        place.append("in/a.log", records(10, 200)); // 200 KiB
+        place.wait_ledger(&mut running, "more records", |ledger| delivered(ledger) > 100);
+        running.child().kill().expect("it runs");
+        running.wait();
+        // What counts as delivered is in the files, whatever the process had in memory.
+        let stored = files_below(&archive).into_iter().filter(|path| path.to_string_lossy().ends_with(".log"));
+        let stored: usize = stored.map(|path| file_lines(&archive.join(path)).len()).sum();
+        assert!(stored > 100, "{stored} of 210 records");
+    }
 }

@@ -235,3 +235,34 @@ sinks: {{ nothing: {{ blackhole: {{}} }} }}
     running.stop();
     place.ledger().assert_settled();
 }
+
+#[test]
+fn examples_of_copies_and_conflicts_name_the_first_record() {
+    for conflict in ["keep", "drop"] {
+        let place = Place::new();
+        place.pipeline(&format!(
+            r#"
+sources: {{ in: {{ file: {{ include: ["$DIR/in/*.log"] }} }} }}
+tenancy: {{ from: [tenant] }}
+steps: [{{ dedup: {{ key: [request_id], content: [n], conflict: {conflict} }} }}]
+sinks: {{ files: {{ archive: {{ path: "{{tenant}}.log" }} }} }}
+"#
+        ));
+        let line = |id: &str, n: u32| format!("{{\"ts\":\"2026-11-23T03:00:00Z\",\"tenant\":\"t\",\"request_id\":\"{id}\",\"n\":{n}}}\n");
+        let (a, b) = ([line("x", 1), line("y", 1)].concat(), [line("z", 1), line("y", 1), line("x", 2)].concat());
+        place.write("in/a.log", &a);
+        place.write("in/b.log", &b);
+        place.once();
+        let example = |reason: &str| place.ask(&["ledger", "examples", "--reason", reason]);
+        let (copy, other) = (example("duplicate"), example("conflict"));
+        assert_eq!(copy["position"], line("z", 1).len() + line("y", 1).len());
+        assert_eq!(copy["first"]["position"], a.len(), "the end of the second line of the first file: {copy}");
+        assert_eq!(other["position"], b.len());
+        assert_eq!(other["first"]["position"], line("x", 1).len(), "{other}");
+        assert!(copy["first"]["stream"] == other["first"]["stream"] && copy["first"]["stream"] != copy["stream"], "{copy} {other}");
+        assert_eq!(other["is_kept"], conflict == "keep");
+        let text = place.run(&["ledger", "examples"]).good().text();
+        assert!(text.contains(&format!(" of {}@{} ", copy["first"]["stream"].as_str().expect("text"), a.len())), "{text}");
+        assert_eq!(text.contains("conflict (kept) t"), conflict == "keep", "{text}");
+    }
+}

@@ -23,6 +23,7 @@ mod kubernetes;
 mod ledger;
 mod policies;
 mod quickstart;
+mod quotas;
 mod recount;
 mod redact;
 mod reload;

@@ -4,6 +4,7 @@
 //! rounded once, half to even (rule R1); shares are cut by largest remainder, so parts always add up to the whole
 //! (rule R6). Bound: 38 decimal digits, what `DECIMAL(38,12)` holds; beyond it every function says `Overflow`.
 
+use flow::units;
 use serde::{Serialize, Serializer};
 use std::fmt;
 
@@ -12,10 +13,9 @@ use std::fmt;
 pub struct Money(pub i128);
 
 /// Digits after the point.
-pub const DIGITS: u32 = 12;
+pub const DIGITS: u32 = units::MONEY_DIGITS;
 const ONE: i128 = 1_000_000_000_000;
-/// 10^38 - 1 units, the most that `DECIMAL(38,12)` holds.
-const UNITS_MAX: i128 = 99_999_999_999_999_999_999_999_999_999_999_999_999;
+const UNITS_MAX: i128 = units::MONEY_UNITS_MAX;
 
 /// An amount beyond 38 digits; nothing was wrapped or cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,25 +34,7 @@ impl Money {
 
     /// Reads `12`, `0.50` or `-1.000000000001`: digits, at most one point, at most 12 digits after it (rule R2).
     pub fn parse(text: &str) -> Result<Money, String> {
-        let (sign, digits) = match text.strip_prefix('-') {
-            Some(rest) => (-1, rest),
-            None => (1, text),
-        };
-        let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-        let plain = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
-        if whole.is_empty() || !plain(whole) || !plain(fraction) || (digits.contains('.') && fraction.is_empty()) {
-            return Err(format!("{text:?} is no amount; an amount is digits with a point, as in 0.50"));
-        }
-        if fraction.len() > DIGITS as usize {
-            return Err(format!("{text:?} has {} digits after the point; at most {DIGITS} are kept", fraction.len()));
-        }
-        let too_long = || format!("{text:?} is out of range; an amount has at most 26 digits before the point");
-        let mut units: i128 = 0;
-        for byte in whole.bytes().chain(fraction.bytes()).chain(std::iter::repeat_n(b'0', DIGITS as usize - fraction.len())) {
-            let next = units.checked_mul(10).and_then(|u| u.checked_add(i128::from(byte - b'0')));
-            units = next.filter(|u| *u <= UNITS_MAX).ok_or_else(too_long)?;
-        }
-        Ok(Money(sign * units))
+        units::parse_money(text).map(Money)
     }
 
     pub fn checked_add(self, other: Money) -> Result<Money, Overflow> {

@@ -60,6 +60,10 @@ pub struct Batch {
     pub left_out: Vec<bool>,
     /// The stream that the records are of.
     pub stream: StreamId,
+    /// The log that the stream is of: the same in every run.
+    pub log: u64,
+    /// Until when nothing more of the log is to be read, as a quota is used up; `None`: read on.
+    pub rests_until: Option<UnixNanos>,
     /// Records that repeat an earlier one, in order: which, and the stream and position of the first.
     pub copies: Vec<(u32, StreamId, u64)>,
     /// What these records changed in the state of steps, as (step, entry): it travels in the frame they travel in.
@@ -139,6 +143,7 @@ impl Batch {
         self.diverted.clear();
         self.sinks.clear();
         self.changes.clear();
+        self.rests_until = None;
         self.law = Law::default();
     }
 

@@ -127,6 +127,8 @@ pub struct Debts {
     /// Event times beyond this are taken for it: a clock that runs ahead must not open a window nobody can close.
     pub ceiling: UnixNanos,
     tenants: Arc<Tenants>,
+    /// With `--once`: the clock must not show.
+    pub is_once: bool,
     /// Draws of samplers that choose by chance.
     draws: u64,
     /// For keys.
@@ -189,6 +191,7 @@ impl Debts {
             open: 0,
             clock: UnixNanos(i64::MIN),
             ceiling: UnixNanos(i64::MAX),
+            is_once: false,
             tenants: Arc::clone(&rules.tenants),
             draws: u64::from(lane),
             scratch: Vec::new(),

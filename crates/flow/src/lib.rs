@@ -3,7 +3,8 @@
 //! Read in this order: `pipeline` (one batch through every stage: the hot path), `batch` (records in one
 //! arena and what is known of them), `decode` (chunk to records), `enrich` and `kubernetes` (whose container it
 //! was, written into the record), `fields` (the one structural pass over a
-//! record), `tenancy` (who pays), `condition` and `step` (keep or drop, and why), `debts` and `stamp` (whom kept records stand for), `meter` (what was used), `select` (who takes it).
+//! record), `tenancy` (who pays), `condition` and `step` (keep or drop, and why), `debts` and `stamp` (whom kept records stand for), `meter` (what was used),
+//! `prices` (what it costs by list price), `select` (who takes it).
 //! `units` and `event` are the words that everybody shares.
 #![deny(unsafe_code)]
 
@@ -23,6 +24,7 @@ pub mod condition;
 pub mod counter;
 pub mod debts;
 pub mod meter;
+pub mod prices;
 pub mod select;
 pub mod stamp;
 pub mod step;

@@ -12,6 +12,7 @@ use crate::event::{Note, Outcome, ReasonClass};
 use crate::fields::{Kind, Span};
 use crate::word;
 use hashbrown::HashTable;
+use std::borrow::Cow;
 
 /// Entries after which a frame is closed early: 64 Ki entries of about 150 bytes are 10 MiB.
 pub const SUMS_MAX: usize = 1 << 16;
@@ -91,18 +92,16 @@ impl Meters {
     /// Adds the batch to `sums`. Runs after every step, when verdicts are final.
     pub fn apply(&self, batch: &mut Batch, sums: &mut Sums) {
         for (number, group) in self.groups.iter().enumerate() {
-            let Some(when) = &group.when else {
+            if group.when.is_none() {
                 for i in 0..batch.len() {
                     if counts(batch, i) {
                         group.add(number, batch, i, sums);
                     }
                 }
                 continue;
-            };
+            }
             let mut mask = std::mem::take(&mut sums.mask);
-            mask.clear();
-            mask.resize(batch.len(), true);
-            when.eval(&*batch, &mut mask);
+            group.select(batch, &mut mask);
             for i in 0..batch.len() {
                 if mask[i] && counts(batch, i) {
                     group.add(number, batch, i, sums);
@@ -124,25 +123,57 @@ fn counts(batch: &Batch, i: usize) -> bool {
     }
 }
 
+/// What the meters of a group find in one record.
+pub(crate) struct Quantities {
+    pub values: [i64; METERS_PER_GROUP_MAX],
+    /// Bit n: meter n has a quantity.
+    pub found: u32,
+    notes: u32,
+}
+
 impl Group {
+    /// Writes into `mask` which records of a batch the group's condition selects.
+    pub(crate) fn select(&self, batch: &Batch, mask: &mut Vec<bool>) {
+        mask.clear();
+        mask.resize(batch.len(), true);
+        if let Some(when) = &self.when {
+            when.eval(batch, mask);
+        }
+    }
+
+    /// The quantities of one record.
+    #[inline(always)]
+    pub(crate) fn quantities(&self, record: &[u8], spans: &[Span]) -> Quantities {
+        let mut quantities = Quantities { values: [0; METERS_PER_GROUP_MAX], found: 0, notes: 0 };
+        for (n, (slot, meter)) in quantities.values.iter_mut().zip(&self.meters).enumerate() {
+            match meter.read(record, spans) {
+                Ok(Some(quantity)) => {
+                    *slot = quantity;
+                    quantities.found |= 1 << n;
+                }
+                Ok(None) => {}
+                Err(note) => quantities.notes |= note.bit(),
+            }
+        }
+        quantities
+    }
+
+    /// The value of dimension `n`, as facts tell it: unescaped and cut, empty where there is none.
+    pub(crate) fn dim<'a>(&self, n: usize, record: &'a [u8], spans: &[Span]) -> Cow<'a, [u8]> {
+        let span = spans[self.dims[n].1];
+        match span.kind {
+            Kind::Missing | Kind::Null => Cow::Borrowed(&[]),
+            Kind::Escaped => Cow::Owned(crate::escape::unescape(span.raw(record)).take(DIM_BYTES_MAX).collect()),
+            _ => Cow::Borrowed(&span.raw(record)[..span.raw(record).len().min(DIM_BYTES_MAX)]),
+        }
+    }
+
     #[inline(always)]
     fn add(&self, number: usize, batch: &mut Batch, i: usize, sums: &mut Sums) {
         let record = batch.record(i);
         let spans = batch.record_spans(i);
         // Quantities first: a record that has none of them takes no entry.
-        let mut quantities = [0; METERS_PER_GROUP_MAX];
-        let mut found = 0u32;
-        let mut notes = 0;
-        for (n, (slot, meter)) in quantities.iter_mut().zip(&self.meters).enumerate() {
-            match meter.read(record, spans) {
-                Ok(Some(quantity)) => {
-                    *slot = quantity;
-                    found |= 1 << n;
-                }
-                Ok(None) => {}
-                Err(note) => notes |= note.bit(),
-            }
-        }
+        let Quantities { values: quantities, found, notes } = self.quantities(record, spans);
         if found != 0 {
             let of = Of { group: number as u32, tenant: batch.tenant[i], minute: batch.time[i].minute() };
             let row = self.entry(of, record, spans, sums);
@@ -178,16 +209,8 @@ impl Group {
     /// The row of a record whose dimensions are unescaped or cut first.
     #[cold]
     fn entry_rewritten(&self, of: Of, record: &[u8], spans: &[Span], sums: &mut Sums) -> usize {
-        let mut values = Vec::new();
-        for (_, field) in &self.dims {
-            let span = spans[*field];
-            values.push(match span.kind {
-                Kind::Missing | Kind::Null => Vec::new(),
-                Kind::Escaped => crate::escape::unescape(span.raw(record)).take(DIM_BYTES_MAX).collect(),
-                _ => span.raw(record)[..span.raw(record).len().min(DIM_BYTES_MAX)].to_vec(),
-            });
-        }
-        sums.entry(of, self.meters.len(), values.iter().map(Vec::as_slice))
+        let values: Vec<_> = (0..self.dims.len()).map(|n| self.dim(n, record, spans)).collect();
+        sums.entry(of, self.meters.len(), values.iter().map(|value| &**value))
     }
 }
 

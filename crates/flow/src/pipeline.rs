@@ -94,8 +94,10 @@ impl Worker {
         let (ours, others) = restored.drain(..).partition(is_ours);
         *restored = others;
         drop(restored);
+        let mut debts = Debts::new(&rules, lane as u8, ours);
+        debts.is_once = once;
         Worker {
-            debts: Debts::new(&rules, lane as u8, ours),
+            debts,
             newest: once.then_some(UnixNanos(i64::MIN)),
             scanner: Scanner::new(Arc::clone(&rules.fields)),
             times: TimeParser::default(),
@@ -110,6 +112,12 @@ impl Worker {
         &self.rules
     }
 
+    /// Until when a log rests, as an earlier run or lane left it; it may be over.
+    pub fn rest_of(&self, log: u64, now: UnixNanos) -> Option<UnixNanos> {
+        let quotas = self.rules.steps.iter().filter_map(|step| if let Step::Quota(quota) = step { Some(quota) } else { None });
+        quotas.filter_map(|quota| quota.rest_of(log, now)).max()
+    }
+
     /// Decides about every record of the batch and adds what it used to `sums`.
     pub fn process(&mut self, batch: &mut Batch, reading: Reading, now: UnixNanos, sums: &mut Sums) {
         self.scan(batch, reading); // where the fields are, when it was, how severe
@@ -121,7 +129,7 @@ impl Worker {
         self.editor.begin();
         for (number, step) in (0u16..).zip(&rules.steps) {
             // Keep or drop, and why; what nobody may read.
-            step.apply(number, batch, now, &mut self.mask, &mut self.debts, &mut self.editor);
+            step.apply(number, batch, now, &rules.meters, &mut self.mask, &mut self.debts, &mut self.editor);
         }
         self.debts.settle(batch); // whom kept records stand for
         self.editor.swap_originals(batch);

@@ -176,6 +176,100 @@ impl fmt::Display for Span {
     }
 }
 
+/// Digits after the point of an amount of money, which is an integer of 10^-12 of a currency.
+pub const MONEY_DIGITS: u32 = 12;
+/// 10^38 - 1 units, the most that `DECIMAL(38,12)` holds.
+pub const MONEY_UNITS_MAX: i128 = 99_999_999_999_999_999_999_999_999_999_999_999_999;
+
+/// Reads `12`, `0.50` or `-1.000000000001` in units of 10^-12: digits, at most one point, at most 12 digits after it (rule R2).
+pub fn parse_money(text: &str) -> Result<i128, String> {
+    let (sign, digits) = match text.strip_prefix('-') {
+        Some(rest) => (-1, rest),
+        None => (1, text),
+    };
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let plain = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
+    if whole.is_empty() || !plain(whole) || !plain(fraction) || (digits.contains('.') && fraction.is_empty()) {
+        return Err(format!("{text:?} is no amount; an amount is digits with a point, as in 0.50"));
+    }
+    if fraction.len() > MONEY_DIGITS as usize {
+        return Err(format!("{text:?} has {} digits after the point; at most {MONEY_DIGITS} are kept", fraction.len()));
+    }
+    let too_long = || format!("{text:?} is out of range; an amount has at most 26 digits before the point");
+    let mut units: i128 = 0;
+    for byte in whole.bytes().chain(fraction.bytes()).chain(std::iter::repeat_n(b'0', MONEY_DIGITS as usize - fraction.len())) {
+        let next = units.checked_mul(10).and_then(|u| u.checked_add(i128::from(byte - b'0')));
+        units = next.filter(|u| *u <= MONEY_UNITS_MAX).ok_or_else(too_long)?;
+    }
+    Ok(sign * units)
+}
+
+/// An amount of money that is not negative, in 10^-12 of the currency of a rate card. Text form: `12.50`, or `12.50 USD`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Amount {
+    pub units: i128,
+    /// Three capital letters; must then be the card's.
+    pub currency: Option<[u8; 3]>,
+}
+
+impl Amount {
+    pub fn parse(text: &str) -> Result<Amount, String> {
+        let text = text.trim();
+        let (number, currency) = match text.split_once(' ') {
+            None => (text, None),
+            Some((number, code)) => match <[u8; 3]>::try_from(code.trim_start().as_bytes()) {
+                Ok(code) if code.iter().all(u8::is_ascii_uppercase) => (number, Some(code)),
+                _ => return Err(format!("{code:?} is no currency; a currency is three capital letters, as in 12.50 USD")),
+            },
+        };
+        let units = parse_money(number)?;
+        if units < 0 {
+            return Err(format!("{text:?} is negative; an amount to spend is more than 0, as in 12.50"));
+        }
+        Ok(Amount { units, currency })
+    }
+
+    pub fn currency(&self) -> Option<&str> {
+        self.currency.as_ref().map(|code| std::str::from_utf8(code).expect("capital letters"))
+    }
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let one = 10i128.pow(MONEY_DIGITS);
+        write!(f, "{}", self.units / one)?;
+        let fraction = format!("{:012}", self.units % one);
+        // Cents are always written, further digits where there are any.
+        write!(f, ".{}{}", &fraction[..2], fraction[2..].trim_end_matches('0'))?;
+        self.currency().map_or(Ok(()), |code| write!(f, " {code}"))
+    }
+}
+
+/// As text, whatever it is written as: a float would round it.
+impl<'de> Deserialize<'de> for Amount {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl Visitor<'_> for Text {
+            type Value = Amount;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an amount such as \"12.50\"")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Amount, E> {
+                Amount::parse(text).map_err(E::custom)
+            }
+        }
+        d.deserialize_str(Text)
+    }
+}
+
+impl Serialize for Amount {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
 /// A share from 0 to 1. Text form: a number such as `0.15`. Never used for money.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ratio(f64);
@@ -284,6 +378,19 @@ impl JsonSchema for Span {
     }
 }
 
+impl JsonSchema for Amount {
+    fn schema_name() -> Cow<'static, str> {
+        "Amount".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "An amount of money: \"12.50\" in the currency of the rate card, or \"12.50 USD\"; at most 12 digits after the point.",
+            "type": ["string", "number"], "pattern": "^[0-9]+(\\.[0-9]{1,12})?( +[A-Z]{3})?$", "exclusiveMinimum": 0
+        })
+    }
+}
+
 impl JsonSchema for Ratio {
     fn schema_name() -> Cow<'static, str> {
         "Ratio".into()
@@ -309,6 +416,23 @@ mod tests {
         assert_eq!(Span::parse("48h").map(|s| s.to_string()), Ok("2d".into()));
         assert!(Span::parse("10").is_err());
         assert!(Ratio::new(15.0).unwrap_err().contains("write 0.15"));
+    }
+
+    #[test]
+    fn amounts_are_exact_and_never_negative() {
+        for (text, units, shown) in [
+            ("12.50", 12_500_000_000_000, "12.50"),
+            ("7", 7_000_000_000_000, "7.00"),
+            ("0.000000000001 EUR", 1, "0.000000000001 EUR"),
+            ("12345678901234567.123456789012", 12_345_678_901_234_567_123_456_789_012, "12345678901234567.123456789012"),
+        ] {
+            let amount = Amount::parse(text).expect(text);
+            assert_eq!((amount.units, amount.to_string().as_str()), (units, shown));
+            assert_eq!(Amount::parse(shown), Ok(amount));
+        }
+        for bad in ["", "-1", "1e3", "0.0000000000001", "1.", ".5", "5 usd", "5 DOLLARS", "5 USD x", "100000000000000000000000000"] {
+            assert!(Amount::parse(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

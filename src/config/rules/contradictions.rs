@@ -61,9 +61,9 @@ impl Rules<'_> {
         for (n, (name, unit, _, amount)) in limits.iter().enumerate() {
             // From the shortest period to the longest.
             let longer = limits[n + 1..].iter().find(|other| other.1 == *unit && other.3 < *amount);
-            if let Some((other, _, _, least)) = longer.filter(|other| other.3 > 0) {
-                let rule = format!("{other} allows only {least} in a longer period, so nobody ever comes to this limit");
-                self.at(&at.key(name), format!("is {amount}; {rule}; make it smaller than that, or take it out"));
+            if let Some((other, ..)) = longer.filter(|other| other.3 > 0) {
+                let rule = "nobody ever comes to this limit, as the longer period's is used up before";
+                self.at(&at.key(name), format!("allows more than {other}; {rule}; make it smaller than that, or take it out"));
             }
         }
     }

@@ -11,6 +11,16 @@ use anyhow::Context;
 use std::path::Path;
 
 impl Archive {
+    /// Looks after what other runs and programs left: to be called once, before anything is written. Backups are compressed, those
+    /// for which there is no room are deleted, and compressions that nobody finished are removed.
+    pub fn tend(&mut self) -> anyhow::Result<()> {
+        for path in 0..self.paths.len() as u32 {
+            self.survey(path)?;
+        }
+        self.pack_backups(true);
+        self.keep_room()
+    }
+
     /// Compresses what waits for it. A failure is counted and tried again later: the rows are safe as they are.
     pub(super) fn pack_backups(&mut self, is_last_chance: bool) {
         if (self.state.unpacked.is_empty() && self.adopted.is_empty()) || self.log.is_failed() {
@@ -70,7 +80,7 @@ impl Archive {
         let base = last_component(&active.name);
         let prefix = active.name[..active.name.len() - base.len()].to_string();
         let folder = full.parent().unwrap_or(Path::new("")).to_path_buf();
-        let backups = rotate::backups_of(&self.disk, &folder, base)?;
+        let backups = rotate::backups_of(&self.disk, &folder, base, &self.settings.names)?;
         let since_ms = self.settings.age.map(|age| self.clock_ns.saturating_sub(age.0).div_euclid(1_000_000));
         let gone = rotate::expired(&backups, self.settings.backups, since_ms);
         for name in backups.into_iter().take(gone).flat_map(|b| b.names) {

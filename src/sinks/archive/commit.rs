@@ -179,12 +179,13 @@ impl Archive {
         if !active.files.iter().any(|f| f.is_sealed && f.backup.is_none()) {
             return Ok(());
         }
+        let zone = &self.settings.names;
         let full = self.settings.dir.join(&active.name);
         let (folder, base) = (full.parent().unwrap_or(Path::new("")), last_component(&active.name));
         let names = self.disk.list(folder).with_context(|| format!("cannot list {}", folder.display()))?;
-        let mut stamps: Vec<rotate::Stamp> = names.iter().filter_map(|name| rotate::parse_backup(base, name.to_str()?)).collect();
+        let mut stamps: Vec<rotate::Stamp> = names.iter().filter_map(|name| rotate::parse_backup(base, name.to_str()?, zone)).collect();
         let prefix = &active.name[..active.name.len() - base.len()];
-        stamps.extend(active.files.iter().filter_map(|f| rotate::parse_backup(base, last_component(f.backup.as_deref()?))));
+        stamps.extend(active.files.iter().filter_map(|f| rotate::parse_backup(base, last_component(f.backup.as_deref()?), zone)));
         let mut names = Vec::new();
         for (i, file) in active.files.iter().enumerate() {
             if !file.is_sealed || file.backup.is_some() {
@@ -192,12 +193,9 @@ impl Archive {
             }
             // A file with no row of ours gets the time of the first row that follows it.
             let newest = active.files[i..].iter().map(|f| f.newest_ns).find(|ns| *ns != i64::MIN).unwrap_or(0).max(0);
-            let time_ms = newest.div_euclid(1_000_000);
-            // Above the last clash, not in a gap: among backups of one instant the last one stays the newest.
-            let clash = stamps.iter().filter(|s| s.time_ms == time_ms).map(|s| s.clash + 1).max().unwrap_or(0);
-            let stamp = rotate::Stamp { time_ms, clash };
+            let stamp = rotate::choose_stamp(newest.div_euclid(1_000_000), &stamps, zone);
             stamps.push(stamp);
-            names.push((i, format!("{prefix}{}", rotate::backup_name(base, stamp))));
+            names.push((i, format!("{prefix}{}", rotate::backup_name(base, stamp, zone))));
         }
         for (i, name) in names {
             self.paths[path as usize].files[i].backup = Some(name);

@@ -27,7 +27,7 @@ fn contents(disk: &Disk, settings: &Settings) -> Vec<String> {
     for (name, bytes) in tree(disk, &settings.dir) {
         if name.starts_with("app") {
             let text = String::from_utf8(unpack(&name, &bytes).unwrap()).unwrap();
-            files.push((rotate::parse_backup("app.log", &name).unwrap_or(newest), text));
+            files.push((rotate::parse_backup("app.log", &name, &TimeZone::UTC).unwrap_or(newest), text));
         }
     }
     files.sort();
@@ -102,6 +102,84 @@ fn eb_2_1_backups_of_files_that_are_not_written_are_somebody_elses() {
     drop(archive);
     open(&disk, &settings).unwrap();
     assert!(foreign.iter().all(|name| disk.len(&settings.dir.join(name)).unwrap() == 500), "{:?}", names(&disk, &settings));
+}
+
+fn ms(text: &str) -> i64 {
+    text.parse::<jiff::Timestamp>().unwrap().as_millisecond()
+}
+
+#[test]
+fn eb_2_1_names_in_local_time_are_read_back_as_the_instants_they_are_of() {
+    // A zone, an instant, its name, and the instant that the name is read back as, where it is another one.
+    let table = [
+        ("UTC", "2016-11-04T18:30:00Z", "2016-11-04T18-30-00.000", None),
+        ("Europe/Berlin", "2026-07-01T10:00:00.250Z", "2026-07-01T12-00-00.250", None),
+        ("Europe/Berlin", "2026-01-01T23:30:00Z", "2026-01-02T00-30-00.000", None),
+        ("America/New_York", "2016-11-04T18:30:00Z", "2016-11-04T14-30-00.000", None),
+        ("Asia/Kathmandu", "2026-11-24T00:20:00Z", "2026-11-24T06-05-00.000", None),
+        // Daylight saving begins at 01:00 UTC on 29 March and ends at 01:00 UTC on 25 October 2026.
+        ("Europe/Berlin", "2026-03-29T00:59:59.999Z", "2026-03-29T01-59-59.999", None),
+        ("Europe/Berlin", "2026-03-29T01:00:00Z", "2026-03-29T03-00-00.000", None),
+        ("Europe/Berlin", "2026-10-24T23:59:59Z", "2026-10-25T01-59-59.000", None),
+        ("Europe/Berlin", "2026-10-25T00:30:00Z", "2026-10-25T02-30-00.000", Some("2026-10-25T01:30:00Z")), // twice on the clock
+        ("Europe/Berlin", "2026-10-25T01:30:00Z", "2026-10-25T02-30-00.000", None),
+        ("Europe/Berlin", "2026-10-25T02:00:00Z", "2026-10-25T03-00-00.000", None),
+    ];
+    for (zone, at, time, read) in table {
+        let zone = super::zone(zone).unwrap();
+        let stamp = rotate::Stamp { time_ms: ms(at), clash: 0 };
+        let name = rotate::backup_name("server.log", stamp, &zone);
+        assert_eq!(name, format!("server-{time}.log"));
+        for name in [name.clone(), format!("{name}.gz")] {
+            let found = rotate::parse_backup("server.log", &name, &zone).unwrap();
+            assert_eq!(found, rotate::Stamp { time_ms: ms(read.unwrap_or(at)), clash: 0 }, "{name}");
+        }
+        // What is chosen for a new backup is what its name will be read back as, so nothing is ever overwritten.
+        let chosen = rotate::choose_stamp(ms(at), &[], &zone);
+        assert_eq!(rotate::parse_backup("server.log", &rotate::backup_name("server.log", chosen, &zone), &zone), Some(chosen));
+    }
+    // An hour that the clock never showed: nobody wrote it, and it is read all the same.
+    let berlin = super::zone("Europe/Berlin").unwrap();
+    assert!(rotate::parse_backup("server.log", "server-2026-03-29T02-30-00.000.log", &berlin).is_some());
+    assert_eq!(rotate::parse_backup("server.log", "server-2026-13-29T02-30-00.000.log", &berlin), None);
+    for ms in [i64::MIN / 1_000_000, -1, 0, i64::MAX / 1_000_000] {
+        let stamp = rotate::Stamp { time_ms: ms, clash: 3 };
+        rotate::parse_backup("server.log", &rotate::backup_name("server.log", stamp, &berlin), &berlin);
+    }
+}
+
+#[test]
+fn eb_2_1_local_names_keep_order_and_age_across_daylight_saving() {
+    let run = |names: &str, age: Option<Span>| {
+        let (_, disk) = sim();
+        let settings = Settings { names: super::zone(names).unwrap(), age, ..settings("app.log", 10, Compress::Gzip) };
+        let mut archive = open(&disk, &settings).unwrap();
+        let mut positions = BTreeMap::new();
+        let start = ms("2026-10-24T23:50:00Z") * MS;
+        for n in 0..16 {
+            // Every ten minutes from before to after the hour that is there twice.
+            let time = start + n * HOUR / 6;
+            archive.write(&row_at(n as u64, &mut positions, &format!("row {n:02} .."), time, time)).unwrap();
+            archive.commit().unwrap();
+        }
+        archive.finish().unwrap();
+        let mut files: Vec<(rotate::Stamp, String)> = Vec::new();
+        for (name, bytes) in tree(&disk, &settings.dir).into_iter().filter(|(name, _)| name.starts_with("app-")) {
+            let stamp = rotate::parse_backup("app.log", &name, &settings.names).unwrap();
+            files.push((stamp, String::from_utf8(unpack(&name, &bytes).unwrap()).unwrap()));
+        }
+        files.sort();
+        files.into_iter().map(|file| file.1[4..6].parse::<u32>().unwrap()).collect::<Vec<_>>()
+    };
+    let all: Vec<u32> = (0..15).collect();
+    assert_eq!((run("Europe/Berlin", None), run("UTC", None)), (all.clone(), all));
+    // Older than 65 minutes before the newest row, that of 02:20 UTC: those before 01:15, however often the clock showed it. Names
+    // of the repeated hour may keep a file for one hour more, and never less.
+    let (local, utc) = (run("Europe/Berlin", Some(Span(65 * 60 * NANOS_PER_SECOND))), run("UTC", Some(Span(65 * 60 * NANOS_PER_SECOND))));
+    assert_eq!(utc, [9, 10, 11, 12, 13, 14]);
+    assert!(local.ends_with(&utc) && local[0] >= 3, "{local:?}");
+    let early = Some(Span(25 * 60 * NANOS_PER_SECOND));
+    assert_eq!((run("Europe/Berlin", early), run("UTC", early)), (vec![13, 14], vec![13, 14]), "out of that hour they agree");
 }
 
 #[test]

@@ -46,6 +46,7 @@ use flow::event::StreamId;
 use flow::units::Span;
 use hub::disk::{Disk, File};
 use hub::frame::Frame;
+use jiff::tz::TimeZone;
 use log::{Log, Moved, State};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
@@ -78,6 +79,8 @@ pub struct Settings {
     pub rotate_bytes: u64,
     /// When else a file is rotated; the time is that of the frames' arrival.
     pub calendar: Calendar,
+    /// Time zone of the times in the names of backups.
+    pub names: TimeZone,
     /// SIGHUP rotates, too; else it only opens the files again by name.
     pub rotate_on_hangup: bool,
     pub room: Room,
@@ -223,7 +226,8 @@ impl ActiveFile {
 }
 
 impl Archive {
-    /// Opens the archive and undoes whatever a crash left unfinished. `columns`: for each field of the path
+    /// Opens the archive and undoes whatever a crash left unfinished, and changes nothing else: whoever writes calls
+    /// [`Archive::tend`] first. `columns`: for each field of the path
     /// template, in order, its index in [`Rows::columns`].
     pub fn open(disk: Disk, settings: Settings, columns: Vec<usize>) -> anyhow::Result<Archive> {
         if columns.len() != settings.path.fields().len() {

@@ -19,12 +19,7 @@ impl Archive {
         self.cut_files()?;
         // Only now may work that cannot be undone begin: what the log says is durable from here on.
         self.log.snapshot(&self.state)?;
-        self.drop_half_packed()?;
-        for path in 0..self.paths.len() as u32 {
-            self.survey(path)?;
-        }
-        self.pack_backups(true);
-        self.keep_room()
+        self.drop_half_packed()
     }
 
     fn undo(&mut self, announced: &[Line]) -> anyhow::Result<()> {

@@ -39,9 +39,9 @@ impl Backups {
     }
 }
 
-fn stamp_of(name: &str) -> Option<rotate::Stamp> {
+fn stamp_of(name: &str, zone: &jiff::tz::TimeZone) -> Option<rotate::Stamp> {
     let last = super::template::last_component(name);
-    rotate::parse_backup(&rotate::base_of(last)?, last)
+    rotate::parse_backup(&rotate::base_of(last)?, last, zone)
 }
 
 impl Archive {
@@ -113,7 +113,9 @@ impl Archive {
                 let Some(base) = rotate::base_of(last) else { continue };
                 let is_ours = self.by_name.contains_key(&format!("{}{base}", &name[..name.len() - last.len()]));
                 // A file that goes in this moment takes no room.
-                if let (true, Some(stamp), Ok(len)) = (is_ours, stamp_of(&name), self.disk.len(&self.settings.dir.join(&name))) {
+                if let (true, Some(stamp), Ok(len)) =
+                    (is_ours, stamp_of(&name, &self.settings.names), self.disk.len(&self.settings.dir.join(&name)))
+                {
                     found.put(stamp, name, len);
                 }
             }
@@ -147,7 +149,7 @@ impl Archive {
 
     /// A backup came, shrank or went: keeps what is known of them true.
     pub(super) fn note_backup(&mut self, name: &str) {
-        let (Some(known), Some(stamp)) = (&mut self.known_backups, stamp_of(name)) else { return };
+        let (Some(known), Some(stamp)) = (&mut self.known_backups, stamp_of(name, &self.settings.names)) else { return };
         match self.disk.len(&self.settings.dir.join(name)) {
             Ok(len) => known.put(stamp, name.to_string(), len),
             Err(_) => known.remove(stamp, name),

@@ -1,12 +1,15 @@
 //! Backups: their names, which of them are kept, their compression, and reading them back.
 //!
-//! A backup of `api.log` is `api-2016-11-04T18-30-00.000.log` (the newest event time in it, UTC), with `-1`,
-//! `-2` before the extension where that name was given before, and `.gz` or `.zst` behind it once it is
+//! A backup of `api.log` is `api-2016-11-04T18-30-00.000.log` (the newest event time in it, in UTC or a zone of choice), with
+//! `-1`, `-2` before the extension where that name was given before, and `.gz` or `.zst` behind it once it is
 //! compressed. Only names that read back by these rules are ever touched. Bound: files pass through in pieces
 //! of [`PIECE_BYTES`], whatever their size.
 
 use flow::units::{NANOS_PER_DAY, UnixNanos, days_from_civil};
 use hub::disk::{Disk, File};
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::{AmbiguousOffset, Disambiguation, TimeZone};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -48,17 +51,30 @@ pub struct Stamp {
     pub clash: u32,
 }
 
+/// The stamp for a backup whose newest event is at `time_ms`, as its name will be read back: never one of `taken`, and the last one
+/// of its instant. In the hour that daylight saving repeats a name cannot say which of both it is: it is read as the second, and
+/// never sorts before one that was given earlier in that hour.
+pub fn choose_stamp(time_ms: i64, taken: &[Stamp], zone: &TimeZone) -> Stamp {
+    let mut time_ms = parse_stamp(&stamp_text(time_ms, zone), zone).unwrap_or(time_ms);
+    if is_repeated(time_ms, zone) {
+        time_ms = taken.iter().map(|s| s.time_ms).filter(|ms| *ms > time_ms && is_repeated(*ms, zone)).fold(time_ms, i64::max);
+    }
+    let clash = taken.iter().filter(|s| s.time_ms == time_ms).map(|s| s.clash + 1).max().unwrap_or(0);
+    Stamp { time_ms, clash }
+}
+
 /// `server.log` at an instant -> `server-2016-11-04T18-30-00.000.log`.
-pub fn backup_name(base: &str, stamp: Stamp) -> String {
+pub fn backup_name(base: &str, stamp: Stamp, zone: &TimeZone) -> String {
     let (stem, ext) = split_extension(base);
+    let time = stamp_text(stamp.time_ms, zone);
     match stamp.clash {
-        0 => format!("{stem}-{}{ext}", stamp_text(stamp.time_ms)),
-        n => format!("{stem}-{}-{n}{ext}", stamp_text(stamp.time_ms)),
+        0 => format!("{stem}-{time}{ext}"),
+        n => format!("{stem}-{time}-{n}{ext}"),
     }
 }
 
 /// Reads back what [`backup_name`] wrote, with or without `.gz` or `.zst`; `None` for every other name.
-pub fn parse_backup(base: &str, name: &str) -> Option<Stamp> {
+pub fn parse_backup(base: &str, name: &str, zone: &TimeZone) -> Option<Stamp> {
     let (stem, ext) = split_extension(base);
     let plain = unpacked_name(name);
     let middle = plain.strip_prefix(stem)?.strip_prefix('-')?.strip_suffix(ext)?;
@@ -69,7 +85,7 @@ pub fn parse_backup(base: &str, name: &str) -> Option<Stamp> {
         Some(digits) if digits.starts_with('0') || !digits.bytes().all(|b| b.is_ascii_digit()) => return None,
         Some(digits) => digits.parse().ok()?,
     };
-    Some(Stamp { time_ms: parse_stamp(time)?, clash })
+    Some(Stamp { time_ms: parse_stamp(time, zone)?, clash })
 }
 
 /// The active file that a backup belongs to: `api-2016-11-04T18-30-00.000.log.gz` -> `api.log`.
@@ -82,7 +98,7 @@ pub fn base_of(name: &str) -> Option<String> {
         None => "",
     };
     let base = format!("{}{ext}", &plain[..at]);
-    parse_backup(&base, name).map(|_| base)
+    parse_backup(&base, name, &TimeZone::UTC).map(|_| base)
 }
 
 /// Is this a name that rotation keeps for itself? No active file may have one.
@@ -104,12 +120,14 @@ fn split_extension(base: &str) -> (&str, &str) {
     }
 }
 
-fn stamp_text(time_ms: i64) -> String {
-    let c = UnixNanos(time_ms.saturating_mul(1_000_000)).civil();
+fn stamp_text(time_ms: i64, zone: &TimeZone) -> String {
+    // Beyond what the tz database knows, UTC is as good as any.
+    let local_ms = Timestamp::from_millisecond(time_ms).map_or(0, |at| i64::from(zone.to_offset(at).seconds()) * 1_000);
+    let c = UnixNanos(time_ms.saturating_add(local_ms).saturating_mul(1_000_000)).civil();
     format!("{:04}-{:02}-{:02}T{:02}-{:02}-{:02}.{:03}", c.year, c.month, c.day, c.hour, c.minute, c.second, c.nano / 1_000_000)
 }
 
-fn parse_stamp(text: &str) -> Option<i64> {
+fn parse_stamp(text: &str, zone: &TimeZone) -> Option<i64> {
     if !is_stamp(text.as_bytes()) {
         return None;
     }
@@ -122,7 +140,22 @@ fn parse_stamp(text: &str) -> Option<i64> {
     let time_ms = days * (NANOS_PER_DAY / 1_000_000) + day_ms;
     // Only what we would have written: no month 13, no second 60, no year that nanoseconds cannot hold.
     time_ms.checked_mul(1_000_000)?;
-    (stamp_text(time_ms) == text).then_some(time_ms)
+    if stamp_text(time_ms, &TimeZone::UTC) != text {
+        return None;
+    }
+    let local = civil(time_ms).and_then(|local| zone.to_ambiguous_timestamp(local).disambiguate(Disambiguation::Later).ok());
+    Some(local.map_or(time_ms, Timestamp::as_millisecond))
+}
+
+/// The reading of a clock that shows UTC.
+fn civil(time_ms: i64) -> Option<DateTime> {
+    Timestamp::from_millisecond(time_ms).ok().map(|at| TimeZone::UTC.to_datetime(at))
+}
+
+/// Does a clock in this zone show the time of this instant twice?
+fn is_repeated(time_ms: i64, zone: &TimeZone) -> bool {
+    let local = Timestamp::from_millisecond(time_ms).map(|at| zone.to_datetime(at));
+    local.is_ok_and(|local| matches!(zone.to_ambiguous_timestamp(local).offset(), AmbiguousOffset::Fold { .. }))
 }
 
 fn is_stamp(text: &[u8]) -> bool {
@@ -142,11 +175,11 @@ pub struct Backup {
 }
 
 /// The backups of `base` in its folder, oldest first.
-pub fn backups_of(disk: &Disk, folder: &Path, base: &str) -> io::Result<Vec<Backup>> {
+pub fn backups_of(disk: &Disk, folder: &Path, base: &str, zone: &TimeZone) -> io::Result<Vec<Backup>> {
     let mut found: Vec<Backup> = Vec::new();
     for path in disk.list(folder)? {
         let Some(name) = path.file_name().and_then(|n| n.to_str()) else { continue };
-        let Some(stamp) = parse_backup(base, name) else { continue };
+        let Some(stamp) = parse_backup(base, name, zone) else { continue };
         if !disk.is_file(&folder.join(name))? {
             continue; // a folder or symlink of this name is nobody's backup
         }

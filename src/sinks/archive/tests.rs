@@ -57,6 +57,7 @@ pub(super) fn settings(path: &str, rotate_bytes: u64, compress: Compress) -> Set
         calendar: Calendar::default(),
         rotate_on_hangup: false,
         room: Room::default(),
+        names: TimeZone::UTC,
         backups: 0,
         age: None,
         compress,
@@ -67,7 +68,9 @@ pub(super) fn settings(path: &str, rotate_bytes: u64, compress: Compress) -> Set
 
 pub(super) fn open(disk: &Disk, settings: &Settings) -> anyhow::Result<Archive> {
     let columns = (0..settings.path.fields().len()).collect();
-    Archive::open(disk.clone(), settings.clone(), columns)
+    let mut archive = Archive::open(disk.clone(), settings.clone(), columns)?;
+    archive.tend()?;
+    Ok(archive)
 }
 
 pub(super) fn sim() -> (Arc<Sim>, Disk) {
@@ -115,7 +118,7 @@ pub(super) fn rows_by_path(disk: &Disk, settings: &Settings) -> Result<BTreeMap<
         let name = last_component(&path);
         let prefix = &path[..path.len() - name.len()];
         let base = rotate::base_of(name);
-        let stamp = base.as_deref().and_then(|b| rotate::parse_backup(b, name)).unwrap_or(newest);
+        let stamp = base.as_deref().and_then(|b| rotate::parse_backup(b, name, &TimeZone::UTC)).unwrap_or(newest);
         let base = format!("{prefix}{}", base.as_deref().unwrap_or(name));
         if files.iter().any(|f| f.0 == base && f.1 == stamp) {
             return Err(format!("{path} is there plain and compressed"));
@@ -538,9 +541,9 @@ fn eb_2_1_backups_are_named_as_lumberjack_names_them_and_read_back() {
         (".hidden", 1, ".hidden-2016-11-04T18-30-00.000-1"),
     ];
     for (base, clash, want) in table {
-        assert_eq!(rotate::backup_name(base, stamp(clash)), want);
+        assert_eq!(rotate::backup_name(base, stamp(clash), &TimeZone::UTC), want);
         for name in [want.to_string(), format!("{want}.gz"), format!("{want}.zst")] {
-            assert_eq!(rotate::parse_backup(base, &name), Some(stamp(clash)), "{name}");
+            assert_eq!(rotate::parse_backup(base, &name, &TimeZone::UTC), Some(stamp(clash)), "{name}");
             assert_eq!(rotate::base_of(&name).as_deref(), Some(base), "{name}");
         }
     }
@@ -551,7 +554,7 @@ fn eb_2_1_backups_are_named_as_lumberjack_names_them_and_read_back() {
         "server-2016-11-04T18-30-00.000-0.log",
         "server-2016-11-04T18-30-00.000.log.bz2",
     ] {
-        assert_eq!(rotate::parse_backup("server.log", name), None, "{name}");
+        assert_eq!(rotate::parse_backup("server.log", name, &TimeZone::UTC), None, "{name}");
         assert_eq!(rotate::base_of(name), None, "{name}");
     }
 }
@@ -568,7 +571,7 @@ fn eb_2_1_a_backup_and_its_compressed_copy_count_once() {
         disk.create_new(&folder.join(format!("s-2016-11-04T18-30-0{second}.000.log"))).unwrap();
     }
     disk.create_new(&folder.join("s-2016-11-04T18-30-03.000.log.gz")).unwrap();
-    let backups = rotate::backups_of(&disk, folder, "s.log").unwrap();
+    let backups = rotate::backups_of(&disk, folder, "s.log", &TimeZone::UTC).unwrap();
     assert_eq!(backups.len(), 4);
     assert_eq!(rotate::expired(&backups, 2, None), 2);
     assert_eq!(rotate::expired(&backups, 0, None), 0);
@@ -595,7 +598,7 @@ fn check_sizes(existing: usize, rows: &[usize], want: &[usize]) {
     for (name, bytes) in tree(&disk, &settings.dir) {
         if name != log::NAME {
             let newest = rotate::Stamp { time_ms: i64::MAX, clash: 0 };
-            files.push((rotate::parse_backup("app.log", &name).unwrap_or(newest), bytes.len()));
+            files.push((rotate::parse_backup("app.log", &name, &TimeZone::UTC).unwrap_or(newest), bytes.len()));
         }
     }
     files.sort();
@@ -723,7 +726,7 @@ fn eb_2_1_only_so_many_backups_stay_and_none_that_is_too_old() {
         archive.finish().unwrap();
         tree(&disk, &settings.dir)
             .into_keys()
-            .filter_map(|n| rotate::parse_backup("app.log", &n))
+            .filter_map(|n| rotate::parse_backup("app.log", &n, &TimeZone::UTC))
             .map(|s| s.time_ms - T0 / MS)
             .collect::<Vec<_>>()
     };

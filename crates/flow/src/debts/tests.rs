@@ -64,7 +64,10 @@ fn counter(first: u64, thereafter: u64, tick_s: i64) -> Policy {
 }
 
 fn quota(limits: &[(Unit, Period, u64)], over: Over) -> Step {
-    let limits = limits.iter().map(|(unit, period, amount)| Limit { unit: *unit, period: *period, amount: *amount, full: *amount });
+    let limits = limits.iter().map(|(unit, period, amount)| {
+        let amount = i128::from(*amount);
+        Limit { unit: *unit, period: *period, amount, full: amount }
+    });
     Step::Quota(Box::new(Quota::new("quota".into(), limits.collect(), None, over, false, 1_000)))
 }
 

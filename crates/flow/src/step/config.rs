@@ -5,7 +5,7 @@
 //! the binary's `config`, which knows line and column. Nothing here is bounded but the sampling policy's keys.
 
 use super::quota::{Period, Unit};
-use crate::units::{ByteSize, Ratio, Span};
+use crate::units::{Amount, ByteSize, Ratio, Span};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde::{Serialize, Serializer};
@@ -185,16 +185,33 @@ pub struct QuotaConfig {
     pub bytes_per_day: Option<ByteSize>,
     /// Bytes in each month.
     pub bytes_per_month: Option<ByteSize>,
+    /// Money in each second, as in `"12.50"` or `"12.50 USD"`: what the pipeline's meters count in a record, at the list prices of its
+    /// rate card (`rates`) in the minute of the record's own time. Usage without a price costs nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub money_per_second: Option<Amount>,
+    /// Money in each minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub money_per_minute: Option<Amount>,
+    /// Money in each hour.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub money_per_hour: Option<Amount>,
+    /// Money in each day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub money_per_day: Option<Amount>,
+    /// Money in each month.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub money_per_month: Option<Amount>,
     /// Who has a quota: `tenant`, or a field, each value of which has one within its tenant.
     #[serde(default = "quota_by")]
     pub by: String,
     /// How many periods' worth of unused quota gathers and may be used on top; 0 lets none gather.
     #[serde(default)]
     pub burst: u32,
-    /// What becomes of records over quota: `drop`, `{ sample: 0.01 }` to keep that share, or `{ divert: SINK }` to keep them apart.
+    /// What becomes of records over quota: `drop`, `{ sample: 0.01 }` to keep that share, `{ divert: SINK }` to keep them apart, or
+    /// `delay` to keep all and wait.
     #[serde(default)]
     pub over: OverQuota,
-    /// The clock that periods run on.
+    /// The clock that periods run on; with `over: delay` it is `arrival`.
     #[serde(default)]
     pub clock: Clock,
     /// Most tenants or values with quotas of their own; when reached, those whose quota is whole are forgotten, and if there are
@@ -214,6 +231,10 @@ pub enum OverQuota {
     Sample(Ratio),
     /// They are kept, and this sink alone takes them; it takes nothing else. Needs the journal. Later steps see them as any others.
     Divert(Named),
+    /// All of them are kept, and the log they came from is not read on until its quota has filled again: on average the limit holds
+    /// exactly, and it is exceeded by at most one chunk (256KiB) of each log. Other logs go on; in one log all tenants wait together.
+    /// A writer's file is rotated meanwhile as ever, and read to its end in its turn. Not with `--once`, which never waits.
+    Delay,
 }
 
 fn quota_by() -> String {
@@ -225,25 +246,37 @@ fn quota_keys_max() -> u32 {
 }
 
 impl QuotaConfig {
-    /// The limits that are set: name, unit, period, amount.
-    pub fn limits(&self) -> Vec<(&'static str, Unit, Period, u64)> {
-        let bytes = |size: Option<ByteSize>| size.map(|size| size.0);
+    /// The limits that are set: name, unit, period, amount (of money in 10^-12).
+    pub fn limits(&self) -> Vec<(&'static str, Unit, Period, i128)> {
+        let number = |number: Option<u64>| number.map(i128::from);
+        let bytes = |size: Option<ByteSize>| size.map(|size| i128::from(size.0));
         let (records, size) = (Unit::Records, Unit::Bytes);
-        [
-            ("records_per_second", records, Period::Second, self.records_per_second),
-            ("records_per_minute", records, Period::Minute, self.records_per_minute),
-            ("records_per_hour", records, Period::Hour, self.records_per_hour),
-            ("records_per_day", records, Period::Day, self.records_per_day),
-            ("records_per_month", records, Period::Month, self.records_per_month),
+        let limits = [
+            ("records_per_second", records, Period::Second, number(self.records_per_second)),
+            ("records_per_minute", records, Period::Minute, number(self.records_per_minute)),
+            ("records_per_hour", records, Period::Hour, number(self.records_per_hour)),
+            ("records_per_day", records, Period::Day, number(self.records_per_day)),
+            ("records_per_month", records, Period::Month, number(self.records_per_month)),
             ("bytes_per_second", size, Period::Second, bytes(self.bytes_per_second)),
             ("bytes_per_minute", size, Period::Minute, bytes(self.bytes_per_minute)),
             ("bytes_per_hour", size, Period::Hour, bytes(self.bytes_per_hour)),
             ("bytes_per_day", size, Period::Day, bytes(self.bytes_per_day)),
             ("bytes_per_month", size, Period::Month, bytes(self.bytes_per_month)),
-        ]
-        .into_iter()
-        .filter_map(|(name, unit, period, amount)| Some((name, unit, period, amount?)))
-        .collect()
+        ];
+        let money = self.money().map(|(name, period, amount)| (name, Unit::Money, period, Some(amount.units)));
+        limits.into_iter().chain(money).filter_map(|(name, unit, period, amount)| Some((name, unit, period, amount?))).collect()
+    }
+
+    /// The limits in money that are set.
+    pub fn money(&self) -> impl Iterator<Item = (&'static str, Period, Amount)> {
+        let limits = [
+            ("money_per_second", Period::Second, self.money_per_second),
+            ("money_per_minute", Period::Minute, self.money_per_minute),
+            ("money_per_hour", Period::Hour, self.money_per_hour),
+            ("money_per_day", Period::Day, self.money_per_day),
+            ("money_per_month", Period::Month, self.money_per_month),
+        ];
+        limits.into_iter().filter_map(|(name, period, amount)| Some((name, period, amount?)))
     }
 }
 

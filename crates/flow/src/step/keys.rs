@@ -68,6 +68,12 @@ impl<V: State> Keys<V> {
         change(&mut slot.value)
     }
 
+    /// Looks at the state of a key, if there is one.
+    pub fn get<R>(&self, hash: u64, read: impl FnOnce(&V) -> R) -> Option<R> {
+        let key = hash & HASH;
+        self.shard(key).keys.get(&key).map(|slot| read(&slot.value))
+    }
+
     fn shard(&self, key: u64) -> std::sync::MutexGuard<'_, Shard<V>> {
         self.shards[key as usize % SHARDS].lock().expect("no holder of this lock panics")
     }

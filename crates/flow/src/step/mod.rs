@@ -28,6 +28,7 @@ pub use shape::Shape;
 
 use crate::batch::Batch;
 use crate::debts::{Debts, Terms};
+use crate::meter::Meters;
 use crate::units::UnixNanos;
 use std::sync::Arc;
 
@@ -42,11 +43,21 @@ pub enum Step {
 
 impl Step {
     /// Marks the records of a batch, or changes them. `number`: its own among the steps; `mask` is scratch space.
-    pub fn apply(&self, number: u16, batch: &mut Batch, now: UnixNanos, mask: &mut Vec<bool>, debts: &mut Debts, editor: &mut Editor) {
+    #[expect(clippy::too_many_arguments, reason = "what steps share, each lane its own")]
+    pub fn apply(
+        &self,
+        number: u16,
+        batch: &mut Batch,
+        now: UnixNanos,
+        meters: &Meters,
+        mask: &mut Vec<bool>,
+        debts: &mut Debts,
+        editor: &mut Editor,
+    ) {
         match self {
             Step::Filter(filter) => filter.apply(batch, mask),
             Step::Sample(sample) => sample.apply(number, batch, now, mask, debts),
-            Step::Quota(quota) => quota.apply(number, batch, now, debts),
+            Step::Quota(quota) => quota.apply(number, batch, now, meters, mask, debts, editor),
             Step::Dedup(dedup) => dedup.apply(batch, now),
             Step::Redact(redact) => redact.apply(batch, editor),
             Step::Shape(shape) => shape.apply(batch, editor),
@@ -87,7 +98,7 @@ impl Step {
     pub fn share(&mut self, before: &Step) {
         match (self, before) {
             (Step::Sample(sample), Step::Sample(before)) => sample.share(before),
-            (Step::Quota(quota), Step::Quota(before)) => quota.buckets = Arc::clone(&before.buckets),
+            (Step::Quota(quota), Step::Quota(before)) => quota.share(before),
             (Step::Dedup(dedup), Step::Dedup(before)) => dedup.seen = Arc::clone(&before.seen),
             (Step::Filter(_) | Step::Redact(_) | Step::Shape(_) | Step::Sample(_) | Step::Quota(_) | Step::Dedup(_), _) => {}
         }

@@ -1,0 +1,51 @@
+//! A rate card as a table of integers, for the meters of one plan: what quotas in money count by.
+//!
+//! In: the card, whose prices name meters and dimensions, and the meters. Out: the same prices by number of meter and dimension.
+//! What rating finds per minute is here decided per record; the test holds both against each other. No bound of its own: as
+//! many prices as the card has, for each meter those that can fit.
+
+use flow::meter::{Group, Meter, Meters};
+use flow::prices::{Match, MeterPrices, Price, PriceList, Prices, Whole};
+use std::collections::BTreeSet;
+
+/// The rate card as a table of integers, for the meters of this plan.
+pub fn compile(card: &bill::Card, meters: &Meters) -> Prices {
+    let all: Vec<(&Group, &Meter)> = meters.groups.iter().flat_map(|group| group.meters.iter().map(move |meter| (group, meter))).collect();
+    let lists = card.versions.iter().map(|version| PriceList {
+        from_minute: version.from_minute,
+        to_minute: version.to_minute,
+        meters: all.iter().map(|(group, meter)| compile_meter_prices(version, &all, group, meter)).collect(),
+    });
+    Prices { lists: lists.collect() }
+}
+
+fn compile_meter_prices(version: &bill::card::Version, all: &[(&Group, &Meter)], group: &Group, meter: &Meter) -> MeterPrices {
+    if meter.lineage {
+        return MeterPrices::default();
+    }
+    // Usage of two meters is told apart alike if their dimensions have the same names.
+    let names = |group: &Group| group.dims.iter().map(|dim| dim.0.clone()).collect::<BTreeSet<_>>();
+    let partner = |name: &str| all.iter().position(|(other, of)| !of.lineage && of.name == name && names(other) == names(group));
+    // `None`: it names a dimension that this meter does not have.
+    let matches = |price: &bill::card::Price| -> Option<Vec<Match>> {
+        let dim = |(name, value): &(String, Vec<u8>)| Some((group.dims.iter().position(|dim| dim.0 == *name)?, value.clone()));
+        price.matches.iter().map(dim).collect()
+    };
+    let mut of = MeterPrices::default();
+    for price in version.prices.get(&meter.name).into_iter().flatten() {
+        let Some(matches) = matches(price) else { continue };
+        let part = price.minus.as_deref().and_then(partner);
+        let is_priced = price.unit == meter.unit && part.is_none_or(|part| all[part].1.unit == meter.unit);
+        of.prices.push(Price { matches, units: if is_priced { price.price.0 } else { 0 }, per: price.per, minus: part });
+    }
+    for (name, prices) in &version.prices {
+        let prices: Vec<_> = prices.iter().filter_map(|price| Some((matches(price)?, price.minus.as_ref() == Some(&meter.name)))).collect();
+        if prices.iter().any(|price| price.1) {
+            of.wholes.push(Whole { meter: partner(name).filter(|whole| all[*whole].1.unit == meter.unit), prices });
+        }
+    }
+    of
+}
+
+#[cfg(test)]
+mod tests;
