@@ -38,7 +38,13 @@ impl Account {
                 self.positions.insert(also.stream, Position { resume: also.resume, done: also.done, before });
             }
         }
-        for change in &frame.state {
+        self.change(&frame.state);
+        self.books.book(frame, rows)
+    }
+
+    /// Applies changes of the state of steps, in order.
+    pub fn change(&mut self, changes: &[StateChange]) {
+        for change in changes {
             for entry in change.bytes.chunks_exact(STATE_ENTRY_BYTES) {
                 let (key, value) = entry.split_at(8);
                 let key = (change.step, key.try_into().expect("split at 8"));
@@ -50,7 +56,6 @@ impl Account {
                 }
             }
         }
-        self.books.book(frame, rows)
     }
 
     /// Stands in for frames from `first_seq` to `after.seq` of which nothing is left: one frame that adds to this account

@@ -7,6 +7,7 @@
 //! of the limit for themselves, and beyond it lanes wait, too. A frame larger than the limit passes when nothing else is there.
 //! What the disk refuses is tried again, with pauses, for as long as it takes; `trouble` says what and why.
 
+use crate::account::Account;
 use crate::cursor::Cursor;
 use crate::disk::Disk;
 use crate::frame::{Frame, StateChange};
@@ -14,7 +15,7 @@ use crate::journal::Journal;
 use crate::ledger::{Ledger, RowCount};
 use crate::memory::Memory;
 use crate::queue::{Queue, Slot};
-use crate::segment::{self, Place};
+use crate::segment::{self, Found, Place};
 use flow::event::{Position, StreamId};
 use std::collections::HashMap;
 use std::io;
@@ -149,6 +150,37 @@ impl Hub {
     /// (may be empty); it decides where delivery starts. An error in reading old frames is told by the first `next`.
     pub fn cursor(self: &Arc<Self>, sink: &str, has: HashMap<StreamId, u64>) -> Cursor {
         Cursor::new(self, sink, has)
+    }
+
+    /// A reader that has nothing: it begins with the oldest frame that is still there. Registered before the first frame.
+    pub fn reader(self: &Arc<Self>, name: &str) -> Cursor {
+        Cursor::oldest(self, name)
+    }
+
+    /// The state of steps that is `base` before the frames behind `seq`, after all of them. Journal only; before the first frame
+    /// of this run. Reads heads from disk; memory: the keys of the state.
+    pub fn state_behind(&self, seq: u64, base: &[StateChange]) -> io::Result<Vec<StateChange>> {
+        let mut account = Account::new(0);
+        account.change(base);
+        let Store::Journal(journal) = &self.store else { return Ok(account.state()) };
+        let segments = self.lock().segments.clone();
+        for segment in segments {
+            segment::scan(&journal.disk, &segment::path(&journal.dir, segment.number), usize::MAX, false, &mut |item| {
+                if let Found::Frame { end, head, .. } = item
+                    && end <= segment.bytes
+                    && head.frame.seq > seq
+                {
+                    account.change(&head.frame.state);
+                }
+                true
+            })?;
+        }
+        Ok(account.state())
+    }
+
+    /// What it takes up on disk; the memory hub takes nothing.
+    pub fn disk_bytes(&self) -> u64 {
+        self.lock().disk_bytes()
     }
 
     /// Gives the frame a number and appends it; waits while the hub is full. With a journal it is durable, and seen by

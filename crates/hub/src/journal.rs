@@ -131,9 +131,6 @@ impl Journal {
     /// Encodes a frame outside of all locks; its number comes later.
     pub fn encode(&self, frame: Frame) -> Result<Pending, &'static str> {
         frame.validate()?;
-        if frame.lost.is_some() {
-            return Err("a frame comes without its rows");
-        }
         let buffer = self.buffers.lock().expect("no holder of this lock panics").pop().unwrap_or_default();
         let encoded = Encoded::of(&frame, buffer);
         if encoded.len() - FRAME_HEADER_BYTES > FRAME_BYTES_MAX {

@@ -1481,3 +1481,53 @@ fn what_a_sink_rejects_is_counted_once_whenever_a_crash_comes() {
         }
     }
 }
+
+/// Entries as key and value, in order.
+fn entries(state: &[StateChange]) -> Vec<(u8, u8)> {
+    state.iter().flat_map(|change| change.bytes.chunks_exact(32)).map(|entry| (entry[0], entry[8])).collect()
+}
+
+#[test]
+fn a_reader_that_has_nothing_begins_with_the_oldest_frame_and_state_is_told_from_any_frame_on() {
+    let change = |key: u8, value: u8| {
+        let mut bytes = vec![0; 32];
+        (bytes[0], bytes[8]) = (key, value);
+        StateChange { step: 7, bytes }
+    };
+    let sim = Arc::new(Sim::new(5));
+    let numbers = {
+        let (hub, _) = journal(&sim, small());
+        let mut first = hub.reader("first");
+        for n in 0..9 {
+            // A frame without parts is one like any other: the first of a segment, too.
+            let frame = Frame { state: vec![change(n % 3, n + 1)], ..if n % 2 == 0 { Frame::default() } else { some(u64::from(n)) } };
+            hub.accept(frame).expect("there is room");
+        }
+        hub.accept(Frame { state: vec![change(1, 0)], ..Frame::default() }).expect("there is room");
+        hub.commit().expect("the disk works");
+        hub.close();
+        let mut numbers = Vec::new();
+        while let Next::Frame(frame) = first.next(Duration::ZERO).expect("readable") {
+            numbers.push(frame.seq);
+        }
+        numbers
+    };
+    assert_eq!(numbers, (1..=10).collect::<Vec<_>>());
+    let (hub, recovered) = journal(&sim, small());
+    assert_eq!(entries(&recovered.state), [(0, 7), (2, 9)]);
+    let mut again = hub.reader("again");
+    hub.close();
+    let mut numbers = Vec::new();
+    while let Next::Frame(frame) = again.next(Duration::ZERO).expect("readable") {
+        numbers.push(frame.seq);
+    }
+    assert_eq!(numbers, (1..=10).collect::<Vec<_>>(), "nobody told that they are not needed");
+    for (behind, base, want) in [
+        (0, vec![], vec![(0, 7), (2, 9)]),
+        (8, vec![change(0, 7), change(1, 8), change(2, 6)], vec![(0, 7), (2, 9)]),
+        (9, vec![change(1, 8), change(5, 1)], vec![(5, 1)]), // what was taken out after the base stays out
+        (10, vec![change(1, 8)], vec![(1, 8)]),
+    ] {
+        assert_eq!(entries(&hub.state_behind(behind, &base).expect("readable")), want, "behind frame {behind}");
+    }
+}
