@@ -6,6 +6,7 @@
 use super::locate::{Found, Path, Tree};
 use super::report::Mistake;
 use super::{Config, Loaded, SHARED, lanes, process};
+use flow::step::{StepConfig, TailConfig};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -91,6 +92,12 @@ pub fn restart_needed(before: &[Loaded], after: &[Loaded], data_is_given: bool) 
             paths.push(Path::default().key("name"));
         }
         differ(&own(&before.config), &own(&after.config), &Path::default(), &mut paths);
+        // What waits for its verdict was marked by the one that runs.
+        let (old, new) = (tail(&before.config), tail(&after.config));
+        if old.map(|tail| tail.1) != new.map(|tail| tail.1) {
+            let steps = Path::default().key("steps");
+            paths.push(new.map_or(steps.clone(), |(number, _)| steps.index(number).key("tail")));
+        }
         mistakes.extend(paths.iter().filter_map(|path| needs_restart(after, path)));
     }
     let (old, new) = (process(before), process(after));
@@ -101,6 +108,11 @@ pub fn restart_needed(before: &[Loaded], after: &[Loaded], data_is_given: bool) 
         mistakes.extend(owner.filter(|_| differs).and_then(|owner| needs_restart(owner, &Path::default().key(key))));
     }
     mistakes
+}
+
+/// The tail sampler, and its place.
+fn tail(config: &Config) -> Option<(usize, &TailConfig)> {
+    config.steps.iter().enumerate().find_map(|(number, step)| if let StepConfig::Tail(tail) = step { Some((number, tail)) } else { None })
 }
 
 /// What a pipeline has to itself and cannot change.
@@ -131,7 +143,8 @@ fn differ(before: &Value, after: &Value, path: &Path, paths: &mut Vec<Path>) {
 }
 
 fn needs_restart(loaded: &Loaded, path: &Path) -> Option<Mistake> {
-    let message = "is not what runs; only `steps`, `rates` and `memory` may change while weir runs; restart weir, or undo this";
+    let message =
+        "is not what runs; only `steps` (but `tail`), `rates` and `memory` may change while weir runs; restart weir, or undo this";
     let mut ignored = Vec::new();
     let file = loaded.path.display().to_string();
     let tree = Tree::parse(&file, &loaded.text, &|_| Some(String::new()), &mut ignored)?;

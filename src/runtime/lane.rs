@@ -82,6 +82,8 @@ pub struct Pipeline {
     pub name: String,
     pub current: Arc<Current>,
     pub hub: Arc<Hub>,
+    /// Where the state of steps ends up: the same, or behind a delay line.
+    pub state_hub: Arc<Hub>,
     /// Some of what was dropped, to be looked up.
     pub examples: Arc<Examples>,
     pub intakes: Vec<Intake>,

@@ -3,6 +3,7 @@
 //! Used by `weir run`, and by the query verbs when no process runs on the data folder. The data folder is
 //! owned by one process at a time: whoever holds the lock may open it.
 
+use super::delay::{self, Delay};
 use crate::config::{Config, HubConfig};
 use crate::examples::Examples;
 use crate::plan::{self, Plan};
@@ -10,6 +11,7 @@ use crate::sinks::{Pace, Store};
 use anyhow::{Context, bail};
 use flow::debts::Owed;
 use flow::event::{Position, StreamId};
+use flow::step::StepConfig;
 use flow::units::UnixNanos;
 use hub::frame::STATE_ENTRY_BYTES;
 use hub::{Cursor, Disk, Hub, Limits, Recovered, WhenFull};
@@ -98,7 +100,9 @@ pub struct Opened {
     pub plan: Plan,
     pub hub: Arc<Hub>,
     pub examples: Arc<Examples>,
+    /// With a delay line: behind everything that waits in it.
     pub recovered: Recovered,
+    pub delay: Option<Delay>,
     pub sinks: Vec<OpenedSink>,
     /// Where the stores stand in each stream, ascending: no part may reach over one of these.
     pub cuts: HashMap<StreamId, Vec<u64>>,
@@ -118,33 +122,10 @@ pub fn open(disk: &Disk, data: &Path, name: &str, config: &Config, rates: Option
     let folder = data.join("hub").join(name);
     disk.create_dir_all(&folder, "hub folder").with_context(|| format!("cannot create {}", folder.display()))?;
     let tenants_max = config.tenancy.tenants_max as usize + 2;
+    let limits = limits(&config.hub);
     let (hub, mut recovered) = match &config.hub {
-        HubConfig::Journal(journal) => {
-            let limits = Limits {
-                bytes_max: journal.bytes_max.0,
-                window_bytes_max: WINDOW_BYTES,
-                segment_bytes: SEGMENT_BYTES,
-                sync_interval: journal.sync_interval.duration(),
-                sync_bytes: SYNC_BYTES,
-                when_full: match journal.when_full {
-                    crate::config::WhenFull::Wait => WhenFull::Wait,
-                    crate::config::WhenFull::DropOldest => WhenFull::DropOldest,
-                },
-            };
-            Hub::open_journal(disk.clone(), &folder, limits, tenants_max)?
-        }
-        HubConfig::Memory(memory) => {
-            let bytes_max = memory.bytes_max.0;
-            let limits = Limits {
-                bytes_max,
-                window_bytes_max: bytes_max,
-                segment_bytes: 0,
-                sync_interval: Duration::ZERO,
-                sync_bytes: 0,
-                when_full: WhenFull::Wait,
-            };
-            Hub::open_memory(disk.clone(), &folder, limits, tenants_max)?
-        }
+        HubConfig::Journal(_) => Hub::open_journal(disk.clone(), &folder, limits, tenants_max)?,
+        HubConfig::Memory(_) => Hub::open_memory(disk.clone(), &folder, limits, tenants_max)?,
     };
     let hub = Arc::new(hub);
     let mut stores = Vec::new();
@@ -163,6 +144,9 @@ pub fn open(disk: &Disk, data: &Path, name: &str, config: &Config, rates: Option
         recovered.positions = smallest(&known, &recovered.positions);
         hub.restore_positions(recovered.positions.clone()).context("cannot write the positions that the stores know")?;
     }
+    let tail_bytes = config.steps.iter().find_map(|step| if let StepConfig::Tail(tail) = step { Some(tail.bytes_max.0) } else { None });
+    let of_delay = delay::limits(tail_bytes, limits);
+    let delay = Delay::open(disk, delay::folder(data, name), &hub, &plan, of_delay, tenants_max, &mut recovered)?;
     let sinks = stores
         .into_iter()
         .map(|(name, store, pace, positions)| OpenedSink { cursor: hub.cursor(&name, positions), name, store, pace })
@@ -172,24 +156,58 @@ pub fn open(disk: &Disk, data: &Path, name: &str, config: &Config, rates: Option
         cuts.dedup();
     }
     let examples = Arc::new(Examples::open(disk, data, name)?);
-    Ok(Opened { plan, hub, examples, recovered, sinks, cuts })
+    Ok(Opened { plan, hub, examples, recovered, delay, sinks, cuts })
+}
+
+fn limits(config: &HubConfig) -> Limits {
+    match config {
+        HubConfig::Journal(journal) => Limits {
+            bytes_max: journal.bytes_max.0,
+            window_bytes_max: WINDOW_BYTES,
+            segment_bytes: SEGMENT_BYTES,
+            sync_interval: journal.sync_interval.duration(),
+            sync_bytes: SYNC_BYTES,
+            when_full: match journal.when_full {
+                crate::config::WhenFull::Wait => WhenFull::Wait,
+                crate::config::WhenFull::DropOldest => WhenFull::DropOldest,
+            },
+        },
+        HubConfig::Memory(memory) => Limits {
+            bytes_max: memory.bytes_max.0,
+            window_bytes_max: memory.bytes_max.0,
+            segment_bytes: 0,
+            sync_interval: Duration::ZERO,
+            sync_bytes: 0,
+            when_full: WhenFull::Wait,
+        },
+    }
 }
 
 /// Of what steps remember, that of these rules is of use, and debts, whoever owes them.
 pub fn keep_state(hub: &Hub, rules: &flow::pipeline::Rules) {
     let ids = rules.step_ids.clone();
-    hub.keep_state(move |step, key| Owed::is_named(key) || ids.contains(&step));
+    hub.keep_state(move |step, key| Owed::is_named(key) || step == delay::STATE_STEP || ids.contains(&step));
 }
 
 /// Gives the steps of a pipeline what the last run knew, for those who go on with it.
-pub fn restore(opened: &Opened) -> anyhow::Result<()> {
-    let Opened { plan, hub, .. } = opened;
+pub fn restore(opened: &mut Opened) -> anyhow::Result<()> {
+    let Opened { plan, hub, delay, .. } = opened;
     let rules = &plan.rules;
     // A step whose config changed starts anew; of what it knew only debts are told.
     keep_state(hub, rules);
     // Last wins, so debts can be told only when all entries were seen: one for each lane, step, tenant and level.
     let mut debts: BTreeMap<(u32, [u8; 8]), [u8; 24]> = BTreeMap::new();
-    hub.each_state(&mut |id, entries| {
+    // What waits in a delay line comes behind; a step that is forgotten there knows nothing of what was before.
+    let (mut forgotten, mut number): (BTreeMap<u32, u64>, u64) = (BTreeMap::new(), 0);
+    if let Some(delay) = delay {
+        delay.each_state(&mut |id, entries| {
+            number += 1;
+            if entries.is_empty() {
+                forgotten.insert(id, number);
+            }
+        })?;
+    }
+    let mut take = |id: u32, entries: &[u8]| {
         for entry in entries.chunks_exact(STATE_ENTRY_BYTES).filter(|entry| Owed::is_named(&entry[..8])) {
             let (key, value) = (entry[..8].try_into().expect("8 bytes"), entry[8..].try_into().expect("24 of 32 bytes are left"));
             debts.insert((id, key), value);
@@ -197,14 +215,30 @@ pub fn restore(opened: &Opened) -> anyhow::Result<()> {
         if let Some(step) = rules.step_ids.iter().position(|known| *known == id) {
             rules.steps[step].restore(entries);
         }
+    };
+    hub.each_state(&mut |id, entries| {
+        if !forgotten.contains_key(&id) {
+            take(id, entries);
+        }
     })
     .context("cannot read the state of steps")?;
+    number = 0;
+    if let Some(delay) = delay {
+        delay.each_state(&mut |id, entries| {
+            number += 1;
+            if forgotten.get(&id).is_none_or(|at| number > *at) {
+                take(id, entries);
+            }
+        })?;
+    }
     debts.retain(|_, value| *value != [0; 24]);
     if !debts.is_empty() {
         // Debts name their tenants by a hash: whoever owes is in the books.
-        hub.ledger().totals.tenants.keys().for_each(|tenant| {
-            rules.tenants.number(tenant);
-        });
+        for ledger in [Some(hub.ledger()), delay.as_ref().map(|delay| delay.hub.ledger())].into_iter().flatten() {
+            ledger.totals.tenants.keys().for_each(|tenant| {
+                rules.tenants.number(tenant);
+            });
+        }
     }
     let mut changes: BTreeMap<u32, Vec<u8>> = BTreeMap::new();
     for ((id, key), value) in &debts {
@@ -215,6 +249,9 @@ pub fn restore(opened: &Opened) -> anyhow::Result<()> {
     for (id, entries) in changes {
         let owed = Owed::read(id, &entries, rules);
         rules.sampling.restored.lock().expect("no lane runs yet").extend(owed);
+    }
+    if let Some(delay) = delay {
+        delay.take_owed(rules);
     }
     Ok(())
 }

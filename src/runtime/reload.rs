@@ -224,7 +224,7 @@ impl Reloader {
         }
         write_manifest(&self.disk, &self.data, &loaded)?;
         for (pipeline, plan) in plans {
-            super::open::keep_state(&pipeline.hub, &plan.rules);
+            super::open::keep_state(&pipeline.state_hub, &plan.rules);
             pipeline.current.put(plan, self.inboxes.len());
         }
         *lock(&self.reloads.hash) = hash(&loaded);

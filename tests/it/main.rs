@@ -30,5 +30,6 @@ mod reload;
 mod sampling;
 mod search;
 mod select;
+mod tail_sampling;
 mod tailing;
 mod tidy;

@@ -54,6 +54,8 @@ pub struct Batch {
     pub diverted: Vec<u8>,
     /// Who takes the record, if it is kept: a bit for each sink. Empty where nobody asks.
     pub sinks: Vec<u32>,
+    /// Which request each record is of, as a `tail` step marks it; empty where there is none.
+    pub requests: Vec<u64>,
     /// Who pays, where the records' own fields do not say it alone.
     pub payer: Payer,
     /// Records that their pod asked to leave out: they are dropped as filtered. Empty: none.
@@ -228,7 +230,8 @@ impl Batch {
                 && self.tenant.len() == n
                 && self.outcome.len() == n
                 && self.weight.len() == n
-                && self.sampler.len() == n,
+                && self.sampler.len() == n
+                && (self.requests.is_empty() || self.requests.len() == n),
             "a stage left a column short"
         );
     }

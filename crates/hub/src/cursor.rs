@@ -10,7 +10,7 @@ use crate::frame::{Frame, LostReason};
 use crate::hub::{Hub, NOTING, READING, Store};
 use crate::journal::Journal;
 use crate::ledger::{RowCount, Tally, due_of};
-use crate::queue::{Had, Queue};
+use crate::queue::{Had, Queue, Slot};
 use crate::recover::Segment;
 use crate::segment::{self, Found, Kind, Place, Read};
 use flow::event::StreamId;
@@ -75,6 +75,19 @@ impl Cursor {
         Cursor { hub: Arc::clone(hub), id, sink, has, next_seq: start.seq, place: start.place, pressed_at: None, broken }
     }
 
+    /// One that has nothing, of a journal: from the oldest frame that is there.
+    pub(crate) fn oldest(hub: &Arc<Hub>, sink: &str) -> Cursor {
+        let mut queue = hub.lock();
+        let (next_seq, place) = match queue.segments.front() {
+            Some(first) => (first.first_seq, first.place()),
+            None => (queue.published + 1, Place::default()),
+        };
+        let id = queue.register(sink, (next_seq, place), &Had::default());
+        drop(queue);
+        let (hub, sink) = (Arc::clone(hub), sink.to_owned());
+        Cursor { hub, id, sink, has: HashMap::new(), next_seq, place, pressed_at: None, broken: None }
+    }
+
     /// The next frame, or what else there is to know.
     pub fn next(&mut self, timeout: Duration) -> io::Result<Next> {
         if let Some(error) = self.broken.take() {
@@ -85,7 +98,9 @@ impl Cursor {
         let mut queue = self.hub.lock();
         loop {
             if self.next_seq <= queue.published {
-                if let Some(slot) = queue.slot(self.next_seq) {
+                // What this sink never gets is noted for it, as for a frame that lost its rows here: see `read`.
+                let is_whole = |slot: &&Slot| slot.frame.lost.is_none() || matches!(self.hub.store, Store::Memory(_));
+                if let Some(slot) = queue.slot(self.next_seq).filter(is_whole) {
                     let (frame, end) = (Arc::clone(&slot.frame), slot.end);
                     let frame = self.without_rejected(&queue, frame);
                     queue.give(self.id, &frame, end);

@@ -150,6 +150,25 @@ impl Hub {
         Cursor::new(self, sink, has)
     }
 
+    /// A reader that has nothing: it begins with the oldest frame that is still there. Registered before the first frame.
+    pub fn reader(self: &Arc<Self>, name: &str) -> Cursor {
+        Cursor::oldest(self, name)
+    }
+
+    /// Shows what retained frames behind `seq` say of the state of steps, as [`Hub::each_state`] does; without entries: the step
+    /// is forgotten. Journal only; before the first frame of this run.
+    pub fn each_state_behind(&self, seq: u64, show: &mut dyn FnMut(u32, &[u8])) -> io::Result<()> {
+        match &self.store {
+            Store::Journal(journal) => journal.each_late(self, seq, show),
+            Store::Memory(_) => Ok(()),
+        }
+    }
+
+    /// What it takes up on disk; the memory hub takes nothing.
+    pub fn disk_bytes(&self) -> u64 {
+        self.lock().disk_bytes()
+    }
+
     /// Gives the frame a number and appends it; waits while the hub is full. With a journal it is durable, and seen by
     /// sinks, after the next `commit`.
     pub fn accept(&self, frame: Frame) -> Result<u64, AcceptError> {

@@ -146,9 +146,6 @@ impl Journal {
     /// Encodes a frame outside of all locks; its number comes later.
     pub fn encode(&self, frame: Frame) -> Result<Pending, &'static str> {
         frame.validate()?;
-        if frame.lost.is_some() {
-            return Err("a frame comes without its rows");
-        }
         let buffer = self.buffers.lock().expect("no holder of this lock panics").pop().unwrap_or_default();
         let encoded = Encoded::of(&frame, buffer);
         if encoded.len() - FRAME_HEADER_BYTES > FRAME_BYTES_MAX {
@@ -493,7 +490,7 @@ impl Journal {
     }
 
     /// Shows the changes of frames that the log of the state does not have yet.
-    fn each_late(&self, hub: &Hub, seq: u64, show: &mut dyn FnMut(u32, &[u8])) -> io::Result<()> {
+    pub fn each_late(&self, hub: &Hub, seq: u64, show: &mut dyn FnMut(u32, &[u8])) -> io::Result<()> {
         let segments = hub.lock().segments.clone();
         for segment in segments {
             self.each_change(segment, seq, u64::MAX, &mut |step, entries| {

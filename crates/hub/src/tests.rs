@@ -1531,3 +1531,48 @@ fn what_a_sink_rejects_is_counted_once_whenever_a_crash_comes() {
         }
     }
 }
+
+#[test]
+fn a_reader_that_has_nothing_begins_with_the_oldest_frame_and_state_is_told_from_any_frame_on() {
+    let change = |key: u8, value: u8| {
+        let mut bytes = vec![0; 32];
+        (bytes[0], bytes[8]) = (key, value);
+        StateChange { step: 7, bytes }
+    };
+    let sim = Arc::new(Sim::new(5));
+    let numbers = {
+        let (hub, _) = journal(&sim, small());
+        let mut first = hub.reader("first");
+        for n in 0..9 {
+            // A frame without parts is one like any other: the first of a segment, too.
+            let frame = Frame { state: vec![change(n % 3, n + 1)], ..if n % 2 == 0 { Frame::default() } else { some(u64::from(n)) } };
+            hub.accept(frame).expect("there is room");
+        }
+        hub.accept(Frame { state: vec![change(1, 0)], ..Frame::default() }).expect("there is room");
+        hub.commit().expect("the disk works");
+        hub.close();
+        let mut numbers = Vec::new();
+        while let Next::Frame(frame) = first.next(Duration::ZERO).expect("readable") {
+            numbers.push(frame.seq);
+        }
+        numbers
+    };
+    assert_eq!(numbers, (1..=10).collect::<Vec<_>>());
+    let (hub, recovered) = journal(&sim, small());
+    assert_eq!(recovered.last_seq, 10);
+    let mut again = hub.reader("again");
+    hub.close();
+    let mut numbers = Vec::new();
+    while let Next::Frame(frame) = again.next(Duration::ZERO).expect("readable") {
+        numbers.push(frame.seq);
+    }
+    assert_eq!(numbers, (1..=10).collect::<Vec<_>>(), "nobody told that they are not needed");
+    let told = |behind: u64| {
+        let mut told = Vec::new();
+        hub.each_state_behind(behind, &mut |_, run| told.extend(run.chunks_exact(32).map(|e| (e[0], e[8])))).expect("readable");
+        told
+    };
+    assert_eq!(told(0).len(), 10);
+    assert_eq!(told(8), [(2, 9), (1, 0)]);
+    assert_eq!(told(10), []);
+}
