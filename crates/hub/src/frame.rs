@@ -679,7 +679,7 @@ impl Rows {
         put_u32s(out, &self.origin_bytes);
         put_u16s(out, &self.notes);
         if version >= 3 {
-            out.push(u8::from(!self.sinks.is_empty()) * HAS_SINKS | u8::from(!self.requests.is_empty()) * HAS_REQUESTS);
+            out.push((u8::from(!self.sinks.is_empty()) * HAS_SINKS) | (u8::from(!self.requests.is_empty()) * HAS_REQUESTS));
         }
         put_u32s(out, &self.sinks);
         put_u64s(out, &self.requests);
