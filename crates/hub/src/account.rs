@@ -154,7 +154,7 @@ impl Account {
             });
             (records, totals.streams)
         };
-        self.positions == other.positions && sums(self) == sums(other)
+        self.positions == other.positions && sums(self) == sums(other) && self.books.agrees_on_selection(&other.books)
     }
 
     pub fn encode(&self, out: &mut Vec<u8>) {

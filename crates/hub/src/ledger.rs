@@ -180,6 +180,13 @@ fn unlike_header(frame: &Frame) -> u64 {
     differences.into_iter().map(i64::unsigned_abs).sum()
 }
 
+/// What a sink did not take, by tenant.
+#[derive(Debug)]
+pub(crate) struct NotSelected {
+    pub sink: Box<[u8]>,
+    pub tallies: Vec<(u32, Tally)>,
+}
+
 /// What was booked between two accounts.
 #[derive(Debug, Default)]
 pub(crate) struct Since {
@@ -194,15 +201,15 @@ pub(crate) struct Since {
     pub framing_bytes: u64,
     pub held_bytes: i64,
     pub skipped: Vec<(Skip, u64)>,
-    /// What sinks did not take, by tenant; a sink that is not among them is one of [`OTHERS`].
-    pub not_selected: Vec<(Box<[u8]>, Vec<(u32, Tally)>)>,
+    /// A sink that is not among them is one of [`OTHERS`].
+    pub not_selected: Vec<NotSelected>,
 }
 
 impl Since {
     /// What sinks did not take, as a frame says it: its dictionary, and an entry for each sink and tenant.
     pub fn selected(&self) -> (Vec<Box<[u8]>>, Vec<Selected>) {
         let mut selected = Vec::new();
-        for (n, (_, tallies)) in (0u32..).zip(&self.not_selected) {
+        for (n, NotSelected { tallies, .. }) in (0u32..).zip(&self.not_selected) {
             let all_but_it = !1u32.checked_shl(n).unwrap_or(0); // more than a frame can name are refused by `validate`
             let entry = |(tenant, tally): &(u32, Tally)| Selected {
                 tenant: *tenant,
@@ -212,7 +219,7 @@ impl Since {
             };
             selected.extend(tallies.iter().map(entry));
         }
-        (self.not_selected.iter().map(|(name, _)| name.clone()).collect(), selected)
+        (self.not_selected.iter().map(|own| own.sink.clone()).collect(), selected)
     }
 }
 
@@ -301,6 +308,15 @@ impl Books {
         self.not_selected.get(sink).or_else(|| self.not_selected.get(OTHERS)).map_or(&[], Vec::as_slice)
     }
 
+    /// Whether both say the same of what sinks did not take, over all tenants.
+    pub fn agrees_on_selection(&self, other: &Books) -> bool {
+        let sum = |books: &Books, sink: &[u8]| {
+            let tallies = books.not_selected(sink).iter();
+            tallies.fold((0, 0), |sum, tally| (sum.0 + u128::from(tally.records), sum.1 + u128::from(tally.bytes)))
+        };
+        self.not_selected.keys().chain(other.not_selected.keys()).all(|sink| sum(self, sink) == sum(other, sink))
+    }
+
     /// Whether any sink ever did not take everything.
     pub fn selects(&self) -> bool {
         !self.not_selected.is_empty()
@@ -385,7 +401,7 @@ impl Books {
             // Who lacks the same as the others needs no name.
             let is_told = if **name == *OTHERS { !tallies.is_empty() } else { tallies != others };
             if is_told {
-                since.not_selected.push((name.clone(), tallies));
+                since.not_selected.push(NotSelected { sink: name.clone(), tallies });
             }
         }
         Some(since)
