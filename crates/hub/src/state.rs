@@ -51,6 +51,8 @@ pub(crate) struct StateLog {
     len: u64,
     /// Something may stand behind `len`.
     torn: bool,
+    /// The name of the file may not be durable yet, and that of the one before not be gone.
+    unnamed: bool,
     /// What this frame and all before it say is in the log.
     pub seq: u64,
     entries: u64,
@@ -91,6 +93,13 @@ impl Look {
 
 fn path(dir: &Path, generation: u64) -> PathBuf {
     dir.join(format!("{generation:08}{ENDING}"))
+}
+
+fn remove(disk: &Disk, path: &Path) -> io::Result<()> {
+    match disk.unlink(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
 }
 
 /// Reads the log and changes nothing.
@@ -196,7 +205,7 @@ impl StateLog {
             }
         }
         for old in look.generations.iter().filter(|old| **old < log.generation) {
-            disk.unlink(&path(dir, *old))?;
+            remove(disk, &path(dir, *old))?;
         }
         Ok(log)
     }
@@ -209,6 +218,7 @@ impl StateLog {
             file: None,
             len: 0,
             torn: false,
+            unnamed: false,
             seq: 0,
             entries: 0,
             lived: 0,
@@ -228,7 +238,8 @@ impl StateLog {
         }
         new.flush(seq)?;
         let new = new.finish()?;
-        log.publish(new)?;
+        let lived = new.len;
+        log.publish(new, lived)?;
         Ok(log)
     }
 
@@ -253,16 +264,27 @@ impl StateLog {
         })?;
         new.flush(seq)?;
         let new = new.finish()?;
-        self.publish(new)
+        let lived = new.len;
+        self.publish(new, lived)
     }
 
-    /// Puts a file in the place of the one before, which is left where it is.
-    fn publish(&mut self, new: Finished) -> io::Result<()> {
+    /// Puts a file in the place of the one before. `lived`: how much of it a compaction wrote.
+    fn publish(&mut self, new: Finished, lived: u64) -> io::Result<()> {
         let to = path(&self.dir, new.generation);
         self.disk.rename(&segment::new_path(&to), &to, "state.publish")?;
-        self.disk.sync_dir(&self.dir, "state.names")?;
-        (self.generation, self.len, self.entries, self.lived) = (new.generation, new.len, new.entries, new.len);
-        (self.file, self.torn) = (None, false);
+        // From here on a restart reads this one, whatever fails below: so nothing is appended to the other any more.
+        (self.generation, self.len, self.entries, self.lived) = (new.generation, new.len, new.entries, lived);
+        (self.file, self.torn, self.unnamed) = (None, false, true);
+        self.name()
+    }
+
+    /// Makes the name of the file durable; only then the one before may go.
+    fn name(&mut self) -> io::Result<()> {
+        if self.unnamed {
+            self.disk.sync_dir(&self.dir, "state.names")?;
+            self.unnamed = false;
+            remove(&self.disk, &path(&self.dir, self.generation - 1))?;
+        }
         Ok(())
     }
 
@@ -295,6 +317,7 @@ impl StateLog {
 
     /// Begins to append what frames after `seq` say.
     pub fn add(&mut self) -> io::Result<Adding<'_>> {
+        self.name()?;
         if self.torn {
             self.disk.truncate(&self.path(), self.len, "state.tail")?;
             self.torn = false;
@@ -551,9 +574,7 @@ pub(crate) fn compact(log: &Mutex<StateLog>, snapshot: &Snapshot, cancel: &Atomi
     }
     let mut done = new.finish()?;
     done.entries += log.entries - entries;
-    log.publish(done)?;
-    log.lived = lived;
-    disk.unlink(old)
+    log.publish(done, lived)
 }
 
 impl Snapshot {
