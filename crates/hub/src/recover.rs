@@ -82,7 +82,7 @@ struct Plan {
 
 pub(crate) fn recover(disk: &Disk, dir: &Path, tenants_max: usize) -> Result<(Found, StateLog), OpenError> {
     let io = |e: io::Error| OpenError::io(dir, e);
-    let numbers = tidy(disk, dir).map_err(io)?;
+    let mut numbers = tidy(disk, dir).map_err(io)?;
     let mut look = state::look(disk, dir).map_err(io)?;
     if let (None, Some(number)) = (look.seq(), numbers.first())
         && let Some((seq, changes)) = inline_state(disk, dir, *number).map_err(io)?
@@ -114,6 +114,14 @@ pub(crate) fn recover(disk: &Disk, dir: &Path, tenants_max: usize) -> Result<(Fo
                 aside.display()
             ));
         }
+    }
+    // A crash while a segment was begun anew: nobody can have been told of anything in it, and the one before it is the last.
+    let is_nothing = |number: &u64| {
+        let copy = segment::copy_path(dir, *number);
+        Ok::<bool, io::Error>(!disk.exists(&segment::path(dir, *number))? && account_in(disk, &copy, tenants_max)?.is_err())
+    };
+    if numbers.len() > 1 && numbers.last().map(is_nothing).transpose().map_err(io)? == Some(true) {
+        remove_copy(disk, dir, numbers.pop().expect("there is a last one")).map_err(io)?;
     }
     let mut next = numbers.first().map(|n| start_of(disk, dir, *n, tenants_max)).transpose().map_err(io)?;
     for (i, number) in numbers.iter().enumerate() {

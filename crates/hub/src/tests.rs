@@ -259,7 +259,8 @@ impl Model {
             return Err(Broken::Promise(format!("{} was given frame {} after {}", SINKS[sink], frame.seq, live.given[sink])));
         }
         if self.frames.get(frame.seq as usize - 1) != Some(&*frame) {
-            return Err(Broken::Promise(format!("frame {} is not what was accepted", frame.seq)));
+            let want = self.frames.get(frame.seq as usize - 1);
+            return Err(Broken::Promise(format!("frame {} is not what was accepted: {frame:?}, not {want:?}", frame.seq)));
         }
         live.given[sink] = frame.seq;
         if self.form == Form::Journal {
