@@ -79,6 +79,7 @@ pub fn render(vitals: &Vitals) -> String {
     let read = vitals.signals.read_bytes.load(Ordering::Relaxed);
     page.counters("weir_read_bytes_total", "Bytes read from sources since the start.", &[], vec![(Vec::new(), read)]);
     add_archives(&page, vitals);
+    add_delays(&page, vitals);
     add_sources(&page, vitals);
     if let Some(bytes) = env::resident_bytes() {
         page.gauges("process_resident_memory_bytes", "Resident memory of this process.", &[], vec![(Vec::new(), bytes as i64)]);
@@ -86,6 +87,30 @@ pub fn render(vitals: &Vitals) -> String {
     let mut text = Vec::new();
     TextEncoder::new().encode(&page.0.gather(), &mut text).expect("writing to memory works");
     String::from_utf8(text).expect("the text format is UTF-8")
+}
+
+/// What waits for the verdict of tail sampling.
+fn add_delays(page: &Page, vitals: &Vitals) {
+    let (mut gauges, mut counters): ([Vec<_>; 3], [Vec<_>; 2]) = Default::default();
+    for (pipeline, delay, status) in &vitals.delays {
+        let labels = || vec![pipeline.clone()];
+        let oldest = status.oldest.load(Ordering::Relaxed);
+        let age = if oldest == 0 { 0 } else { (env::now().0 - oldest).max(0) / 1_000_000 };
+        gauges[0].push((labels(), i64::try_from(delay.disk_bytes()).unwrap_or(i64::MAX)));
+        gauges[1].push((labels(), age));
+        gauges[2].push((labels(), status.keys.load(Ordering::Relaxed) as i64));
+        counters[0].push((labels(), status.early.load(Ordering::Relaxed)));
+        counters[1].push((labels(), status.passed_over.load(Ordering::Relaxed)));
+    }
+    let [bytes, ages, keys] = gauges;
+    let [early, passed_over] = counters;
+    let names: &[&str] = &["pipeline"];
+    page.gauges("weir_delay_bytes", "Bytes on disk of records that wait for tail sampling, or stay for a restart.", names, bytes);
+    page.gauges("weir_delay_oldest_waiting_milliseconds", "Age of the oldest record that waits for tail sampling.", names, ages);
+    page.gauges("weir_delay_keys", "Requests with a match that tail sampling remembers.", names, keys);
+    page.counters("weir_delay_early_frames_total", "Frames decided before their time, as there was no room.", names, early);
+    let help = "Matches that tail sampling did not remember, as `keys_max` was reached.";
+    page.counters("weir_delay_passed_over_total", help, names, passed_over);
 }
 
 /// What happened to the files of archives since the start.

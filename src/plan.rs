@@ -21,11 +21,12 @@ use flow::step::redact::{Action, HashKey, Redact};
 use flow::step::sample::{Counting, Key, LEVELS, Policy as Sampling, key_hash};
 use flow::step::seen::Seen;
 use flow::step::shape::{Shape, Value};
+use flow::step::tail;
 use flow::step::threshold::Threshold;
 use flow::step::{
     Clock, Conflict, Dedup, DedupConfig, Dynamic, Filter, FilterConfig, HashConfig, MeterConfig, Metered, Mirror, Named, OverQuota, Policy,
-    Quota, QuotaConfig, RedactAction, RedactConfig, Repeats, Request, Sample, SampleConfig, SetValue, ShapeConfig, Step, StepConfig,
-    WindowKind,
+    Quota, QuotaConfig, RedactAction, RedactConfig, Repeats, Request, Rest, Sample, SampleConfig, SetValue, ShapeConfig, Step, StepConfig,
+    Tail, TailConfig, WindowKind,
 };
 use flow::tenancy::Tenants;
 use std::path::Path;
@@ -167,6 +168,7 @@ fn compile_steps(config: &Config, tenants: &Arc<Tenants>, fields: &mut Fields) -
             StepConfig::Redact(redact) => steps.push(compile_redact(redact, fields)?),
             StepConfig::Shape(shape) => steps.push(compile_shape(shape, config, fields)?),
             StepConfig::Dedup(dedup) => steps.push(compile_dedup(dedup, id, tenants, fields)),
+            StepConfig::Tail(tail) => steps.push(compile_tail(number, tail, fields)?),
             // Meters run when all verdicts are final, wherever they are written.
             StepConfig::Meter(_) => {}
         }
@@ -317,6 +319,20 @@ fn compile_quota(number: usize, quota: &QuotaConfig, fields: &mut Fields) -> Ste
     };
     let name = format!("steps[{number}].quota").into();
     Step::Quota(Box::new(Quota::new(name, limits, by, over, quota.clock == Clock::Arrival, quota.keys_max as usize)))
+}
+
+fn compile_tail(number: usize, config: &TailConfig, fields: &mut Fields) -> anyhow::Result<Step> {
+    Ok(Step::Tail(Box::new(Tail {
+        name: format!("steps[{number}].tail").into(),
+        key: fields.numbers(&config.key),
+        keep: fields.condition(&config.keep)?,
+        rest: match config.rest {
+            Rest::None => tail::Rest::None,
+            Rest::Share(ratio) => tail::Rest::share(ratio.get()),
+        },
+        wait_ns: config.decision_wait.0,
+        keys_max: config.keys_max as usize,
+    })))
 }
 
 fn compile_meters(config: &Config, fields: &mut Fields) -> anyhow::Result<Meters> {

@@ -6,6 +6,7 @@
 
 use crate::cli::{Mistake, say, table};
 use crate::desk::{self, Question};
+use crate::runtime::delay::DELAY;
 use crate::runtime::open::{self, Manifest};
 use anyhow::{Context, bail};
 use clap::Subcommand;
@@ -73,7 +74,7 @@ pub enum Verb {
 pub struct Range {
     #[arg(long, default_value = "weir-data")]
     data: PathBuf,
-    /// Only this pipeline.
+    /// Only this pipeline; NAME.delay: what waits for the verdict of tail sampling, or was decided and stays for a restart.
     #[arg(long)]
     pipeline: Option<String>,
     /// Only rows of this tenant.
@@ -95,7 +96,7 @@ pub fn run(verb: &Verb) -> anyhow::Result<ExitCode> {
             let mut out = BufWriter::with_capacity(64 << 10, io::stdout().lock());
             match headers {
                 true => print_headers(range, *limit, &mut out)?,
-                false => print_rows(range, &pipelines(&range.data, range.pipeline.as_deref())?, *limit, *json, &mut out)?,
+                false => print_rows(range, &delivered(range)?, *limit, *json, &mut out)?,
             }
             out.flush()?;
             Ok(ExitCode::SUCCESS)
@@ -104,7 +105,14 @@ pub fn run(verb: &Verb) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Pipelines with a journal, and its folder.
+/// Pipelines whose frames are asked for: without a name, those that sinks read, and not what waits for a verdict.
+fn delivered(range: &Range) -> anyhow::Result<Vec<(String, PathBuf)>> {
+    let mut found = pipelines(&range.data, range.pipeline.as_deref())?;
+    found.retain(|(name, _)| range.pipeline.is_some() || !name.ends_with(DELAY));
+    Ok(found)
+}
+
+/// Pipelines with a journal, and its folder; a delay line is one more, `NAME.delay`.
 fn pipelines(data: &Path, only: Option<&str>) -> anyhow::Result<Vec<(String, PathBuf)>> {
     let mut found = Vec::new();
     for name in Disk::Real.list(&data.join("hub")).with_context(|| format!("cannot read {}", data.display()))? {
@@ -153,6 +161,9 @@ fn ls(data: &Path, json: bool) -> anyhow::Result<ExitCode> {
     let mut answer = desk::ask(data, &Question::Ledger { recount: false })?;
     let ledger: Value = serde_json::from_str(&answer.line()?.context("the answer is empty")?)?;
     let mut lags = Vec::new();
+    for (name, view) in all.iter().filter(|(name, _)| name.ends_with(DELAY)) {
+        lags.push(format!("delay line {name}: {} rows wait for tail sampling, or stay for a restart\n", view["rows"]));
+    }
     for (name, pipeline) in ledger["pipelines"].as_object().into_iter().flatten() {
         let mut sinks = Map::new();
         for (sink, totals) in pipeline["sinks"].as_object().into_iter().flatten() {
@@ -267,7 +278,7 @@ fn row_view(pipeline: &str, frame: &Frame, stream: StreamId, tenant: &[u8], i: u
 
 fn print_headers(range: &Range, limit: Option<u64>, out: &mut dyn Write) -> anyhow::Result<()> {
     let mut left = limit.unwrap_or(u64::MAX);
-    for (name, folder) in pipelines(&range.data, range.pipeline.as_deref())? {
+    for (name, folder) in delivered(range)? {
         inspect::frames(&Disk::Real, &folder, range.from_seq, range.to_seq, &mut |frame| {
             if left == 0 {
                 return Ok(false);

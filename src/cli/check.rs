@@ -11,8 +11,8 @@ use crate::sources::kubernetes::{KubernetesConfig, Trust};
 use flow::event::{Reason, ReasonClass};
 use flow::step::quota::Unit;
 use flow::step::{
-    Conflict, DedupConfig, Dynamic, Metered, OverQuota, Policy, QuotaConfig, RedactAction, RedactConfig, Repeats, SampleConfig,
-    ShapeConfig, StepConfig, WindowKind,
+    Conflict, DedupConfig, Dynamic, Metered, OverQuota, Policy, QuotaConfig, RedactAction, RedactConfig, Repeats, Rest, SampleConfig,
+    ShapeConfig, StepConfig, TailConfig, WindowKind,
 };
 use flow::units::ByteSize;
 use serde::Serialize;
@@ -235,6 +235,7 @@ fn describe_step(step: &StepConfig) -> Line {
         StepConfig::Redact(redact) => ("redact", describe_redact(redact)),
         StepConfig::Shape(shape) => ("shape", describe_shape(shape)),
         StepConfig::Dedup(dedup) => ("dedup", describe_dedup(dedup)),
+        StepConfig::Tail(tail) => ("tail", describe_tail(tail)),
     };
     Line { name: name.into(), does }
 }
@@ -337,13 +338,32 @@ fn describe_quota(quota: &QuotaConfig) -> String {
     format!("for each {}: {}{burst}; what is over is {over}", quota.by, limits.join(", "))
 }
 
+fn describe_tail(tail: &TailConfig) -> String {
+    let rest = match tail.rest {
+        Rest::None => "none".to_string(),
+        Rest::Share(ratio) => ratio.get().to_string(),
+    };
+    format!(
+        "requests by {} of which a record matches {}, and {rest} of the others; decided after {}, at most {} requests with a match",
+        list(&tail.key).replace(", ", " or "),
+        tail.keep,
+        tail.decision_wait,
+        tail.keys_max
+    )
+}
+
 /// Which records each meter counts: decided by reasons, not by where it stands (DESIGN D4).
 fn meters(config: &Config) -> Vec<MeterPlan> {
     let of_class = |class| Reason::ALL.into_iter().filter(move |reason| reason.class() == class).map(|reason| reason.name().to_string());
     let anyway = config.steps.iter().enumerate().filter(|(_, step)| match step {
         StepConfig::Drop(filter) | StepConfig::Keep(filter) => filter.metered == Metered::Anyway,
         StepConfig::Dedup(dedup) => dedup.metered == Metered::Anyway,
-        StepConfig::Meter(_) | StepConfig::Sample(_) | StepConfig::Quota(_) | StepConfig::Redact(_) | StepConfig::Shape(_) => false,
+        StepConfig::Meter(_)
+        | StepConfig::Sample(_)
+        | StepConfig::Quota(_)
+        | StepConfig::Tail(_)
+        | StepConfig::Redact(_)
+        | StepConfig::Shape(_) => false,
     });
     let counts: Vec<String> = ["kept".to_string()]
         .into_iter()
@@ -408,6 +428,14 @@ fn notes(loaded: &Loaded) -> Vec<String> {
             notes.push(format!(
                 "steps[{i}] redacts {field}, but meter {} tells usage apart by it: the bill shows it as received",
                 meter.name
+            ));
+        }
+    }
+    for (i, step) in config.steps.iter().enumerate() {
+        if let StepConfig::Tail(tail) = step {
+            notes.push(format!(
+                "steps[{i}].tail: a record reaches the sinks, search and the ledger {} after it came; what is decided early or not remembered is in `/metrics` (weir_delay_...)",
+                tail.decision_wait
             ));
         }
     }

@@ -8,6 +8,7 @@ use crate::sinks::config::{ArchiveConfig, RoomFull, SinkConfig};
 use crate::sources::config::{JoinConfig, SourceConfig};
 use crate::sources::kubernetes::KubernetesConfig;
 use flow::step::{Policy, StepConfig};
+use flow::units::ByteSize;
 use serde::Serialize;
 
 const MIB: u64 = 1 << 20;
@@ -35,6 +36,10 @@ pub const LANE_BYTES: (u64, u64) = (4 * MIB, 16 * MIB);
 pub const JOURNAL_WINDOW_BYTES: (u64, u64) = (4 * MIB, 16 * MIB);
 /// A key in the table (32 bytes and its index), and in the hub's account of it.
 const DEDUP_KEY_BYTES: u64 = 45 + 72;
+/// A key with its first and last match, in a hash table: 50, and half as much again while the table grows.
+const TAIL_KEY_BYTES: u64 = 80;
+/// The window of the delay line, which is a journal, and the frames at hand: the one that is decided, what comes of it, and one ahead.
+const TAIL_BYTES: (u64, u64) = (JOURNAL_WINDOW_BYTES.0 + 4 * MIB, JOURNAL_WINDOW_BYTES.1 + 16 * MIB);
 /// Per open archive file: its buffer and name.
 const ARCHIVE_FILE_BYTES: u64 = 16 << 10;
 /// zstd at its default level, or zlib, while a rotated file is compressed.
@@ -77,8 +82,15 @@ pub fn needs(configs: &[(&str, &Config)], lanes: u64) -> Vec<Need> {
             HubConfig::Memory(memory) => Need::new(hub, 4 * MIB, memory.bytes_max.0),
         });
         for (i, step) in config.steps.iter().enumerate() {
-            if let StepConfig::Dedup(dedup) = step {
-                needs.push(Need::new(name("dedup", &format!("steps[{i}]")), MIB / 4, u64::from(dedup.keys_max) * DEDUP_KEY_BYTES));
+            match step {
+                StepConfig::Dedup(dedup) => {
+                    needs.push(Need::new(name("dedup", &format!("steps[{i}]")), MIB / 4, u64::from(dedup.keys_max) * DEDUP_KEY_BYTES));
+                }
+                StepConfig::Tail(tail) => {
+                    let keys = u64::from(tail.keys_max) * TAIL_KEY_BYTES;
+                    needs.push(Need::new(name("tail", &format!("steps[{i}]")), TAIL_BYTES.0, TAIL_BYTES.1.saturating_add(keys)));
+                }
+                _ => {}
             }
         }
         for (sink, config) in &config.sinks {
@@ -100,6 +112,8 @@ fn steps_need(config: &Config, lanes: u64) -> Option<(u64, u64)> {
                 levels.chain([&sample.other]).map(policy_bytes).sum()
             }
             StepConfig::Quota(quota) => u64::from(quota.keys_max) * QUOTA_KEY_BYTES,
+            // Its keys stand in a line of their own; debts are here.
+            StepConfig::Tail(_) => 0,
             // What dedup remembers stands in a line of its own.
             StepConfig::Drop(_)
             | StepConfig::Keep(_)
@@ -169,6 +183,17 @@ pub fn disk(config: &Config) -> Vec<String> {
             lines.push(format!("hub: at most {}, then {then}", journal.bytes_max));
         }
         HubConfig::Memory(_) => lines.push("hub: nothing but positions".into()),
+    }
+    for (i, step) in config.steps.iter().enumerate() {
+        if let StepConfig::Tail(tail) = step {
+            lines.push(format!(
+                "steps[{i}].tail: what is kept before it in 2 x {} (at 1 MiB a second {}), at most {}, then the oldest are decided early",
+                tail.decision_wait,
+                // Rounded up: nobody should count on less.
+                ByteSize(((tail.decision_wait.0.max(0) as u64).saturating_mul(2).div_ceil(1_000_000_000)).saturating_mul(MIB)),
+                tail.bytes_max
+            ));
+        }
     }
     for (name, sink) in &config.sinks {
         match sink {

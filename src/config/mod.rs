@@ -215,6 +215,7 @@ pub fn meter_names(config: &Config) -> impl Iterator<Item = &str> + Clone {
         | StepConfig::Keep(_)
         | StepConfig::Sample(_)
         | StepConfig::Quota(_)
+        | StepConfig::Tail(_)
         | StepConfig::Dedup(_)
         | StepConfig::Redact(_)
         | StepConfig::Shape(_) => None,

@@ -17,8 +17,8 @@ use flow::decode::Multiline;
 use flow::fields::FIELDS_MAX;
 use flow::stamp::{RATE, SAMPLER};
 use flow::step::{
-    DedupConfig, FilterConfig, MeterConfig, Metered, Named, Policy, QuotaConfig, RedactAction, RedactConfig, SampleConfig, SetValue,
-    ShapeConfig, StepConfig, TenancyConfig,
+    DedupConfig, FilterConfig, MeterConfig, Metered, Named, Policy, QuotaConfig, RedactAction, RedactConfig, Rest, SampleConfig, SetValue,
+    ShapeConfig, StepConfig, TailConfig, TenancyConfig,
 };
 use flow::tenancy::TENANT_BYTES_MAX;
 use flow::units::{ByteSize, NANOS_PER_SECOND, Span};
@@ -41,7 +41,7 @@ pub fn check(config: &Config, tree: &Tree, mistakes: &mut Vec<Mistake>) {
         rules.source(&at, source, &config.hub);
     }
     rules.fields(config, &root);
-    rules.steps(&config.steps, &config.labels, &root.key("steps"));
+    rules.steps(&config.steps, &config.labels, &config.hub, &root.key("steps"));
     rules.hub(&config.hub, &root.key("hub"));
     for (name, sink) in &config.sinks {
         let at = root.key("sinks").key(name);
@@ -295,7 +295,7 @@ impl Rules<'_> {
         if config.steps.iter().any(|step| matches!(step, StepConfig::Sample(_))) {
             self.ask_all(&config.fields.message);
         }
-        if config.steps.iter().any(|step| matches!(step, StepConfig::Sample(_) | StepConfig::Quota(_))) {
+        if config.steps.iter().any(|step| matches!(step, StepConfig::Sample(_) | StepConfig::Quota(_) | StepConfig::Tail(_))) {
             [RATE, SAMPLER].into_iter().for_each(|field| self.ask(field));
         }
     }
@@ -389,11 +389,15 @@ impl Rules<'_> {
         }
     }
 
-    fn steps(&mut self, steps: &[StepConfig], labels: &BTreeMap<String, String>, at: &Path) {
+    fn steps(&mut self, steps: &[StepConfig], labels: &BTreeMap<String, String>, hub: &HubConfig, at: &Path) {
+        let mut tail = None;
         let mut meters: BTreeMap<&str, usize> = BTreeMap::new();
         let mut metered: Option<(usize, &str)> = None;
         for (i, step) in steps.iter().enumerate() {
             let at = at.index(i);
+            if let Some(tail) = tail {
+                self.stands_behind_tail(&at, step, tail);
+            }
             match step {
                 StepConfig::Drop(filter) => self.filter(&at.key("drop"), filter, metered),
                 StepConfig::Keep(filter) => self.filter(&at.key("keep"), filter, metered),
@@ -417,8 +421,59 @@ impl Rules<'_> {
                 StepConfig::Redact(redact) => self.redact(&at.key("redact"), redact, &steps[i + 1..], i),
                 StepConfig::Shape(shape) => self.shape(&at.key("shape"), shape, labels),
                 StepConfig::Dedup(dedup) => self.dedup(&at.key("dedup"), dedup, metered),
+                StepConfig::Tail(config) => {
+                    self.tail(&at.key("tail"), config, hub);
+                    tail = tail.or(Some(i));
+                }
             }
         }
+    }
+
+    /// The verdict of tail sampling comes last: what decides about records stands before it.
+    fn stands_behind_tail(&mut self, at: &Path, step: &StepConfig, tail: usize) {
+        let (key, what) = match step {
+            StepConfig::Meter(_) | StepConfig::Redact(_) | StepConfig::Shape(_) => return,
+            StepConfig::Tail(_) => {
+                let rule = "a pipeline holds its records back once";
+                let message = format!("steps[{tail}] is a tail sampler already; {rule}; join both conditions with ||");
+                return self.at_key(&at.key("tail"), message);
+            }
+            StepConfig::Drop(_) => ("drop", "what it drops"),
+            StepConfig::Keep(_) => ("keep", "what it drops"),
+            StepConfig::Dedup(_) => ("dedup", "a copy"),
+            StepConfig::Sample(_) => ("sample", "what it leaves out"),
+            StepConfig::Quota(_) => ("quota", "what is over"),
+        };
+        let rule = format!("the verdict of `tail` comes when all others are known, so that {what} is no match and no weight is lost");
+        self.at_key(
+            &at.key(key),
+            format!("this step decides about records behind steps[{tail}].tail; {rule}; move it before steps[{tail}]"),
+        );
+    }
+
+    fn tail(&mut self, at: &Path, tail: &TailConfig, hub: &HubConfig) {
+        if matches!(hub, HubConfig::Memory(_)) && self.tree_has(at) {
+            let rule = "records wait for their verdict on disk, where a restart finds them again";
+            self.at_key(at, format!("this step does not go with hub.memory; {rule}; use hub.journal, or `sample` with a `key`"));
+        }
+        let key = at.key("key");
+        self.field_list(&key, &tail.key);
+        self.ask_all(&tail.key);
+        if tail.key.is_empty() && !self.damaged(&key) {
+            self.at(&key, "is empty; a request is known by a field that its records have in common; write [trace_id, request_id]");
+        }
+        self.condition(&at.key("keep"), &tail.keep);
+        if let Rest::Share(ratio) = tail.rest
+            && ratio.get() >= 1.0
+        {
+            self.at(
+                &at.key("rest"),
+                "is 1; every record would be kept, and wait for nothing; write a smaller share, or leave the step out",
+            );
+        }
+        self.span(&at.key("decision_wait"), tail.decision_wait, 100_000_000, 86_400 * NANOS_PER_SECOND);
+        self.keys_max(at, tail.keys_max, 100_000_000);
+        self.size(&at.key("bytes_max"), tail.bytes_max, 64 * MIB, u64::MAX);
     }
 
     /// A filter after a meter changes what is billed by where it stands: only on purpose (DESIGN D4).
@@ -860,6 +915,7 @@ fn reads(step: &StepConfig) -> Vec<String> {
             fields.extend(lists.into_iter().flatten().chain(dedup.content.iter().flatten()).chain(&dedup.mirror.marker).cloned());
         }
         StepConfig::Quota(quota) => fields.extend((quota.by != BY_TENANT).then(|| quota.by.clone())),
+        StepConfig::Tail(tail) => fields.extend(tail.key.iter().cloned().chain(fields_of(&tail.keep))),
         StepConfig::Meter(_) | StepConfig::Redact(_) | StepConfig::Shape(_) => {}
     }
     fields

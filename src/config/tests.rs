@@ -421,6 +421,142 @@ fn policies_are_one_of_their_forms() {
 }
 
 #[test]
+fn tail_sampling_needs_the_journal_and_decides_last() {
+    let mut text = String::new();
+    for tail in [
+        "{ key: [], keep: 'level ==', rest: 2 }",
+        "{ keep: 'true', rest: some, decision_wait: 1ms, keys_max: 0, bytes_max: 1MiB }",
+        "{ keep: 'true', rest: 1 }",
+    ] {
+        text += &render_with("  - keep", &format!("  - tail: {tail}"));
+    }
+    let decides = [
+        "drop: { when: 'status == 200' }",
+        "dedup: {}",
+        "sample: { levels: { debug: none } }",
+        "quota: { records_per_day: 5 }",
+        "tail: { keep: 'true' }",
+        "redact: { detect: [email] }",
+    ];
+    let steps: String = decides.iter().map(|step| format!("  - {step}\n")).collect();
+    let head = "sources: { in: { file: { include: [\"*.log\"] } } }\nsinks: { out: { stdout: {} } }\n";
+    text += &render(&[&format!("{head}hub: {{ memory: {{}} }}\nsteps:\n  - tail: {{ keep: 'level == \"error\"' }}\n{steps}")]);
+    text += &render(&[&format!("{head}steps:\n  - redact: {{ fields: [trace_id] }}\n  - tail: {{ keep: 'true' }}\n")]);
+    expect![[r#"
+        error: a.yaml:16:18: steps[4].tail.key is empty
+          16 |   - tail: { key: [], keep: 'level ==', rest: 2 }
+             |                  ^
+          a request is known by a field that its records have in common
+          help: write [trace_id, request_id]
+
+        error: a.yaml:16:37: steps[4].tail.keep: a value is missing at the end
+          16 |   - tail: { key: [], keep: 'level ==', rest: 2 }
+             |                                     ^
+          a condition is either true or false for a record
+          help: a condition reads as level == "error" && status >= 500
+
+        error: a.yaml:16:46: steps[4].tail.rest: 2 is no ratio
+          16 |   - tail: { key: [], keep: 'level ==', rest: 2 }
+             |                                              ^
+          a ratio is the share of records to keep, from 0 to 1
+          help: to keep 2 %, write 0.02
+
+        error: a.yaml:17:5: steps[5].sample: this step decides about records behind steps[4].tail
+          17 |   - sample:
+             |     ^^^^^^
+          the verdict of `tail` comes when all others are known, so that what it leaves out is no match and no weight is lost
+          help: move it before steps[4]
+        error: a.yaml:16:33: steps[4].tail.rest: `some` is neither `none` nor a ratio
+          16 |   - tail: { keep: 'true', rest: some, decision_wait: 1ms, keys_max: 0, bytes_max: 1MiB }
+             |                                 ^^^^
+          a ratio is the share of requests to keep, from 0 to 1
+          help: write 0.01
+
+        error: a.yaml:16:54: steps[4].tail.decision_wait is 1ms
+          16 |   - tail: { keep: 'true', rest: some, decision_wait: 1ms, keys_max: 0, bytes_max: 1MiB }
+             |                                                      ^^^
+          it must be from 100ms to 1d
+          help: write 100ms
+
+        error: a.yaml:16:69: steps[4].tail.keys_max is 0
+          16 |   - tail: { keep: 'true', rest: some, decision_wait: 1ms, keys_max: 0, bytes_max: 1MiB }
+             |                                                                     ^
+          it must be from 1 to 100000000
+          help: write 1
+
+        error: a.yaml:16:83: steps[4].tail.bytes_max is 1MiB
+          16 |   - tail: { keep: 'true', rest: some, decision_wait: 1ms, keys_max: 0, bytes_max: 1MiB }
+             |                                                                                   ^^^^
+          it must be at least 64MiB
+          help: write 64MiB
+
+        error: a.yaml:17:5: steps[5].sample: this step decides about records behind steps[4].tail
+          17 |   - sample:
+             |     ^^^^^^
+          the verdict of `tail` comes when all others are known, so that what it leaves out is no match and no weight is lost
+          help: move it before steps[4]
+        error: a.yaml:16:33: steps[4].tail.rest is 1
+          16 |   - tail: { keep: 'true', rest: 1 }
+             |                                 ^
+          every record would be kept, and wait for nothing
+          help: write a smaller share, or leave the step out
+
+        error: a.yaml:17:5: steps[5].sample: this step decides about records behind steps[4].tail
+          17 |   - sample:
+             |     ^^^^^^
+          the verdict of `tail` comes when all others are known, so that what it leaves out is no match and no weight is lost
+          help: move it before steps[4]
+        error: a.yaml:5:5: steps[0].tail: this step does not go with hub.memory
+          5 |   - tail: { keep: 'level == "error"' }
+            |     ^^^^
+          records wait for their verdict on disk, where a restart finds them again
+          help: use hub.journal, or `sample` with a `key`
+
+        error: a.yaml:6:5: steps[1].drop: this step decides about records behind steps[0].tail
+          6 |   - drop: { when: 'status == 200' }
+            |     ^^^^
+          the verdict of `tail` comes when all others are known, so that what it drops is no match and no weight is lost
+          help: move it before steps[0]
+
+        error: a.yaml:7:5: steps[2].dedup: this step decides about records behind steps[0].tail
+          7 |   - dedup: {}
+            |     ^^^^^
+          the verdict of `tail` comes when all others are known, so that a copy is no match and no weight is lost
+          help: move it before steps[0]
+
+        error: a.yaml:8:5: steps[3].sample: this step decides about records behind steps[0].tail
+          8 |   - sample: { levels: { debug: none } }
+            |     ^^^^^^
+          the verdict of `tail` comes when all others are known, so that what it leaves out is no match and no weight is lost
+          help: move it before steps[0]
+
+        error: a.yaml:9:5: steps[4].quota: this step decides about records behind steps[0].tail
+          9 |   - quota: { records_per_day: 5 }
+            |     ^^^^^
+          the verdict of `tail` comes when all others are known, so that what is over is no match and no weight is lost
+          help: move it before steps[0]
+
+        error: a.yaml:10:5: steps[5].tail: steps[0] is a tail sampler already
+          10 |   - tail: { keep: 'true' }
+             |     ^^^^
+          a pipeline holds its records back once
+          help: join both conditions with ||
+
+        error: a.yaml:10:5: steps[5].tail: this step does not go with hub.memory
+          10 |   - tail: { keep: 'true' }
+             |     ^^^^
+          records wait for their verdict on disk, where a restart finds them again
+          help: use hub.journal, or `sample` with a `key`
+        error: a.yaml:4:5: steps[0].redact: steps[1] reads `trace_id` behind this step
+          4 |   - redact: { fields: [trace_id] }
+            |     ^^^^^^
+          a step that reads a field stands before the one that redacts it
+          help: move this step behind it
+    "#]]
+    .assert_eq(&text);
+}
+
+#[test]
 fn a_quota_limits_something_and_does_what_is_built() {
     let mut text = String::new();
     for quota in [

@@ -14,6 +14,8 @@ use flow::meter::{SUMS_MAX, Sums};
 use flow::pipeline::Rules;
 use flow::stamp::{Moves, stamp};
 use flow::step::Step;
+use flow::step::tail::KEEP;
+use flow::tenancy::UNKNOWN;
 use flow::units::UnixNanos;
 use hub::frame::{Count, Fact, Frame, MISSING, Meter, Part, Resumed, Rows, StateChange};
 use std::collections::HashMap;
@@ -38,6 +40,9 @@ pub struct Builder {
     samplers: Vec<Arc<str>>,
     /// The stream of what is created here, and how far it is.
     created: (StreamId, u64),
+    /// A lane's: it takes along what its steps changed, and rows say of which request they are if a step asks for it.
+    is_lane: bool,
+    marks: bool,
     /// First meter of each group in `Frame::meters`.
     first_meter: Vec<u32>,
     meters: Vec<Meter>,
@@ -85,6 +90,8 @@ impl Builder {
             scanner: Scanner::new(Arc::clone(&rules.fields)),
             samplers: rules.steps.iter().map(|step| step.terms().map_or_else(|| "".into(), |terms| terms.name)).collect(),
             created,
+            is_lane: true,
+            marks: rules.steps.iter().any(|step| matches!(step, Step::Tail(_))),
             rules,
             columns,
             first_meter,
@@ -101,6 +108,24 @@ impl Builder {
         };
         builder.start_frame();
         builder
+    }
+
+    /// Of the decider, which goes on with frames that lanes closed.
+    pub fn of_decider(rules: Arc<Rules>, columns: Vec<usize>, created: (StreamId, u64)) -> Builder {
+        Builder { is_lane: false, marks: false, ..Builder::new(rules, columns, created) }
+    }
+
+    /// Goes on with a frame that was closed before, of the same columns.
+    pub fn adopt(&mut self, frame: Frame) {
+        debug_assert!(self.is_empty() && frame.routes == self.routes);
+        self.frame = frame;
+        for index in 0..self.frame.tenants.len() {
+            let number = self.rules.tenants.number(&self.frame.tenants[index]).unwrap_or(UNKNOWN) as usize;
+            if self.tenants.len() <= number {
+                self.tenants.resize(number + 1, NOWHERE);
+            }
+            self.tenants[number] = index as u32;
+        }
     }
 
     fn start_frame(&mut self) {
@@ -350,6 +375,9 @@ impl Builder {
         rows.position.push(self.created.1);
         rows.origin_bytes.push(bytes as u32);
         rows.notes.push(0);
+        if self.marks {
+            rows.requests.push(KEEP);
+        }
         self.frame.newest = self.frame.newest.max(summary.time);
         let part = self.frame.parts.last_mut().expect("the part of what is created");
         part.records_bytes += bytes as u64;
@@ -390,7 +418,7 @@ impl Builder {
             frame.newest = UnixNanos(0);
         }
         frame.received = received.unwrap_or(frame.newest);
-        for (step, rules_step) in self.rules.steps.iter().enumerate() {
+        for (step, rules_step) in self.rules.steps.iter().enumerate().filter(|_| self.is_lane) {
             let mut bytes = Vec::new();
             rules_step.take_changes(&mut bytes);
             if !bytes.is_empty() {
@@ -403,7 +431,7 @@ impl Builder {
 }
 
 /// Where a value lies in its row, as frames say it.
-fn value_span(span: Span) -> (u32, u32) {
+pub fn value_span(span: Span) -> (u32, u32) {
     let missing = matches!(span.kind, Kind::Missing | Kind::Null);
     if missing { (MISSING, MISSING) } else { (span.start, span.end - span.start) }
 }
@@ -419,4 +447,7 @@ fn push_columns(rows: &mut Rows, batch: &Batch, i: usize, tenant: u32) {
     rows.position.push(batch.position[i]);
     rows.origin_bytes.push(batch.origin_bytes[i]);
     rows.notes.push(batch.notes[i] as u16); // a row has room for the first sixteen
+    if let Some(request) = batch.requests.get(i) {
+        rows.requests.push(*request);
+    }
 }

@@ -33,6 +33,8 @@ pub struct Vitals {
     pub signals: Arc<Signals>,
     pub rules: Vec<(String, Arc<Rules>)>,
     pub hubs: Vec<(String, Arc<Hub>)>,
+    /// Pipeline, its delay line, who decides.
+    pub delays: Vec<(String, Arc<Hub>, Arc<super::delay::Status>)>,
     pub lanes: Vec<(String, Arc<AtomicU64>)>,
     /// Pipeline, source, its files.
     pub sources: Vec<(String, String, crate::sources::status::Shared)>,
@@ -49,6 +51,7 @@ impl Vitals {
             signals,
             rules: Vec::new(),
             hubs: Vec::new(),
+            delays: Vec::new(),
             lanes: Vec::new(),
             sources: Vec::new(),
             sinks: Vec::new(),
@@ -63,7 +66,7 @@ impl Vitals {
         let since = |at: u64| at > 0 && now.saturating_sub(at) > for_ms;
         let silent = |beat: &AtomicU64| since(beat.load(Ordering::Relaxed));
         // A lane that waits for room in the hub is not stuck: a sink is.
-        let full = self.hubs.iter().any(|(_, hub)| hub.is_full());
+        let full = self.hubs.iter().map(|h| &h.1).chain(self.delays.iter().map(|d| &d.1)).any(|hub| hub.is_full());
         let mut stuck: Vec<String> = self.lanes.iter().filter(|l| !full && silent(&l.1)).map(|l| l.0.clone()).collect();
         for (pipeline, sink, signals) in &self.sinks {
             let failing = signals.failing_since.load(Ordering::Relaxed);
@@ -76,6 +79,10 @@ impl Vitals {
         }
         for (pipeline, hub) in &self.hubs {
             stuck.extend(hub.trouble().map(|why| format!("hub {pipeline}: {why}")));
+        }
+        for (pipeline, delay, status) in &self.delays {
+            stuck.extend(delay.trouble().map(|why| format!("delay line {pipeline}: {why}")));
+            stuck.extend(silent(&status.heartbeat).then(|| format!("delay line {pipeline}")));
         }
         for (pipeline, source, known) in &self.sources {
             let known = status::lock(known);

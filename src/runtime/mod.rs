@@ -1,12 +1,13 @@
 //! The run: opens what pipelines stand on, starts lanes, sinks and the desk, and ends them in order.
 //!
 //! In: checked pipelines. Out: everything delivered, or kept in the hub for the next run, and a summary.
-//! Order of the end: sources stop, lanes hand over what they hold, hubs close, sinks drain, the lock goes.
-//! Read on in this order: `open` (hub and stores), `lane` (bytes to frames), `build` (the frame), `deliver`
-//! (frames to sinks), `control` (signals and the admin port).
+//! Order of the end: sources stop, lanes hand over what they hold, delay lines close, hubs close, sinks drain, the lock goes.
+//! Read on in this order: `open` (hub and stores), `lane` (bytes to frames), `build` (the frame), `delay` (tail sampling),
+//! `deliver` (frames to sinks), `control` (signals and the admin port).
 
 pub mod build;
 pub mod control;
+pub mod delay;
 pub mod deliver;
 pub mod lane;
 pub mod open;
@@ -25,6 +26,7 @@ use crate::sources::streams::{NewFile, Register};
 use crate::sources::watch::{News, Watcher};
 use anyhow::{Context, bail};
 use control::{Control, Vitals};
+use delay::Decider;
 use deliver::{Delivery, SinkSignals};
 use flow::decode::Format;
 use flow::event::{Position, StreamId};
@@ -111,14 +113,29 @@ pub fn run(loaded: &[Loaded], process: &Process, options: Options, progress: &mu
     let mut pipelines = Vec::new();
     let mut watches = Vec::new();
     let mut inputs = Vec::new();
-    for (number, (config, one)) in opened.into_iter().enumerate() {
+    let (mut deciders, mut left_over) = (Vec::new(), Vec::new());
+    let mut hubs: Vec<Arc<Hub>> = Vec::new();
+    for (number, (config, mut one)) in opened.into_iter().enumerate() {
         vitals.labels.extend(config.labels);
+        hubs.push(Arc::clone(&one.hub));
         vitals.hubs.push((one.plan.name.clone(), Arc::clone(&one.hub)));
+        if let Some(mut delay) = one.delay.take() {
+            let created = created_stream(&one.plan.name, "tail", &one.recovered.positions, &one.cuts);
+            let decider = Decider::new(&mut delay, &one.hub, &one.plan, &one.examples, created, options.once);
+            if delay.is_left_over(&one.plan.rules) {
+                left_over.push((decider, delay));
+            } else {
+                vitals.delays.push((one.plan.name.clone(), Arc::clone(&delay.hub), Arc::clone(&decider.status)));
+                deciders.push((decider, Arc::clone(&delay.hub)));
+                one.hub = delay.hub; // from here on: where lanes put what they decided
+            }
+        }
         vitals.rules.push((one.plan.name.clone(), Arc::clone(&one.plan.rules)));
         let sources = Sources { register: &register, outputs: &outputs, lanes: lane_count, alive, once: options.once };
         pipelines.push(split(number, one, sources, &mut watches, &mut inputs, &mut deliveries, &mut vitals)?);
     }
-    let hubs: Vec<Arc<Hub>> = pipelines.iter().map(|p| Arc::clone(&p.hub)).collect();
+    let delays: Vec<Arc<Hub>> = deciders.iter().map(|(_, delay)| Arc::clone(delay)).collect();
+    let all_hubs: Vec<Arc<Hub>> = hubs.iter().chain(&delays).cloned().collect();
     let pipelines = Arc::new(pipelines);
 
     let inboxes: Vec<Arc<Inbox>> = (0..lane_count).map(|_| Arc::default()).collect();
@@ -149,18 +166,31 @@ pub fn run(loaded: &[Loaded], process: &Process, options: Options, progress: &mu
     let sink_signals: Vec<Arc<SinkSignals>> = deliveries.iter().map(|d| Arc::clone(&d.signals)).collect();
     let mut sinks = Vec::new();
     for delivery in deliveries {
-        let hubs = hubs.clone();
-        let work = move || {
-            let result = delivery.run();
-            if result.is_err() {
-                // A lane that waits for room would wait for ever: nobody takes from this hub any more.
-                hubs.iter().for_each(|hub| hub.close());
-            }
-            result
-        };
-        sinks.push(spawn_failing("sink", &signals, work)?);
+        sinks.push(spawn_failing("sink", &signals, closing(&all_hubs, || delivery.run()))?);
+    }
+    // Before lanes go on behind it.
+    let mut passed_on = Ok(());
+    for (decider, delay) in left_over {
+        delay.hub.close();
+        let thread = spawn_failing("decider", &signals, closing(&all_hubs, || decider.run()))?;
+        while !thread.is_finished() && !signals.stop.load(Ordering::Relaxed) {
+            std::thread::park_timeout(Duration::from_millis(2));
+        }
+        let ended = join(thread, Instant::now() + DRAIN_MAX, &all_hubs, &sink_signals);
+        passed_on = passed_on.and(ended).and_then(|()| remove_left_over(&delay, &hubs));
+    }
+    let mut decider_handles = Vec::new();
+    let mut delay_syncers = Vec::new();
+    for (mut decider, delay) in deciders {
+        passed_on = passed_on.and_then(|()| decider.note_begin());
+        delay_syncers.push(spawn_syncer(delay)?);
+        decider_handles.push(spawn_failing("decider", &signals, closing(&all_hubs, || decider.run()))?);
     }
     let mut lane_handles = Vec::new();
+    if passed_on.is_err() {
+        signals.stop.store(true, Ordering::Relaxed);
+        lane_threads.clear();
+    }
     for (n, lane) in lane_threads.into_iter().enumerate() {
         lane_handles.push(spawn_failing(&format!("lane-{n}"), &signals, || lane.run())?);
     }
@@ -200,7 +230,7 @@ pub fn run(loaded: &[Loaded], process: &Process, options: Options, progress: &mu
             if watches.iter().all(|watch| !watch.failed) {
                 lock.touch();
             }
-            let troubles: Vec<String> = hubs.iter().filter_map(|hub| hub.trouble()).collect();
+            let troubles: Vec<String> = all_hubs.iter().filter_map(|hub| hub.trouble()).collect();
             if troubles != told {
                 troubles.iter().for_each(|trouble| warn!(trouble, "the hub waits for its disk"));
                 told = troubles;
@@ -218,7 +248,9 @@ pub fn run(loaded: &[Loaded], process: &Process, options: Options, progress: &mu
         }
     }
     signals.stop.store(true, Ordering::Relaxed);
-    let drained = drain(lane_handles, sinks, syncers, &hubs, &sink_signals);
+    let lanes = Stage { threads: lane_handles, hubs: delays, syncers: delay_syncers };
+    let deciders = Stage { threads: decider_handles, hubs, syncers };
+    let drained = passed_on.and(drain([lanes, deciders], sinks, &all_hubs, &sink_signals));
     progress(signals.read_bytes.load(Ordering::Relaxed));
     save_examples(&pipelines);
     control.stop();
@@ -244,34 +276,66 @@ fn save_examples(pipelines: &[Pipeline]) {
     }
 }
 
-/// Ends lanes, hubs and sinks, in this order.
-fn drain(
-    lanes: Vec<JoinHandle<anyhow::Result<()>>>,
-    sinks: Vec<JoinHandle<anyhow::Result<()>>>,
+/// Threads, and the hubs that close when they have ended.
+struct Stage {
+    threads: Vec<JoinHandle<anyhow::Result<()>>>,
+    hubs: Vec<Arc<Hub>>,
     syncers: Vec<JoinHandle<()>>,
+}
+
+/// Ends lanes and deciders, each with the hubs they put frames into, then sinks.
+fn drain(
+    stages: [Stage; 2],
+    sinks: Vec<JoinHandle<anyhow::Result<()>>>,
     hubs: &[Arc<Hub>],
     signals: &[Arc<SinkSignals>],
 ) -> anyhow::Result<()> {
     let until = Instant::now() + DRAIN_MAX;
-    let mut lanes_ended = Ok(());
-    for lane in lanes {
-        // A lane that waits for room waits for the sinks, which go on.
-        lanes_ended = lanes_ended.and(join(lane, until, hubs, signals));
-    }
-    hubs.iter().for_each(|hub| hub.close());
-    for syncer in syncers {
-        let _ = syncer.join();
+    let mut stages_ended = Ok(());
+    for stage in stages {
+        for thread in stage.threads {
+            // One that waits for room waits for the sinks, which go on.
+            stages_ended = stages_ended.and(join(thread, until, hubs, signals));
+        }
+        stage.hubs.iter().for_each(|hub| hub.close());
+        for syncer in stage.syncers {
+            let _ = syncer.join();
+        }
     }
     let mut result = Ok(());
     for sink in sinks {
         result = result.and(join(sink, until, hubs, signals));
     }
     // Where a sink failed, that its hub was closed to the lanes is no news.
-    result = result.and(lanes_ended);
+    result = result.and(stages_ended);
     for hub in hubs {
         result = result.and(hub.checkpoint().context("cannot write the memory hub's checkpoint"));
     }
     result
+}
+
+/// Removes a delay line that the config no longer has, and from which everything was passed on.
+fn remove_left_over(delay: &delay::Delay, hubs: &[Arc<Hub>]) -> anyhow::Result<()> {
+    for hub in hubs {
+        hub.commit().context("cannot make durable what waited in a delay line")?;
+    }
+    let folder = &delay.folder;
+    std::fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}, which is empty; remove it by hand", folder.display()))
+}
+
+/// The work of a thread that takes from hubs: where it fails, whoever waits for room would wait for ever.
+fn closing(
+    hubs: &[Arc<Hub>],
+    work: impl FnOnce() -> anyhow::Result<()> + Send + 'static,
+) -> impl FnOnce() -> anyhow::Result<()> + Send + 'static {
+    let hubs = hubs.to_vec();
+    move || {
+        let result = work();
+        if result.is_err() {
+            hubs.iter().for_each(|hub| hub.close());
+        }
+        result
+    }
 }
 
 /// Waits for a thread; when time is up, tells sinks to give up and lanes that the hub takes no more.
@@ -399,7 +463,8 @@ fn split(
             encoding: source.encoding,
         });
     }
-    let created = (0..sources.lanes).map(|lane| created_stream(&one.plan.name, lane, &one.recovered.positions, &one.cuts)).collect();
+    let created = |lane: usize| created_stream(&one.plan.name, &lane.to_string(), &one.recovered.positions, &one.cuts);
+    let created = (0..sources.lanes).map(created).collect();
     Ok(Pipeline {
         name: one.plan.name,
         rules: one.plan.rules,
@@ -412,14 +477,14 @@ fn split(
     })
 }
 
-/// The stream of what a lane creates, and how far it is: behind everything that any store has of it.
+/// The stream of what a lane, or tail sampling, creates, and how far it is: behind everything that any store has of it.
 fn created_stream(
     pipeline: &str,
-    lane: usize,
+    who: &str,
     positions: &HashMap<StreamId, Position>,
     cuts: &HashMap<StreamId, Vec<u64>>,
 ) -> (StreamId, u64) {
-    let stream = StreamId(key_hash(format!("weir created\0{pipeline}\0{lane}").as_bytes()));
+    let stream = StreamId(key_hash(format!("weir created\0{pipeline}\0{who}").as_bytes()));
     let stored = cuts.get(&stream).and_then(|cuts| cuts.last().copied()).unwrap_or(0);
     (stream, positions.get(&stream).map_or(0, |position| position.done).max(stored))
 }

@@ -3,6 +3,7 @@
 //! Used by `weir run`, and by the query verbs when no process runs on the data folder. The data folder is
 //! owned by one process at a time: whoever holds the lock may open it.
 
+use super::delay::{self, Delay};
 use crate::config::{Config, HubConfig};
 use crate::examples::Examples;
 use crate::plan::{self, Plan};
@@ -10,6 +11,7 @@ use crate::sinks::{Pace, Store};
 use anyhow::{Context, bail};
 use flow::debts::Owed;
 use flow::event::{Position, StreamId};
+use flow::step::StepConfig;
 use flow::units::UnixNanos;
 use hub::{Cursor, Disk, Hub, Limits, Recovered, WhenFull};
 use rustix::fs::{FlockOperation, flock};
@@ -97,7 +99,9 @@ pub struct Opened {
     pub plan: Plan,
     pub hub: Arc<Hub>,
     pub examples: Arc<Examples>,
+    /// With a delay line: behind everything that waits in it.
     pub recovered: Recovered,
+    pub delay: Option<Delay>,
     pub sinks: Vec<OpenedSink>,
     /// Where the stores stand in each stream, ascending: no part may reach over one of these.
     pub cuts: HashMap<StreamId, Vec<u64>>,
@@ -116,33 +120,10 @@ pub fn open(disk: &Disk, data: &Path, name: &str, config: &Config) -> anyhow::Re
     let folder = data.join("hub").join(name);
     disk.create_dir_all(&folder, "hub folder").with_context(|| format!("cannot create {}", folder.display()))?;
     let tenants_max = config.tenancy.tenants_max as usize + 2;
+    let limits = limits(&config.hub);
     let (hub, mut recovered) = match &config.hub {
-        HubConfig::Journal(journal) => {
-            let limits = Limits {
-                bytes_max: journal.bytes_max.0,
-                window_bytes_max: WINDOW_BYTES,
-                segment_bytes: SEGMENT_BYTES,
-                sync_interval: journal.sync_interval.duration(),
-                sync_bytes: SYNC_BYTES,
-                when_full: match journal.when_full {
-                    crate::config::WhenFull::Wait => WhenFull::Wait,
-                    crate::config::WhenFull::DropOldest => WhenFull::DropOldest,
-                },
-            };
-            Hub::open_journal(disk.clone(), &folder, limits, tenants_max)?
-        }
-        HubConfig::Memory(memory) => {
-            let bytes_max = memory.bytes_max.0;
-            let limits = Limits {
-                bytes_max,
-                window_bytes_max: bytes_max,
-                segment_bytes: 0,
-                sync_interval: Duration::ZERO,
-                sync_bytes: 0,
-                when_full: WhenFull::Wait,
-            };
-            Hub::open_memory(disk.clone(), &folder, limits, tenants_max)?
-        }
+        HubConfig::Journal(_) => Hub::open_journal(disk.clone(), &folder, limits, tenants_max)?,
+        HubConfig::Memory(_) => Hub::open_memory(disk.clone(), &folder, limits, tenants_max)?,
     };
     let hub = Arc::new(hub);
     let mut stores = Vec::new();
@@ -161,6 +142,9 @@ pub fn open(disk: &Disk, data: &Path, name: &str, config: &Config) -> anyhow::Re
         recovered.positions = smallest(&known, &recovered.positions);
         hub.restore_positions(recovered.positions.clone()).context("cannot write the positions that the stores know")?;
     }
+    let tail_bytes = config.steps.iter().find_map(|step| if let StepConfig::Tail(tail) = step { Some(tail.bytes_max.0) } else { None });
+    let of_delay = delay::limits(tail_bytes, limits);
+    let mut delay = Delay::open(disk, delay::folder(data, name), &plan, of_delay, tenants_max, &mut recovered)?;
     let sinks = stores
         .into_iter()
         .map(|(name, store, pace, positions)| OpenedSink { cursor: hub.cursor(&name, positions), name, store, pace })
@@ -171,9 +155,11 @@ pub fn open(disk: &Disk, data: &Path, name: &str, config: &Config) -> anyhow::Re
     }
     if recovered.state.iter().any(|change| !change.bytes.is_empty()) {
         // Debts name their tenants by a hash: whoever owes is in the books.
-        hub.ledger().totals.tenants.keys().for_each(|tenant| {
-            plan.rules.tenants.number(tenant);
-        });
+        for ledger in [Some(hub.ledger()), delay.as_ref().map(|delay| delay.hub.ledger())].into_iter().flatten() {
+            ledger.totals.tenants.keys().for_each(|tenant| {
+                plan.rules.tenants.number(tenant);
+            });
+        }
     }
     for change in &recovered.state {
         let owed = Owed::read(change.step, &change.bytes, &plan.rules);
@@ -183,8 +169,35 @@ pub fn open(disk: &Disk, data: &Path, name: &str, config: &Config) -> anyhow::Re
             plan.rules.steps[step].restore(&change.bytes);
         }
     }
+    if let Some(delay) = &mut delay {
+        delay.take_owed(&plan.rules);
+    }
     let examples = Arc::new(Examples::open(disk, data, name)?);
-    Ok(Opened { plan, hub, examples, recovered, sinks, cuts })
+    Ok(Opened { plan, hub, examples, recovered, delay, sinks, cuts })
+}
+
+fn limits(config: &HubConfig) -> Limits {
+    match config {
+        HubConfig::Journal(journal) => Limits {
+            bytes_max: journal.bytes_max.0,
+            window_bytes_max: WINDOW_BYTES,
+            segment_bytes: SEGMENT_BYTES,
+            sync_interval: journal.sync_interval.duration(),
+            sync_bytes: SYNC_BYTES,
+            when_full: match journal.when_full {
+                crate::config::WhenFull::Wait => WhenFull::Wait,
+                crate::config::WhenFull::DropOldest => WhenFull::DropOldest,
+            },
+        },
+        HubConfig::Memory(memory) => Limits {
+            bytes_max: memory.bytes_max.0,
+            window_bytes_max: memory.bytes_max.0,
+            segment_bytes: 0,
+            sync_interval: Duration::ZERO,
+            sync_bytes: 0,
+            when_full: WhenFull::Wait,
+        },
+    }
 }
 
 /// Where sources go on when the hub's own positions are lost: at what every store has, so that nothing is lost; each store

@@ -76,6 +76,7 @@ fn every_pipeline_that_is_shipped_checks_without_a_mistake() {
         "meter:",
         "sample:",
         "ratio:",
+        "tail:",
         "first:",
         "weight:",
         "journal:",

@@ -26,5 +26,6 @@ mod recount;
 mod redact;
 mod sampling;
 mod search;
+mod tail_sampling;
 mod tailing;
 mod tidy;

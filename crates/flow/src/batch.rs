@@ -48,6 +48,8 @@ pub struct Batch {
     pub weight: Vec<u32>,
     /// Number of the step that dropped the record for volume, or that last gave it a weight; [`NO_STEP`]: none.
     pub sampler: Vec<u16>,
+    /// Which request each record is of, as a `tail` step marks it; empty where there is none.
+    pub requests: Vec<u64>,
     /// Who pays, where the records' own fields do not say it alone.
     pub payer: Payer,
     /// Records that their pod asked to leave out: they are dropped as filtered. Empty: none.
@@ -207,7 +209,8 @@ impl Batch {
                 && self.tenant.len() == n
                 && self.outcome.len() == n
                 && self.weight.len() == n
-                && self.sampler.len() == n,
+                && self.sampler.len() == n
+                && (self.requests.is_empty() || self.requests.len() == n),
             "a stage left a column short"
         );
     }

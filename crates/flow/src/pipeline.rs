@@ -159,6 +159,7 @@ impl Worker {
         batch.weight.resize(n, 1);
         batch.sampler.clear();
         batch.sampler.resize(n, NO_STEP);
+        batch.requests.clear();
         batch.time.clear();
         batch.severity.clear();
         if !reading.json {

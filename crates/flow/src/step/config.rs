@@ -117,6 +117,9 @@ pub enum StepConfig {
     /// Limits what each tenant may send in a period of the calendar, for the reason `over_quota`: the cost of what goes beyond
     /// still counts, its bytes do not travel.
     Quota(QuotaConfig),
+    /// Keeps requests or traces as a whole if one of their records matches, and of all others a share or none (`sampled`): decided
+    /// when `decision_wait` is over, until when records wait on disk. Its verdict comes after every other step.
+    Tail(TailConfig),
 }
 
 /// A filter by condition.
@@ -242,6 +245,113 @@ impl QuotaConfig {
         .into_iter()
         .filter_map(|(name, unit, period, amount)| Some((name, unit, period, amount?)))
         .collect()
+    }
+}
+
+/// Tail sampling. A record is kept if a record of its tenant with the same key matches `keep` and was received not more than
+/// `decision_wait` before or after it; a record without key, if it matches itself.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TailConfig {
+    /// Fields that name the request or trace; the first one a record has counts.
+    #[serde(default = "tail_key")]
+    pub key: Vec<String>,
+    /// The condition, as in `level == "error" || latency_ms > 1000`.
+    pub keep: String,
+    /// What becomes of the others: `none`, or the share of them that is kept, as in `0.01`, chosen by a hash of their key.
+    #[serde(default)]
+    pub rest: Rest,
+    /// How long a record waits for others of its request, by arrival; with `--once`, how far apart in their own time they may be.
+    /// All of it passes before a record reaches the sinks.
+    #[serde(default = "tail_wait")]
+    pub decision_wait: Span,
+    /// Most requests remembered that have a matching record, at about 50 bytes each. When full, a further one is not remembered:
+    /// only its matching records are sure to be kept. That is counted and told.
+    #[serde(default = "tail_keys_max")]
+    pub keys_max: u32,
+    /// Most bytes on disk for the records that wait, at least 64MiB. When full, the oldest are decided early; that is counted and told.
+    #[serde(default = "tail_bytes_max")]
+    pub bytes_max: ByteSize,
+}
+
+fn tail_key() -> Vec<String> {
+    ["trace_id", "request_id"].map(String::from).to_vec()
+}
+
+fn tail_wait() -> Span {
+    Span(30 * crate::units::NANOS_PER_SECOND)
+}
+
+fn tail_keys_max() -> u32 {
+    1_000_000
+}
+
+fn tail_bytes_max() -> ByteSize {
+    ByteSize(4 << 30)
+}
+
+/// What a tail sampler keeps of requests without a match. Written as `none` or a ratio.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Rest {
+    /// Nothing.
+    #[default]
+    None,
+    /// This share of them.
+    Share(Ratio),
+}
+
+impl<'de> Deserialize<'de> for Rest {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct Form;
+        impl Visitor<'_> for Form {
+            type Value = Rest;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("`none`, or a ratio such as 0.01")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Rest, E> {
+                match text {
+                    "none" => Ok(Rest::None),
+                    _ => Err(E::custom(format!(
+                        "`{text}` is neither `none` nor a ratio; a ratio is the share of requests to keep, from 0 to 1; write 0.01"
+                    ))),
+                }
+            }
+
+            fn visit_f64<E: de::Error>(self, number: f64) -> Result<Rest, E> {
+                Ratio::new(number).map(Rest::Share).map_err(E::custom)
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Rest, E> {
+                self.visit_f64(number as f64)
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Rest, E> {
+                self.visit_f64(number as f64)
+            }
+        }
+        d.deserialize_any(Form)
+    }
+}
+
+impl Serialize for Rest {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Rest::None => s.serialize_str("none"),
+            Rest::Share(ratio) => ratio.serialize(s),
+        }
+    }
+}
+
+impl JsonSchema for Rest {
+    fn schema_name() -> Cow<'static, str> {
+        "Rest".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let ratio = generator.subschema_for::<Ratio>();
+        json_schema!({ "description": "`none`, or the share that is kept.", "oneOf": [{ "const": "none" }, ratio] })
     }
 }
 

@@ -1,7 +1,7 @@
 //! Steps: what is kept, what is dropped, and why. They run as written; the first drop wins.
 //!
 //! A step marks records and never removes them. Steps that save volume (`sample`, `quota`) drop with a reason of
-//! class `volume`, which meters still count; filters drop with `not_ours`, which no meter counts, also where
+//! class `volume`, which meters still count (`tail` marks records, and its verdict comes later); filters drop with `not_ours`, which no meter counts, also where
 //! the record was dropped for volume before: so moving a line of config does not change an invoice.
 
 mod config;
@@ -16,6 +16,7 @@ pub mod redact;
 pub mod sample;
 pub mod seen;
 pub mod shape;
+pub mod tail;
 pub mod threshold;
 
 pub use config::*;
@@ -25,6 +26,7 @@ pub use quota::Quota;
 pub use redact::{Editor, Redact};
 pub use sample::Sample;
 pub use shape::Shape;
+pub use tail::Tail;
 
 use crate::batch::Batch;
 use crate::debts::{Debts, Terms};
@@ -37,6 +39,7 @@ pub enum Step {
     Dedup(Box<Dedup>),
     Redact(Box<Redact>),
     Shape(Box<Shape>),
+    Tail(Box<Tail>),
 }
 
 impl Step {
@@ -49,6 +52,7 @@ impl Step {
             Step::Dedup(dedup) => dedup.apply(batch, now),
             Step::Redact(redact) => redact.apply(batch, editor),
             Step::Shape(shape) => shape.apply(batch, editor),
+            Step::Tail(tail) => tail.apply(batch, mask, debts),
         }
     }
 
@@ -58,13 +62,14 @@ impl Step {
             Step::Filter(_) | Step::Dedup(_) | Step::Redact(_) | Step::Shape(_) => None,
             Step::Sample(sample) => Some(sample.terms()),
             Step::Quota(quota) => Some(quota.terms()),
+            Step::Tail(tail) => Some(tail.terms()),
         }
     }
 
     /// What changed in the step's state since the last call, as entries of 32 bytes: 8 of key, 24 of value.
     pub fn take_changes(&self, out: &mut Vec<u8>) {
         match self {
-            Step::Filter(_) | Step::Redact(_) | Step::Shape(_) => {}
+            Step::Filter(_) | Step::Redact(_) | Step::Shape(_) | Step::Tail(_) => {}
             Step::Sample(sample) => sample.take_changes(out),
             Step::Quota(quota) => quota.take_changes(out),
             // They travel with their records: `Batch::changes`.
@@ -75,7 +80,7 @@ impl Step {
     /// Applies entries that [`Step::take_changes`] wrote.
     pub fn restore(&self, entries: &[u8]) {
         match self {
-            Step::Filter(_) | Step::Redact(_) | Step::Shape(_) => {}
+            Step::Filter(_) | Step::Redact(_) | Step::Shape(_) | Step::Tail(_) => {}
             Step::Sample(sample) => sample.restore(entries),
             Step::Quota(quota) => quota.restore(entries),
             Step::Dedup(dedup) => dedup.restore(entries),

@@ -251,7 +251,7 @@ impl Sample {
 }
 
 /// A whole number that is `rate` on average: the hash of the record decides between the two next to it.
-fn whole(rate: f64, record: &[u8]) -> u32 {
+pub(super) fn whole(rate: f64, record: &[u8]) -> u32 {
     let up = (key_hash(record) >> 11) as f64 / (1u64 << 53) as f64; // 53 bits fill a fraction
     (rate.floor() as u32).saturating_add(u32::from(up < rate.fract()))
 }
