@@ -24,6 +24,7 @@ mod ledger;
 mod quickstart;
 mod recount;
 mod redact;
+mod reload;
 mod sampling;
 mod search;
 mod tailing;
