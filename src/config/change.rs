@@ -170,6 +170,7 @@ steps:
   - quota: { records_per_day: 5 }
 sinks:
   files: { archive: { path: all.log } }
+lanes: 2
 ";
 
     fn load(folder: &std::path::Path, text: &str) -> Vec<Loaded> {
@@ -208,25 +209,92 @@ sinks:
         check(false, |text| text, expect![""]);
         check(false, |text| format!("# as before\n{text}"), expect![""]);
         check(false, put("first: 10", "first: 20"), expect!["~ steps[1].sample"]);
-        check(false, put("  - drop: { when: 'level == \"debug\"' }\n", ""), expect![]);
-        check(false, put("  - quota: { records_per_day: 5 }\n", ""), expect![]);
-        check(false, put("steps:\n", "steps:\n  - quota: { records_per_day: 6 }\n"), expect![]);
-        check(false, put("steps:\n", "steps:\n  - quota: { records_per_day: 5 }\n"), expect![]);
-        check(false, put("steps:\n", "steps:\n  - meter: { name: lines }\n"), expect![]);
-        check(false, |text| text[..text.find("steps").unwrap()].to_string() + &text[text.find("sinks").unwrap()..], expect![]);
+        check(
+            false,
+            put("  - drop: { when: 'level == \"debug\"' }\n", ""),
+            expect![[r#"
+            - steps[0].drop
+            steps[1].sample > steps[0].sample
+            steps[2].quota > steps[1].quota"#]],
+        );
+        check(false, put("  - quota: { records_per_day: 5 }\n", ""), expect!["- steps[2].quota"]);
+        check(
+            false,
+            put("steps:\n", "steps:\n  - quota: { records_per_day: 6 }\n"),
+            expect![[r#"
+            + steps[0].quota
+            steps[0].drop > steps[1].drop
+            steps[1].sample > steps[2].sample
+            steps[2].quota > steps[3].quota"#]],
+        );
+        check(
+            false,
+            put("steps:\n", "steps:\n  - quota: { records_per_day: 5 }\n"),
+            expect![[r#"
+            + steps[3].quota
+            steps[2].quota > steps[0].quota
+            steps[0].drop > steps[1].drop
+            steps[1].sample > steps[2].sample"#]],
+        );
+        check(false, put("sinks:", "  - meter: { name: lines }\nsinks:"), expect!["+ steps[3].meter"]);
+        check(
+            false,
+            |text| text[..text.find("steps").unwrap()].to_string() + &text[text.find("sinks").unwrap()..],
+            expect![[r#"
+            - steps[0].drop
+            - steps[1].sample
+            - steps[2].quota"#]],
+        );
         check(false, put("sources:", "memory: 300MiB\nsources:"), expect!["memory"]);
     }
 
     #[test]
     fn everything_else_needs_a_restart_and_is_named_with_its_place() {
-        check(false, put("/logs/*.log", "/other/*.log"), expect![]);
-        check(false, put("include: [\"/logs/*.log\"]", "include: [\"/logs/*.log\"], line_bytes_max: 1KiB"), expect![]);
-        check(false, put("sinks:", "sinks:\n  out: { stdout: {} }"), expect![]);
-        check(false, put("files: { archive: { path: all.log } }", "out: { stdout: {} }"), expect![]);
-        check(false, put("sources:", "name: other\nlabels: { env: prod }\nhub: { memory: {} }\nsources:"), expect![]);
-        check(false, put("sources:", "tenancy: { from: [who] }\nfields: { message: [text] }\nsources:"), expect![]);
-        check(false, put("sources:", "data: there\nlanes: 200\nadmin: { listen: \"127.0.0.1:0\" }\nsources:"), expect![]);
+        check(false, put("/logs/*.log", "/other/*.log"), expect!["2:28 sources.app.file.include[0] is not what runs"]);
+        check(
+            false,
+            put("include: [\"/logs/*.log\"]", "include: [\"/logs/*.log\"], line_bytes_max: 1KiB"),
+            expect!["2:60 sources.app.file.line_bytes_max is not what runs"],
+        );
+        check(false, put("sinks:", "sinks:\n  out: { stdout: {} }"), expect!["8:8 sinks.out is not what runs"]);
+        check(
+            false,
+            put("files: { archive: { path: all.log } }", "out: { stdout: {} }"),
+            expect![[r#"
+            8:8 sinks.out is not what runs
+            7:1 sinks.files is not what runs"#]],
+        );
+        check(
+            false,
+            put("sources:", "name: other\nlabels: { env: prod }\nhub: { memory: {} }\nsources:"),
+            expect![[r#"
+            1:7 name is not what runs
+            3:16 hub.memory is not what runs
+            3:1 hub.journal is not what runs
+            2:16 labels.env is not what runs"#]],
+        );
+        check(
+            false,
+            put("sources:", "tenancy: { from: [who] }\nfields: { message: [text] }\nsources:"),
+            expect![[r#"
+            2:20 fields.message is not what runs
+            1:18 tenancy.from is not what runs"#]],
+        );
+        check(
+            false,
+            put("lanes: 2", "data: there\nlanes: 3\nadmin: { listen: \"127.0.0.1:0\" }"),
+            expect![[r#"
+            9:7 data is not what runs
+            10:8 lanes is not what runs
+            11:8 admin is not what runs"#]],
+        );
         check(true, put("sources:", "data: there\nsources:"), expect![""]);
-        check(false, |text| put("first: 10", "first: 20")(put("sources:", "data: there\nsources:")(text)), expect![]);
+        check(
+            false,
+            |text| put("first: 10", "first: 20")(put("sources:", "data: there\nsources:")(text)),
+            expect![[r#"
+            ~ steps[1].sample
+            1:7 data is not what runs"#]],
+        );
     }
 }
