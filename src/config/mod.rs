@@ -115,7 +115,9 @@ fn load_file(path: &FilePath, env: Env<'_>, mistakes: &mut Vec<Mistake>) -> Opti
             return None;
         }
     };
-    let mut tree = Tree::parse(&file, &text, env, mistakes)?;
+    let tree = Tree::parse(&file, &text, env, mistakes);
+    rules::name_layers(mistakes);
+    let mut tree = tree?;
     let config: Config = read::read(&mut tree, mistakes)?;
     rules::check(&config, &tree, mistakes);
     let rates = config.rates.as_ref().and_then(|rates| {
@@ -251,6 +253,17 @@ fn check_together(read: &[(Loaded, Tree)], mistakes: &mut Vec<Mistake>) {
                     dir.display()
                 );
                 add(Path::default().key("sinks").key(name).key("archive").key("dir"), message);
+            }
+        }
+        // All metrics of the process carry all of them.
+        for (label, value) in &loaded.config.labels {
+            let other = read[..i].iter().find(|(other, _)| other.config.labels.get(label).is_some_and(|own| own != value));
+            if let Some((other, _)) = other {
+                let message = format!(
+                    "the label `{label}` has another value in {}; labels are of the process, on every metric; write it in one file only, or as a label of a source",
+                    other.path.display()
+                );
+                add(Path::default().key("labels").key(label), message);
             }
         }
         for key in loaded.written.iter().copied() {

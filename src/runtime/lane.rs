@@ -505,6 +505,7 @@ impl Lane {
             builder.enter(stream, from);
             batch.payer = payer;
             batch.stream = stream;
+            batch.source = log.intake as u16;
             let reading = splice.map_or(intake.reading, |splice| self.enricher.enrich(batch, &splice, intake.reading));
             self.workers[log.pipeline].process(batch, reading, now, &mut builder.sums);
             log.newest = batch.time.iter().copied().max().map_or(log.newest, |time| time.max(log.newest));
@@ -570,6 +571,7 @@ impl Lane {
         let used = log.decoder.flush(&mut self.batch, older.done + 1) as u64;
         self.batch.arrival = now;
         self.batch.stream = older.stream;
+        self.batch.source = log.intake as u16;
         let to = Position { resume: older.done + used, done: older.done + used, before };
         let also = log.settle_older(0, intake).into_iter().filter(|resumed| resumed.stream != older.stream).collect();
         let builder = &mut self.builders[log.pipeline];

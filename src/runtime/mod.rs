@@ -95,9 +95,11 @@ pub fn run(loaded: &[Loaded], process: &Process, options: Options, progress: &mu
 
     let mut opened = Vec::new();
     for pipeline in loaded {
-        let one = open::open(&disk, data, &pipeline.name, &pipeline.config)?;
+        // The port is the process's, whichever file asks for it: then labels are counted.
+        let config = Config { admin: process.admin.clone(), ..pipeline.config.clone() };
+        let one = open::open(&disk, data, &pipeline.name, &config)?;
         one.recovered.notices.iter().for_each(|notice| warn!(pipeline = pipeline.name, "{notice}"));
-        opened.push((pipeline.config.clone(), one));
+        opened.push((config, one));
     }
     let refs: Vec<_> = opened.iter().map(|(config, one)| (config.clone(), one)).collect();
     let desk = Arc::new(Desk::new(disk, &refs));

@@ -7,6 +7,7 @@
 use crate::condition::Columns;
 use crate::event::{Note, Outcome, Reason, Severity, Skip, StreamId};
 use crate::fields::Span;
+use crate::labels::Column;
 use crate::units::UnixNanos;
 use std::sync::Arc;
 
@@ -52,8 +53,11 @@ pub struct Batch {
     pub payer: Payer,
     /// Records that their pod asked to leave out: they are dropped as filtered. Empty: none.
     pub left_out: Vec<bool>,
-    /// The stream that the records are of.
+    /// The stream that the records are of, and the number of its source in the pipeline.
     pub stream: StreamId,
+    pub source: u16,
+    /// Values of the request labels, where somebody reads them.
+    pub labels: Column,
     /// Records that repeat an earlier one, in order: which, and the stream and position of the first.
     pub copies: Vec<(u32, StreamId, u64)>,
     /// What these records changed in the state of steps, as (step, entry): it travels in the frame they travel in.

@@ -3,7 +3,7 @@
 //! Read in this order: `pipeline` (one batch through every stage: the hot path), `batch` (records in one
 //! arena and what is known of them), `decode` (chunk to records), `enrich` and `kubernetes` (whose container it
 //! was, written into the record), `fields` (the one structural pass over a
-//! record), `tenancy` (who pays), `condition` and `step` (keep or drop, and why), `debts` and `stamp` (whom kept records stand for), `meter` (what was used).
+//! record), `tenancy` (who pays), `condition` and `step` (keep or drop, and why), `debts` and `stamp` (whom kept records stand for), `labels` (what requests say of themselves), `meter` (what was used).
 //! `units` and `event` are the words that everybody shares.
 #![deny(unsafe_code)]
 
@@ -22,6 +22,7 @@ pub mod time;
 pub mod condition;
 pub mod counter;
 pub mod debts;
+pub mod labels;
 pub mod meter;
 pub mod stamp;
 pub mod step;

@@ -40,6 +40,7 @@ fn rules(steps: Vec<Step>) -> Arc<Rules> {
         steps,
         meters: Meters::default(),
         sampling: Sampling { rate: Some(field("sample_rate")), sampler: Some(field("sampler")), ..Sampling::default() },
+        labels: crate::labels::Labels::default(),
     })
 }
 

@@ -188,6 +188,7 @@ fn process(lines: &[u8], splice: &Splice, tenant: &[&str], fields: &[&str], read
         step_ids: Vec::new(),
         meters: Meters::default(),
         sampling: Sampling::default(),
+        labels: crate::labels::Labels::default(),
     };
     let mut batch = decode(Format::Cri, lines);
     let reading = Enricher::default().enrich(&mut batch, splice, reading);

@@ -66,6 +66,7 @@ impl Run {
             step_ids: vec![5],
             meters: Meters { groups: vec![group], fields: 0 },
             sampling: Sampling::default(),
+            labels: crate::labels::Labels::default(),
         });
         Run { worker: Worker::new(Arc::clone(&rules)), rules, journal: vec![], position: 0, billed: 0 }
     }
