@@ -27,6 +27,10 @@ pub fn run(files: &[PathBuf], json: bool) -> ExitCode {
     match config::load(files, &|name| std::env::var(name).ok()) {
         Ok(loaded) => {
             let plan = plan(&loaded);
+            for warning in loaded.iter().flat_map(|loaded| &loaded.warnings).filter(|_| !json) {
+                // Nobody is left to tell if standard error is gone.
+                let _ = writeln!(std::io::stderr().lock(), "{}", config::Warning(warning));
+            }
             let text = if json {
                 format!("{}\n", serde_json::to_string_pretty(&plan).expect("a plan is strings and numbers"))
             } else {
@@ -88,6 +92,8 @@ pub struct PipelinePlan {
     pub disk: Vec<String>,
     /// What is weaker than it could be, or looks like a slip.
     pub notes: Vec<String>,
+    /// Fields that look misspelt; as text they come before the plan, on standard error.
+    pub warnings: Vec<config::Mistake>,
 }
 
 #[derive(Debug, Serialize)]
@@ -156,6 +162,7 @@ fn pipeline(loaded: &Loaded) -> PipelinePlan {
             .map(|rates| format!("{}: in {}, price lists: {}", rates.path.display(), rates.card.currency, rates.card.versions.len())),
         disk: memory::disk(config),
         notes: notes(loaded),
+        warnings: loaded.warnings.clone(),
     }
 }
 

@@ -17,7 +17,7 @@ mod report;
 pub mod schemas;
 
 pub use model::{AdminConfig, Config, HubConfig, WhenFull};
-pub use report::{Mistake, Report};
+pub use report::{Mistake, Report, Warning};
 #[cfg(test)]
 use rules::template_fields;
 
@@ -38,6 +38,8 @@ pub struct Loaded {
     /// The file as it was read; its digest tells one config from another.
     pub text: String,
     pub rates: Option<LoadedCard>,
+    /// What looks like a slip and stops nothing.
+    pub warnings: Vec<Mistake>,
     /// Top-level keys that are written down, not taken by default.
     written: Vec<&'static str>,
 }
@@ -127,7 +129,8 @@ fn load_file(path: &FilePath, env: Env<'_>, mistakes: &mut Vec<Mistake>) -> Opti
     let stem = path.file_stem().map(|stem| rules::sane_name(&stem.to_string_lossy())).filter(|stem| !stem.is_empty());
     let name = config.name.clone().or(stem).unwrap_or_else(|| "pipeline".into());
     let written = SHARED.into_iter().filter(|key| tree.has_key(key)).collect();
-    Some((Loaded { path: path.into(), name, config, text, rates, written }, tree))
+    let warnings = rules::warnings(&config, &tree);
+    Some((Loaded { path: path.into(), name, config, text, rates, warnings, written }, tree))
 }
 
 /// Text of a config file; an error is what is wrong and the way out.

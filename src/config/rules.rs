@@ -26,8 +26,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 mod labels;
+mod strangers;
 
 pub use labels::name_layers;
+pub use strangers::warnings;
 
 const NAME_BYTES_MAX: usize = 64;
 pub const LANES_MAX: u32 = 256;

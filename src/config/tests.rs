@@ -1502,3 +1502,98 @@ sinks: { out: { stdout: {} } }
         "#]],
     );
 }
+
+/// The warnings of one config that has no mistake.
+fn warnings(text: &str) -> String {
+    let (loaded, prefix) = load_texts(&[text]);
+    let loaded = loaded.map_err(|report| report.to_string()).unwrap();
+    loaded[0].warnings.iter().map(|warning| Warning(warning).to_string()).collect::<String>().replace(&prefix, "")
+}
+
+#[test]
+fn fields_that_look_misspelt_are_a_warning() {
+    expect![[r#"
+        warning: a.yaml:4:42: steps[0].drop.when: `stauts` looks misspelt
+          4 |   - drop: { when: 'path == "/healthz" && stauts < 400' }
+            |                                          ^
+          nothing else in this file names it, and no record may have it
+          help: did you mean `status`?
+        warning: a.yaml:5:43: steps[1].drop.when: `acount` looks misspelt
+          5 |   - drop: { when: 'frobnication == "x" || acount == "y"' }
+            |                                           ^
+          nothing else in this file names it, and no record may have it
+          help: did you mean `account`?
+        warning: a.yaml:6:39: steps[2].meter.quantity: `widgets_made` looks misspelt
+          6 |   - meter: { name: widgets, quantity: widgets_made, unit: Widgets, by: [sevrice] }
+            |                                       ^^^^^^^^^^^^
+          nothing else in this file names it, and no record may have it
+          help: did you mean `widget_made`?
+        warning: a.yaml:6:73: steps[2].meter.by[0]: `sevrice` looks misspelt
+          6 |   - meter: { name: widgets, quantity: widgets_made, unit: Widgets, by: [sevrice] }
+            |                                                                         ^^^^^^^
+          nothing else in this file names it, and no record may have it
+          help: did you mean `service`?
+        warning: a.yaml:7:44: steps[3].shape.set.verdict_code.expr: `widget_made` looks misspelt
+          7 |   - shape: { set: { verdict_code: { expr: 'widget_made + 1' } } }
+            |                                            ^
+          nothing else in this file names it, and no record may have it
+          help: did you mean `widgets_made`?
+        warning: a.yaml:8:50: steps[4].sample.levels.info.key: `requestId` looks misspelt
+          8 |   - sample: { levels: { info: { ratio: 0.5, key: requestId } } }
+            |                                                  ^^^^^^^^^
+          nothing else in this file names it, and no record may have it
+          help: did you mean `request_id`?
+    "#]]
+    .assert_eq(&warnings(
+        r#"sources: { in: { stdin: {} } }
+tenancy: { from: [account] }
+steps:
+  - drop: { when: 'path == "/healthz" && stauts < 400' }
+  - drop: { when: 'frobnication == "x" || acount == "y"' }
+  - meter: { name: widgets, quantity: widgets_made, unit: Widgets, by: [sevrice] }
+  - shape: { set: { verdict_code: { expr: 'widget_made + 1' } } }
+  - sample: { levels: { info: { ratio: 0.5, key: requestId } } }
+sinks: { out: { stdout: {} } }
+"#,
+    ));
+}
+
+#[test]
+fn fields_that_a_step_took_away_before_are_a_warning() {
+    expect![[r#"
+        warning: a.yaml:4:20: steps[1].drop.when: steps[0] renames `msg` to `message`
+          4 |   - drop: { when: 'msg == "x" || debug.level == 3 || message == "y" || class == 5' }
+            |                    ^
+          a step reads records as the steps before it left them
+          help: move this step before steps[0]
+        warning: a.yaml:4:34: steps[1].drop.when: steps[0] removes `debug.level`
+          4 |   - drop: { when: 'msg == "x" || debug.level == 3 || message == "y" || class == 5' }
+            |                                  ^
+          a step reads records as the steps before it left them
+          help: move this step before steps[0]
+    "#]]
+    .assert_eq(&warnings(
+        r#"sources: { in: { stdin: {} } }
+steps:
+  - shape: { rename: { msg: message }, remove: [debug], set: { class: { expr: 'status / 100' } } }
+  - drop: { when: 'msg == "x" || debug.level == 3 || message == "y" || class == 5' }
+sinks: { out: { stdout: {} } }
+"#,
+    ));
+}
+
+#[test]
+fn configs_without_a_slip_have_no_warning() {
+    for name in ["quickstart", "node", "kubernetes", "sampling", "requests", "stdin", "bench", "bench-tail"] {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("pipelines").join(format!("{name}.yaml"));
+        let loaded = load(&[path], &|_| Some("value".into())).map_err(|report| report.to_string()).unwrap();
+        assert!(loaded[0].warnings.is_empty(), "{name}: {}", Warning(&loaded[0].warnings[0]));
+    }
+    let fine = r#"sources: { in: { stdin: {} } }
+steps:
+  - drop: { when: 'mode == "test" || tokens_in > tokens_out || zone_a == zone_b || shard1 == "x" || shard2 == "y" || frob == 1' }
+  - drop: { when: 'kubernetes.labels.tennant == "x" || user.plan == "y" || request_ip == "z"' }
+sinks: { out: { stdout: {} } }
+"#;
+    assert_eq!(warnings(fine), "");
+}

@@ -187,3 +187,16 @@ admin: { listen: "127.0.0.1:0" }
     assert_eq!((metric(&after, name, "tenant=\"__other__\""), metric(&after, name, "")), (5_100, 5_300), "{after}");
     running.stop();
 }
+
+#[test]
+fn a_field_that_looks_misspelt_is_a_warning_before_the_plan() {
+    let place = Place::new();
+    let file = place.pipeline(
+        "sources: { in: { stdin: {} } }\nsteps: [{ drop: { when: 'path == \"/healthz\" && stauts < 400' } }]\nsinks: { out: { stdout: {} } }\n",
+    );
+    let mut command = weir();
+    command.arg("check").arg(&file);
+    let done = finish(command).good();
+    assert!(done.stderr.contains("pipeline.yaml:2:") && done.stderr.contains("did you mean `status`?"), "{}", done.stderr);
+    assert!(done.stderr.contains("warning:") && done.stderr.contains('^') && done.text().contains("steps[0] drop"), "{}", done.stderr);
+}
