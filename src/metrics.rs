@@ -1,22 +1,34 @@
 //! `/metrics`: the ledger and the state of sinks in Prometheus text format.
 //!
-//! In: ledgers, read when asked; nothing is counted while records flow. Out: counters and gauges. Bound: the
-//! [`TENANTS_MAX`] largest tenants have labels of their own, all others together are `_other`.
+//! In: ledgers, read when asked; nothing is counted while records flow but what samplers decide, and by labels of sources and
+//! requests, where there are any. Out: counters and gauges. Bounds: [`TENANTS_MAX`] tenants of a pipeline have labels of their own:
+//! the largest when the page is asked for first, then whoever comes while there is room; all others together are `__other__` and
+//! stay that, so that no counter runs backwards. Series by labels have limits of their own (`flow::labels`). A series that ends is left
+//! out of the page, and Prometheus marks it stale at that scrape: the text format cannot carry the marker itself, as its `NaN` is
+//! another one.
 
 use crate::env;
 use crate::runtime::control::Vitals;
 use crate::runtime::reload::{Outcome, Reloads};
 use crate::sources::status::{self, State};
+use flow::event::Outcome as Became;
 use flow::step::sample::LEVELS;
 use hub::{Ledger, Tally};
 use prometheus::core::Collector;
 use prometheus::{Encoder, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Tenants with labels of their own: 100 tenants make about 1,000 series.
 const TENANTS_MAX: usize = 100;
-const OTHER: &str = "_other";
+const OTHER: &str = "__other__";
+
+/// Labels that weir puts on its metrics itself; nobody else may.
+pub const OWN_LABELS: [&str; 15] = [
+    "pipeline", "source", "sink", "tenant", "outcome", "reason", "note", "state", "policy", "id", "level", "label", "limit", "result",
+    "hash",
+];
 
 /// Builds one page. Fresh vectors each time: the ledger is the truth, and these are a view of it.
 struct Page(Registry);
@@ -50,9 +62,11 @@ pub fn render(vitals: &Vitals) -> String {
     let registry = Registry::new_custom(None, Some(vitals.labels.clone())).expect("a registry without a prefix");
     let page = Page(registry);
     let ledgers: Vec<(&str, Ledger)> = vitals.hubs.iter().map(|(name, hub)| (name.as_str(), hub.ledger())).collect();
-    add_flow(&page, &ledgers);
-    add_samplers(&page, vitals, &ledgers);
-    add_sinks(&page, &ledgers);
+    let large = large_tenants(vitals, &ledgers);
+    add_flow(&page, &ledgers, &large);
+    add_samplers(&page, vitals, &large);
+    add_sinks(&page, &ledgers, &large);
+    let labelled = add_labelled(&page, vitals);
     let residuals = ledgers.iter().map(|(p, l)| (vec![p.to_string()], i64::try_from(l.residual()).unwrap_or(i64::MAX))).collect();
     page.gauges("weir_law_residual", "Records and bytes the law cannot account for; 0 when nothing leaks.", &["pipeline"], residuals);
     let mut ages = Vec::new();
@@ -86,7 +100,9 @@ pub fn render(vitals: &Vitals) -> String {
         page.gauges("process_resident_memory_bytes", "Resident memory of this process.", &[], vec![(Vec::new(), bytes as i64)]);
     }
     let mut text = Vec::new();
-    TextEncoder::new().encode(&page.0.gather(), &mut text).expect("writing to memory works");
+    let mut families = page.0.gather();
+    families.extend(labelled.0.gather());
+    TextEncoder::new().encode(&families, &mut text).expect("writing to memory works");
     String::from_utf8(text).expect("the text format is UTF-8")
 }
 
@@ -195,15 +211,32 @@ fn add_sources(page: &Page, vitals: &Vitals) {
     );
 }
 
-/// Tenants that have labels of their own: the largest by records received.
-fn large_tenants(ledger: &Ledger) -> BTreeSet<Vec<u8>> {
-    let mut tenants: Vec<_> = ledger.totals.tenants.iter().collect();
-    tenants.sort_by_key(|(name, totals)| (std::cmp::Reverse(totals.received.records), *name));
-    tenants.into_iter().take(TENANTS_MAX).map(|(name, _)| name.clone()).collect()
+/// By pipeline, the tenants that have labels of their own.
+type Large = HashMap<String, BTreeSet<Vec<u8>>>;
+
+/// Who has labels of its own keeps them; while there is room the largest by records received come to them.
+fn large_tenants(vitals: &Vitals, ledgers: &[(&str, Ledger)]) -> Large {
+    let mut large = vitals.named.lock().expect("nobody panics while naming tenants");
+    for (pipeline, ledger) in ledgers {
+        let named = large.entry(pipeline.to_string()).or_default();
+        let room = TENANTS_MAX - named.len();
+        let mut others: Vec<_> = ledger.totals.tenants.iter().filter(|(name, _)| !named.contains(*name)).collect();
+        // Once there was none, those without are one counter for good.
+        if room == 0 || others.is_empty() {
+            continue;
+        }
+        others.sort_by_key(|(name, totals)| (std::cmp::Reverse(totals.received.records), *name));
+        named.extend(others.into_iter().take(room).map(|(name, _)| name.clone()));
+    }
+    large.clone()
 }
 
-fn label(tenant: &[u8], large: &BTreeSet<Vec<u8>>) -> String {
-    if large.contains(tenant) { String::from_utf8_lossy(tenant).into_owned() } else { OTHER.to_string() }
+fn label(tenant: &[u8], pipeline: &str, large: &Large) -> String {
+    if large.get(pipeline).is_some_and(|named| named.contains(tenant)) {
+        String::from_utf8_lossy(tenant).into_owned()
+    } else {
+        OTHER.to_string()
+    }
 }
 
 /// Adds rows of equal labels up: several small tenants share a label.
@@ -215,12 +248,80 @@ fn fold(rows: impl Iterator<Item = (Vec<String>, u64)>) -> Vec<(Vec<String>, u64
     sums.into_iter().collect()
 }
 
+/// Records and bytes by labels of sources and requests, on a page of their own: there a label of the process may have another value.
+fn add_labelled(page: &Page, vitals: &Vitals) -> Page {
+    let labelled = Page(Registry::new());
+    let rules: Vec<_> = vitals.plans.iter().map(|(pipeline, current)| (pipeline, Arc::clone(&current.get().1.rules))).collect();
+    let counted = || rules.iter().filter(|(_, rules)| rules.labels.counted);
+    if counted().next().is_none() {
+        return labelled;
+    }
+    let mut names: BTreeSet<&str> = vitals.labels.keys().map(String::as_str).collect();
+    for (_, rules) in counted() {
+        names.extend(rules.labels.request.iter().map(|label| label.name.as_str()));
+        names.extend(rules.labels.sources.iter().flat_map(|(_, labels)| labels.keys()).map(String::as_str));
+    }
+    let names: Vec<&str> = ["pipeline", "source", "tenant", "outcome"].into_iter().chain(names).collect();
+    let (mut records, mut bytes, mut folded, mut ended, mut refused) = (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for (pipeline, rules) in counted() {
+        let labels = &rules.labels;
+        let shown = labels.page(env::now());
+        for (key, of_records, of_bytes) in shown.rows {
+            let (source, constant) = &labels.sources[usize::from(key.source)];
+            let tenant = key.tenant.map_or(OTHER.into(), |tenant| String::from_utf8_lossy(&rules.tenants.name(tenant)).into_owned());
+            let outcome = match key.outcome {
+                Became::Kept => "kept",
+                Became::Created => "created",
+                Became::Dropped(reason) => reason.name(),
+            };
+            // The latest layer that has a value gives it.
+            let value = |name: &&str| {
+                let of_request = labels.request.iter().position(|label| label.name == *name).map(|at| key.values[at].as_ref());
+                let of_request = of_request.filter(|value| !value.is_empty());
+                let earlier = || constant.get(*name).or(vitals.labels.get(*name)).map_or("", String::as_str);
+                of_request.unwrap_or_else(earlier).to_string()
+            };
+            let own = [pipeline.to_string(), source.clone(), tenant, outcome.to_string()];
+            let row: Vec<String> = own.into_iter().chain(names[4..].iter().map(value)).collect();
+            records.push((row.clone(), of_records));
+            bytes.push((row, of_bytes));
+        }
+        folded.extend(shown.folded.into_iter().map(|(limit, count)| (vec![pipeline.to_string(), limit.name().to_string()], count)));
+        ended.push((vec![pipeline.to_string()], shown.ended));
+        for label in &labels.request {
+            let counts =
+                label.refused().map(|(why, count)| (vec![pipeline.to_string(), label.name.clone(), why.name().to_string()], count));
+            refused.extend(counts);
+        }
+    }
+    labelled.counters(
+        "weir_records_total",
+        "Records by what became of them and by labels, since the start.",
+        &names,
+        fold(records.into_iter()),
+    );
+    labelled.counters("weir_record_bytes_total", "Origin bytes of these records.", &names, fold(bytes.into_iter()));
+    page.counters(
+        "weir_label_folded_records_total",
+        "Records whose series by labels was folded into another, by the limit that was reached.",
+        &["pipeline", "limit"],
+        folded,
+    );
+    page.counters("weir_label_series_ended_total", "Series by labels that ended, as nothing was added to them.", &["pipeline"], ended);
+    page.counters(
+        "weir_label_refused_records_total",
+        "Records whose value of a request label became the overflow value, by reason.",
+        &["pipeline", "label", "reason"],
+        refused,
+    );
+    labelled
+}
+
 /// What each policy decided since the start, in records: seen = sampled + dropped.
-fn add_samplers(page: &Page, vitals: &Vitals, ledgers: &[(&str, Ledger)]) {
+fn add_samplers(page: &Page, vitals: &Vitals, large: &Large) {
     let (mut sampled, mut dropped) = (Vec::new(), Vec::new());
     for (pipeline, current) in &vitals.plans {
         let rules = &current.get().1.rules;
-        let large = ledgers.iter().find(|l| l.0 == pipeline).map(|l| large_tenants(&l.1)).unwrap_or_default();
         let named = |step: &flow::step::Step| step.terms().map(|terms| terms.name.to_string());
         let names: BTreeMap<u32, String> =
             rules.step_ids.iter().zip(&rules.steps).filter_map(|(id, step)| Some((*id, named(step)?))).collect();
@@ -228,7 +329,7 @@ fn add_samplers(page: &Page, vitals: &Vitals, ledgers: &[(&str, Ledger)]) {
         for ((id, tenant, level), counts) in tallies {
             // What a reload took away is told of no more.
             let Some(policy) = names.get(&id) else { continue };
-            let tenant = label(&rules.tenants.name(tenant), &large);
+            let tenant = label(&rules.tenants.name(tenant), pipeline, large);
             let labels = vec![pipeline.clone(), policy.clone(), format!("{id:08x}"), LEVELS[level].to_string(), tenant];
             sampled.push((labels.clone(), counts[0]));
             dropped.push((labels, counts[1]));
@@ -240,13 +341,12 @@ fn add_samplers(page: &Page, vitals: &Vitals, ledgers: &[(&str, Ledger)]) {
     page.counters("weir_dropped_total", "Records that a policy dropped, since the start.", labels, fold(dropped.into_iter()));
 }
 
-fn add_flow(page: &Page, ledgers: &[(&str, Ledger)]) {
+fn add_flow(page: &Page, ledgers: &[(&str, Ledger)], large: &Large) {
     let (mut received, mut created, mut kept, mut dropped, mut notes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut skipped = Vec::new();
     for (pipeline, ledger) in ledgers {
-        let large = large_tenants(ledger);
         for (tenant, totals) in &ledger.totals.tenants {
-            let labels = vec![pipeline.to_string(), label(tenant, &large)];
+            let labels = vec![pipeline.to_string(), label(tenant, pipeline, large)];
             received.push((labels.clone(), totals.received));
             created.push((labels.clone(), totals.created));
             kept.push((labels.clone(), totals.kept));
@@ -285,12 +385,11 @@ fn add_flow(page: &Page, ledgers: &[(&str, Ledger)]) {
     );
 }
 
-fn add_sinks(page: &Page, ledgers: &[(&str, Ledger)]) {
+fn add_sinks(page: &Page, ledgers: &[(&str, Ledger)], large: &Large) {
     let (mut delivered, mut buffered, mut rejected, mut not_selected) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (pipeline, ledger) in ledgers {
-        let large = large_tenants(ledger);
         for (sink, totals) in &ledger.sinks {
-            let labels = |tenant: &Vec<u8>| vec![pipeline.to_string(), sink.clone(), label(tenant, &large)];
+            let labels = |tenant: &Vec<u8>| vec![pipeline.to_string(), sink.clone(), label(tenant, pipeline, large)];
             delivered.extend(totals.delivered.iter().map(|(tenant, tally)| (labels(tenant), *tally)));
             for (tenant, by_reason) in &totals.rejected {
                 let reasons = by_reason.iter();

@@ -10,10 +10,11 @@ use crate::sinks::archive::{self, Calendar, Compress, Room, Settings, Template};
 use crate::sinks::{self, ArchiveConfig, LakeConfig, SinkConfig};
 use crate::sources::{self, Malformed, SourceConfig};
 use anyhow::Context;
-use flow::condition::Condition;
+use flow::condition::{Condition, Expression};
 use flow::counter::{Counters, Window};
 use flow::decode::{Encoding, Format, Limits, Multiline};
 use flow::fields::{FIELDS_MAX, FieldSet};
+use flow::labels::{self, Labels};
 use flow::meter::{Group, METERS_PER_GROUP_MAX, Meter, Meters};
 use flow::pipeline::{Reading, Rules, Sampling as Shared};
 use flow::select::Selection;
@@ -28,8 +29,8 @@ use flow::step::tail;
 use flow::step::threshold::Threshold;
 use flow::step::{
     Clock, Conflict, Dedup, DedupConfig, Dynamic, Filter, FilterConfig, HashConfig, MeterConfig, Metered, Mirror, Named, OverQuota, Policy,
-    Quota, QuotaConfig, RedactAction, RedactConfig, Repeats, Request, Rest, Sample, SampleConfig, SetValue, ShapeConfig, Step, StepConfig,
-    Tail, TailConfig, WindowKind,
+    Quota, QuotaConfig, ReadAs, RedactAction, RedactConfig, Repeats, Request, Rest, Sample, SampleConfig, SetValue, ShapeConfig, Step,
+    StepConfig, Tail, TailConfig, WindowKind,
 };
 use flow::tenancy::Tenants;
 use hub::frame::{OTHERS, SINKS_MAX};
@@ -92,6 +93,11 @@ impl Fields {
         paths.iter().map(|p| self.number(p)).collect()
     }
 
+    fn expression(&mut self, text: &str) -> anyhow::Result<Expression> {
+        Expression::parse(text, &mut |path| self.number(path))
+            .map_err(|e| anyhow::anyhow!("expression {text:?}: {} ({})", e.message, e.help))
+    }
+
     fn condition(&mut self, text: &str) -> anyhow::Result<Condition> {
         Condition::parse(text, &mut |path| self.number(path)).map_err(|e| anyhow::anyhow!("condition {text:?}: {} ({})", e.message, e.help))
     }
@@ -114,6 +120,10 @@ pub fn recompile(before: &Plan, config: &Config, data: &Path, rates: Option<&bil
 fn tenants(config: &Config) -> Arc<Tenants> {
     let tenancy = &config.tenancy;
     let tenants = Tenants::new(&tenancy.unknown, tenancy.tenants_max as usize);
+    let tenants = match tenancy.read_as {
+        ReadAs::Bytes => tenants,
+        ReadAs::Header => tenants.read_headers(&tenancy.overflow),
+    };
     Arc::new(match &tenancy.allow {
         Some(allow) => tenants.allow(allow, &tenancy.overflow),
         None => tenants,
@@ -126,6 +136,7 @@ fn compile_with(name: &str, config: &Config, data: &Path, rates: Option<&bill::C
     let time = fields.numbers(&config.fields.time);
     let level = fields.numbers(&config.fields.level);
     let selection = compile_selection(config, &mut fields)?;
+    let labels = compile_labels(config, &mut fields);
     let (mut steps, step_ids) = compile_steps(config, rates, &tenants, &selection, &mut fields)?;
     let meters = compile_meters(config, &mut fields)?;
     for step in &mut steps {
@@ -145,8 +156,19 @@ fn compile_with(name: &str, config: &Config, data: &Path, rates: Option<&bill::C
         "pipeline {name} names {} fields; a plan can ask for {FIELDS_MAX}; name fewer fields, or split the pipeline in two",
         fields.0.len()
     );
-    let rules =
-        Rules { fields: Arc::new(FieldSet::new(&fields.0)), time, level, tenant, tenants, steps, step_ids, meters, sampling, selection };
+    let rules = Rules {
+        fields: Arc::new(FieldSet::new(&fields.0)),
+        time,
+        level,
+        tenant,
+        tenants,
+        steps,
+        step_ids,
+        meters,
+        sampling,
+        selection,
+        labels,
+    };
     let sources = config.sources.iter().map(|(name, source)| compile_source(name, source)).collect::<anyhow::Result<_>>()?;
     Ok(Plan { name: name.to_string(), rules: Arc::new(rules), columns, sources, sinks })
 }
@@ -194,6 +216,40 @@ fn compile_selection(config: &Config, fields: &mut Fields) -> anyhow::Result<Sel
         selection.names.push(OTHERS.into());
     }
     Ok(selection)
+}
+
+/// Labels of sources and requests. Those of requests are found only where somebody reads them: the port, or a step.
+fn compile_labels(config: &Config, fields: &mut Fields) -> Labels {
+    let has_labels = !config.request_labels.is_empty() || config.sources.values().any(|source| !source.labels().is_empty());
+    let shaped = label_names(config).any(|label| config.request_labels.contains_key(label));
+    let counted = has_labels && config.admin.is_some();
+    let mut request = Vec::new();
+    for (name, label) in &config.request_labels {
+        let from = if shaped || counted { fields.numbers(&label.from) } else { Vec::new() };
+        let (bytes_max, values_max) = (label.bytes_max as usize, label.values_max as usize);
+        let mut compiled = labels::Request::new(name, from, &label.overflow, bytes_max, values_max);
+        compiled.allow = label.allow.iter().cloned().collect();
+        request.push(compiled);
+    }
+    let limits = &config.label_limits;
+    let limits = labels::Limits {
+        per_metric: limits.per_metric as usize,
+        per_tenant: limits.per_tenant as usize,
+        total: limits.total as usize,
+        idle_ns: limits.idle.0,
+    };
+    let sources = config.sources.iter().map(|(name, source)| (name.clone(), source.labels().clone())).collect();
+    let mut labels = Labels::new(request, sources, limits);
+    (labels.shaped, labels.counted) = (shaped, counted);
+    labels
+}
+
+/// Labels that steps put into records.
+pub fn label_names(config: &Config) -> impl Iterator<Item = &str> {
+    let shapes = config.steps.iter().filter_map(|step| if let StepConfig::Shape(shape) = step { Some(shape) } else { None });
+    shapes
+        .flat_map(|shape| shape.set.values())
+        .filter_map(|value| if let SetValue::Label(label) = value { Some(label.0.as_str()) } else { None })
 }
 
 /// The steps that decide, and a name for each: a hash of its config and of how many like it came before.
@@ -280,8 +336,13 @@ fn compile_shape(shape: &ShapeConfig, config: &Config, fields: &mut Fields) -> a
         let value = match value {
             SetValue::Text(value) => Value::Constant(text(&value.0)?),
             SetValue::Field(path) => Value::Field(fields.number(&path.0)),
+            SetValue::Expr(text) => Value::Expression(Box::new(fields.expression(&text.0)?)),
             SetValue::Label(Named(label)) => {
-                Value::Constant(text(config.labels.get(label).with_context(|| format!("there is no label {label}"))?)?)
+                let of_source = |source: &SourceConfig| source.labels().get(label).or(config.labels.get(label)).map(text).transpose();
+                Value::Label {
+                    request: config.request_labels.keys().position(|own| own == label),
+                    of_source: config.sources.values().map(of_source).collect::<anyhow::Result<_>>()?,
+                }
             }
         };
         set.push((name.clone().into_bytes(), value));

@@ -11,11 +11,12 @@ use crate::sources::kubernetes::{KubernetesConfig, Trust};
 use flow::event::{Reason, ReasonClass};
 use flow::step::quota::Unit;
 use flow::step::{
-    Conflict, DedupConfig, Dynamic, Metered, Named, OverQuota, Policy, QuotaConfig, RedactAction, RedactConfig, Repeats, Rest,
+    Conflict, DedupConfig, Dynamic, Metered, Named, OverQuota, Policy, QuotaConfig, ReadAs, RedactAction, RedactConfig, Repeats, Rest,
     SampleConfig, ShapeConfig, StepConfig, TailConfig, WindowKind,
 };
 use flow::units::ByteSize;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -26,6 +27,10 @@ pub fn run(files: &[PathBuf], json: bool) -> ExitCode {
     match config::load(files, &|name| std::env::var(name).ok()) {
         Ok(loaded) => {
             let plan = plan(&loaded);
+            for warning in loaded.iter().flat_map(|loaded| &loaded.warnings).filter(|_| !json) {
+                // Nobody is left to tell if standard error is gone.
+                let _ = writeln!(std::io::stderr().lock(), "{}", config::Warning(warning));
+            }
             let text = if json {
                 format!("{}\n", serde_json::to_string_pretty(&plan).expect("a plan is strings and numbers"))
             } else {
@@ -77,6 +82,8 @@ pub struct PipelinePlan {
     pub file: String,
     pub sources: Vec<Line>,
     pub tenancy: String,
+    /// By layer.
+    pub labels: Vec<Line>,
     pub steps: Vec<Line>,
     pub meters: Vec<MeterPlan>,
     pub hub: String,
@@ -85,6 +92,8 @@ pub struct PipelinePlan {
     pub disk: Vec<String>,
     /// What is weaker than it could be, or looks like a slip.
     pub notes: Vec<String>,
+    /// Fields that look misspelt; as text they come before the plan, on standard error.
+    pub warnings: Vec<config::Mistake>,
 }
 
 #[derive(Debug, Serialize)]
@@ -124,16 +133,25 @@ fn pipeline(loaded: &Loaded) -> PipelinePlan {
     let config = &loaded.config;
     let line = |name: &str, does: String| Line { name: name.to_string(), does };
     let tenancy = &config.tenancy;
+    let header =
+        if tenancy.read_as == ReadAs::Header { format!(", read as a header, others are {}", tenancy.overflow) } else { String::new() };
     PipelinePlan {
         name: loaded.name.clone(),
         file: loaded.path.display().to_string(),
         sources: config.sources.iter().map(|(name, source)| line(name, describe_source(source))).collect(),
         tenancy: match &tenancy.allow {
-            None => format!("{}; else {}; at most {} tenants", list(&tenancy.from), tenancy.unknown, tenancy.tenants_max),
+            None => format!("{}{header}; else {}; at most {} tenants", list(&tenancy.from), tenancy.unknown, tenancy.tenants_max),
             Some(allow) => {
-                format!("{}; else {}; {} allowed, others are {}", list(&tenancy.from), tenancy.unknown, allow.len(), tenancy.overflow)
+                format!(
+                    "{}{header}; else {}; {} allowed, others are {}",
+                    list(&tenancy.from),
+                    tenancy.unknown,
+                    allow.len(),
+                    tenancy.overflow
+                )
             }
         },
+        labels: labels(config),
         steps: config.steps.iter().map(describe_step).collect(),
         meters: meters(config),
         hub: describe_hub(&config.hub),
@@ -148,11 +166,42 @@ fn pipeline(loaded: &Loaded) -> PipelinePlan {
             .map(|rates| format!("{}: in {}, price lists: {}", rates.path.display(), rates.card.currency, rates.card.versions.len())),
         disk: memory::disk(config),
         notes: notes(loaded),
+        warnings: loaded.warnings.clone(),
     }
 }
 
 fn list(names: &[String]) -> String {
     if names.is_empty() { "nothing".into() } else { names.join(", ") }
+}
+
+/// Labels, layer by layer, and the limits on what is counted by them.
+fn labels(config: &Config) -> Vec<Line> {
+    let line = |name: String, does: String| Line { name, does };
+    let names = |labels: &BTreeMap<String, String>| labels.keys().cloned().collect::<Vec<_>>().join(", ");
+    let mut lines = Vec::new();
+    lines.extend((!config.labels.is_empty()).then(|| line("global".into(), names(&config.labels))));
+    let sources = config.sources.iter().filter(|(_, source)| !source.labels().is_empty());
+    lines.extend(sources.map(|(name, source)| line(format!("source {name}"), names(source.labels()))));
+    for (name, label) in &config.request_labels {
+        let allowed = if label.allow.is_empty() { String::new() } else { format!(" of {} allowed", label.allow.len()) };
+        let does = format!(
+            "from {}; at most {} values{allowed} of {} bytes, others are {}",
+            list(&label.from),
+            label.values_max,
+            label.bytes_max,
+            label.overflow
+        );
+        lines.push(line(format!("request {name}"), does));
+    }
+    if lines.len() > usize::from(!config.labels.is_empty()) {
+        let limits = &config.label_limits;
+        let does = format!(
+            "{} series a metric, {} a tenant, {} in all; idle for {} they end",
+            limits.per_metric, limits.per_tenant, limits.total, limits.idle
+        );
+        lines.push(line("limits".into(), does));
+    }
+    lines
 }
 
 fn format_name(format: Format) -> &'static str {
@@ -448,6 +497,13 @@ fn describe_sink(sink: &SinkConfig) -> String {
 fn notes(loaded: &Loaded) -> Vec<String> {
     let config = &loaded.config;
     let mut notes = Vec::new();
+    let in_records: Vec<&str> = crate::plan::label_names(config).collect();
+    if config.admin.is_none() {
+        let unread = config.request_labels.keys().filter(|label| !in_records.contains(&label.as_str()));
+        notes.extend(
+            unread.map(|label| format!("request label {label}: nobody reads it without `admin` or a `shape` step, so it costs nothing")),
+        );
+    }
     for (i, step) in config.steps.iter().enumerate() {
         let StepConfig::Redact(redact) = step else { continue };
         let by = config.steps.iter().filter_map(|s| if let StepConfig::Meter(meter) = s { Some(meter) } else { None });
@@ -572,6 +628,9 @@ impl fmt::Display for PipelinePlan {
             writeln!(f, "  source   {}: {}", source.name, source.does)?;
         }
         writeln!(f, "  tenant   {}", self.tenancy)?;
+        for labels in &self.labels {
+            writeln!(f, "  labels   {}: {}", labels.name, labels.does)?;
+        }
         for (i, step) in self.steps.iter().enumerate() {
             writeln!(f, "  steps[{i}] {} {}", step.name, step.does)?;
         }

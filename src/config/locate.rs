@@ -737,10 +737,24 @@ impl Builder<'_> {
                 let column = spot.column + if style == ScalarStyle::Plain { chars } else { chars + 1 };
                 let one_line = span.start.line() == span.end.line();
                 let spot = if one_line { Spot { column, width: 1, ..spot } } else { spot };
-                self.mistake(spot, "", &message);
+                let path = self.here().to_string();
+                self.mistake(spot, &path, &message);
                 plain
             }
         }
+    }
+
+    /// The path of the value that comes next.
+    fn here(&self) -> Path {
+        let mut path = Path::default();
+        for open in &self.open {
+            path = match (&self.tree.node(open.id).kind, open.key) {
+                (Kind::Seq(items), _) => path.index(items.len()),
+                (_, Some(key)) => path.key(self.tree.text_of(key).unwrap_or("?")),
+                (_, None) => path,
+            };
+        }
+        path
     }
 
     fn mistake(&mut self, spot: Spot, path: &str, message: &str) {

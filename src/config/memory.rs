@@ -67,6 +67,10 @@ const RATE_KEY_BYTES: u64 = 400;
 /// 10,000 windows of 48 bytes.
 const WINDOWS_BYTES: u64 = MIB;
 
+/// A series and its place in two tables; a value of a request label in one table.
+const SERIES_BYTES: u64 = 160;
+const VALUE_BYTES: u64 = 64;
+
 /// Everything that the pipelines of one process need.
 pub fn needs(configs: &[(&str, &Config)], lanes: u64) -> Vec<Need> {
     let mut needs = vec![
@@ -84,6 +88,9 @@ pub fn needs(configs: &[(&str, &Config)], lanes: u64) -> Vec<Need> {
         if let Some((floor, ceiling)) = steps_need(config, lanes) {
             let steps = if configs.len() == 1 { "samplers and quotas".into() } else { format!("{pipeline}: samplers and quotas") };
             needs.push(Need::new(steps, floor, ceiling));
+        }
+        if let Some((floor, ceiling)) = labels_need(config, lanes) {
+            needs.push(Need::new(if configs.len() == 1 { "labels".into() } else { format!("{pipeline}: labels") }, floor, ceiling));
         }
         let hub = if configs.len() == 1 { "hub".into() } else { format!("{pipeline}: hub") };
         needs.push(match &config.hub {
@@ -152,6 +159,18 @@ fn steps_need(config: &Config, lanes: u64) -> Option<(u64, u64)> {
         ceiling += keys + lanes * u64::from(config.tenancy.tenants_max) * DEBT_BYTES;
     }
     (floor > 0).then_some((floor, ceiling))
+}
+
+/// Series by labels, and values of request labels with every lane's number for them.
+fn labels_need(config: &Config, lanes: u64) -> Option<(u64, u64)> {
+    let labels = &config.request_labels;
+    let limits = &config.label_limits;
+    if labels.is_empty() && config.sources.values().all(|source| source.labels().is_empty()) {
+        return None;
+    }
+    let series = u64::from(limits.per_metric.min(limits.total / 2)) * (SERIES_BYTES + labels.len() as u64 * 16);
+    let values = labels.values().map(|label| u64::from(label.values_max) * (u64::from(label.bytes_max) + VALUE_BYTES * (1 + lanes)));
+    Some((MIB / 16, MIB / 16 + series + values.sum::<u64>()))
 }
 
 fn policy_bytes(policy: &Policy) -> u64 {

@@ -21,7 +21,7 @@ pub mod schemas;
 
 pub use change::{Changes, restart_needed};
 pub use model::{AdminConfig, Config, HubConfig, WhenFull};
-pub use report::{Mistake, Report};
+pub use report::{Mistake, Report, Warning};
 #[cfg(test)]
 use rules::template_fields;
 pub use rules::{fields_of, redacted_field};
@@ -44,6 +44,8 @@ pub struct Loaded {
     /// The file as it was read; its digest tells one config from another.
     pub text: String,
     pub rates: Option<LoadedCard>,
+    /// What looks like a slip and stops nothing.
+    pub warnings: Vec<Mistake>,
     /// Top-level keys that are written down, not taken by default.
     written: Vec<&'static str>,
 }
@@ -122,7 +124,9 @@ fn load_file(path: &FilePath, env: Env<'_>, mistakes: &mut Vec<Mistake>) -> Opti
             return None;
         }
     };
-    let mut tree = Tree::parse(&file, &text, env, mistakes)?;
+    let tree = Tree::parse(&file, &text, env, mistakes);
+    rules::name_layers(mistakes);
+    let mut tree = tree?;
     let config: Config = read::read(&mut tree, mistakes)?;
     rules::check(&config, &tree, mistakes);
     let rates = config.rates.as_ref().and_then(|rates| {
@@ -135,7 +139,8 @@ fn load_file(path: &FilePath, env: Env<'_>, mistakes: &mut Vec<Mistake>) -> Opti
     let stem = path.file_stem().map(|stem| rules::sane_name(&stem.to_string_lossy())).filter(|stem| !stem.is_empty());
     let name = config.name.clone().or(stem).unwrap_or_else(|| "pipeline".into());
     let written = SHARED.into_iter().filter(|key| tree.has_key(key)).collect();
-    Some((Loaded { path: path.into(), name, config, text, rates, written }, tree))
+    let warnings = rules::warnings(&config, &tree);
+    Some((Loaded { path: path.into(), name, config, text, rates, warnings, written }, tree))
 }
 
 /// Text of a config file; an error is what is wrong and the way out.
@@ -262,6 +267,17 @@ fn check_together(read: &[(Loaded, Tree)], mistakes: &mut Vec<Mistake>) {
                     dir.display()
                 );
                 add(Path::default().key("sinks").key(name).key("archive").key("dir"), message);
+            }
+        }
+        // All metrics of the process carry all of them.
+        for (label, value) in &loaded.config.labels {
+            let other = read[..i].iter().find(|(other, _)| other.config.labels.get(label).is_some_and(|own| own != value));
+            if let Some((other, _)) = other {
+                let message = format!(
+                    "the label `{label}` has another value in {}; labels are of the process, on every metric; write it in one file only, or as a label of a source",
+                    other.path.display()
+                );
+                add(Path::default().key("labels").key(label), message);
             }
         }
         for key in loaded.written.iter().copied() {

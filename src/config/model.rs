@@ -28,9 +28,22 @@ pub struct Config {
     pub memory: ByteSize,
     /// Lanes, each a thread that takes records from source to hub, 1 to 256. Absent: one for each available core. `--once` uses one.
     pub lanes: Option<u32>,
-    /// Labels put on every metric of the admin port, by name: letters, digits and `_`.
+    /// Labels put on every metric of the admin port, by name: letters, digits and `_`. They are the global layer; `labels` of a source
+    /// are the second, and `request_labels` the third.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// Labels that a request brings along, each read from fields of the record, on `weir_records_total` and for `shape.set`.
+    #[serde(default)]
+    pub request_labels: BTreeMap<String, RequestLabelConfig>,
+    /// Labels without which nothing starts: each has a value that is not blank, for the process or for every source.
+    #[serde(default)]
+    pub labels_required: Vec<String>,
+    /// Labels that a later layer may give another value.
+    #[serde(default)]
+    pub labels_override: Vec<String>,
+    /// Limits on series by labels.
+    #[serde(default)]
+    pub label_limits: LabelLimitsConfig,
     /// Where records come from, by name: letters, digits, `-` and `_`.
     pub sources: BTreeMap<String, SourceConfig>,
     /// Who pays for a record.
@@ -68,6 +81,80 @@ impl Config {
     pub fn is_diverted_to(&self, sink: &str) -> bool {
         self.diversions().any(|(_, target)| target == sink)
     }
+}
+
+/// A label of the request. What a request says is not trusted: blanks around it go, and what is too long, no UTF-8, holds control
+/// characters, is not allowed or is one value too many is the overflow value, and counted.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RequestLabelConfig {
+    /// Fields that may hold it, by path; the first one a record has counts.
+    pub from: Vec<String>,
+    /// The only values there may be. Absent: any.
+    #[serde(default)]
+    pub allow: Vec<String>,
+    /// The value that stands for those that are not taken.
+    #[serde(default = "label_overflow")]
+    pub overflow: String,
+    /// Most values told apart at a time, 1 to 100000.
+    #[serde(default = "label_values_max")]
+    pub values_max: u32,
+    /// Longest value, in bytes, 1 to 1024.
+    #[serde(default = "label_bytes_max")]
+    pub bytes_max: u32,
+}
+
+/// Limits on series by labels (`weir_records_total`, `weir_record_bytes_total`). A new series beyond them is folded into one whose
+/// request labels are their overflow values, and if there is no room either, whose tenant is `__other__`, and counted.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LabelLimitsConfig {
+    /// Most series of one metric, 1 to 1000000.
+    #[serde(default = "series_per_metric")]
+    pub per_metric: u32,
+    /// Most series of one tenant in a metric, 1 to 1000000.
+    #[serde(default = "series_per_tenant")]
+    pub per_tenant: u32,
+    /// Most series of all metrics of this pipeline that have these labels, 2 to 2000000.
+    #[serde(default = "series_total")]
+    pub total: u32,
+    /// A series that nothing was added to for this long, 1s to 366d, ends: it is left out from the next page on.
+    #[serde(default = "series_idle")]
+    pub idle: Span,
+}
+
+impl Default for LabelLimitsConfig {
+    fn default() -> Self {
+        LabelLimitsConfig { per_metric: series_per_metric(), per_tenant: series_per_tenant(), total: series_total(), idle: series_idle() }
+    }
+}
+
+fn label_overflow() -> String {
+    "__other__".into()
+}
+
+fn label_values_max() -> u32 {
+    100
+}
+
+fn label_bytes_max() -> u32 {
+    128
+}
+
+fn series_per_metric() -> u32 {
+    10_000
+}
+
+fn series_per_tenant() -> u32 {
+    1_000
+}
+
+fn series_total() -> u32 {
+    20_000
+}
+
+fn series_idle() -> Span {
+    Span(3_600_000_000_000)
 }
 
 /// The hub.

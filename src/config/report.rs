@@ -88,7 +88,22 @@ impl fmt::Display for Report {
 
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error: {}:", self.file)?;
+        self.tell("error", f)
+    }
+}
+
+/// A mistake that does not stop anything.
+pub struct Warning<'a>(pub &'a Mistake);
+
+impl fmt::Display for Warning<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.tell("warning", f)
+    }
+}
+
+impl Mistake {
+    fn tell(&self, what: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{what}: {}:", self.file)?;
         if self.line > 0 {
             write!(f, "{}:{}:", self.line, self.column)?;
         }
@@ -154,7 +169,7 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
 }
 
 /// Edits (insert, delete, replace, swap neighbours) between two words. Method: optimal string alignment.
-fn distance(a: &str, b: &str) -> usize {
+pub fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let mut rows = vec![(0..=b.len()).collect::<Vec<usize>>()];
     for i in 1..=a.len() {

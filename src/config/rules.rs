@@ -12,7 +12,7 @@ use crate::sinks::archive;
 use crate::sinks::config::{ArchiveConfig, LakeConfig, NameZone, RoomConfig, RoomFull, RotateConfig, SinkConfig};
 use crate::sources::config::{Ack, FileConfig, JoinConfig, SourceConfig};
 use crate::sources::kubernetes::KubernetesConfig;
-use flow::condition::Condition;
+use flow::condition::{Condition, ConditionError, Expression};
 use flow::decode::Multiline;
 use flow::fields::FIELDS_MAX;
 use flow::stamp::{RATE, SAMPLER};
@@ -27,6 +27,11 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 mod contradictions;
+mod labels;
+mod strangers;
+
+pub use labels::name_layers;
+pub use strangers::warnings;
 
 const NAME_BYTES_MAX: usize = 64;
 pub const LANES_MAX: u32 = 256;
@@ -43,6 +48,7 @@ pub fn check(config: &Config, tree: &Tree, mistakes: &mut Vec<Mistake>) {
         rules.name(&at, name, "source");
         rules.source(&at, source, &config.hub);
     }
+    rules.labels(config, &root);
     rules.fields(config, &root);
     rules.steps(config, &root.key("steps"));
     rules.contradictions(&config.steps, &root.key("steps"));
@@ -137,16 +143,6 @@ impl Rules<'_> {
                 &root.key("lanes"),
                 format!("is {lanes}; there are 1 to {LANES_MAX} lanes; leave it out for one on each available core"),
             );
-        }
-        for (name, value) in &config.labels {
-            let starts_well = name.starts_with(|c: char| c.is_ascii_alphabetic());
-            let is_name = starts_well && name.len() <= NAME_BYTES_MAX && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-            if !is_name || value.len() > 1024 {
-                let message = format!(
-                    "is no label; a name is a letter, then letters, digits and `_`, at most {NAME_BYTES_MAX}, a value has at most 1024 bytes; write node_pool"
-                );
-                self.at_key(&root.key("labels").key(name), message);
-            }
         }
         if let Some(admin) = &config.admin {
             let at = root.key("admin").key("listen");
@@ -393,27 +389,31 @@ impl Rules<'_> {
     }
 
     fn condition(&mut self, at: &Path, text: &str) {
+        self.parsed(at, "a condition is either true or false for a record", |resolve| Condition::parse(text, resolve).err());
+    }
+
+    fn expression(&mut self, at: &Path, text: &str) {
+        self.parsed(at, "an expression makes one value of a record, with CEL's types", |resolve| Expression::parse(text, resolve).err());
+    }
+
+    /// Asks for the fields that a condition or an expression names, and tells what is wrong with it.
+    fn parsed(&mut self, at: &Path, rule: &str, parse: impl FnOnce(&mut dyn FnMut(&str) -> usize) -> Option<ConditionError>) {
         let mut asked = Vec::new();
-        let parsed = Condition::parse(text, &mut |field: &str| {
+        let error = parse(&mut |field: &str| {
             asked.push(field.to_string());
             0
         });
         for field in asked {
             self.ask(&field);
         }
-        if let Err(error) = parsed {
-            let (byte, help) = (error.at, error.help.to_string());
-            let message = if help.is_empty() {
-                error.message.to_string()
-            } else {
-                format!("{}; a condition is either true or false for a record; {help}", error.message.replace("; ", ", "))
-            };
-            self.note(at, message, |tree, id| tree.spot_inside(id, byte));
+        if let Some(error) = error {
+            let message = format!("{}; {rule}; {}", error.message.replace("; ", ", "), error.help);
+            self.note(at, message, |tree, id| tree.spot_inside(id, error.at));
         }
     }
 
     fn steps(&mut self, config: &Config, at: &Path) {
-        let (steps, labels, hub) = (&config.steps, &config.labels, &config.hub);
+        let (steps, hub) = (&config.steps, &config.hub);
         let mut tail = None;
         let mut meters: BTreeMap<&str, usize> = BTreeMap::new();
         let mut metered: Option<(usize, &str)> = None;
@@ -443,7 +443,7 @@ impl Rules<'_> {
                 StepConfig::Sample(sample) => self.sample(&at.key("sample"), sample),
                 StepConfig::Quota(quota) => self.quota(&at.key("quota"), quota, config),
                 StepConfig::Redact(redact) => self.redact(&at.key("redact"), redact, &steps[i + 1..], i),
-                StepConfig::Shape(shape) => self.shape(&at.key("shape"), shape, labels),
+                StepConfig::Shape(shape) => self.shape(&at.key("shape"), shape, config),
                 StepConfig::Dedup(dedup) => self.dedup(&at.key("dedup"), dedup, metered),
                 StepConfig::Tail(config) => {
                     self.tail(&at.key("tail"), config, hub);
@@ -550,7 +550,11 @@ impl Rules<'_> {
         }
     }
 
-    fn shape(&mut self, at: &Path, shape: &ShapeConfig, labels: &BTreeMap<String, String>) {
+    fn shape(&mut self, at: &Path, shape: &ShapeConfig, config: &Config) {
+        let of_sources = config.sources.values().flat_map(|source| source.labels().keys());
+        let mut labels: Vec<&String> = config.labels.keys().chain(of_sources).chain(config.request_labels.keys()).collect();
+        labels.sort_unstable();
+        labels.dedup();
         self.field_list(&at.key("keep"), &shape.keep);
         self.field_list(&at.key("remove"), &shape.remove);
         self.ask_all(&shape.remove);
@@ -573,11 +577,12 @@ impl Rules<'_> {
                     self.field(&at.key("field"), path);
                     self.ask(path);
                 }
-                SetValue::Label(Named(label)) if labels.contains_key(label) => {}
+                SetValue::Expr(Named(text)) => self.expression(&at.key("expr"), text),
+                SetValue::Label(Named(label)) if labels.contains(&label) => {}
                 SetValue::Label(Named(label)) => {
-                    let known = labels.keys().cloned().collect::<Vec<_>>().join(", ");
+                    let known = labels.iter().map(|label| label.as_str()).collect::<Vec<_>>().join(", ");
                     let known = if known.is_empty() { "there are none".into() } else { format!("there are {known}") };
-                    self.at(&at.key("label"), format!("`{label}` is no label of this process; {known}; add it to `labels`"));
+                    self.at(&at.key("label"), format!("`{label}` is no label of this pipeline; {known}; add it to `labels`"));
                 }
             }
         }

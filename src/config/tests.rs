@@ -112,7 +112,7 @@ sinks:
             error: a.yaml:2:19: sources.pods.file: the key `inclde` is not known here
               2 |   pods: { file: { inclde: ["*.log"], format: jsn } }
                 |                   ^^^^^^
-              known: include, exclude, format, start, line_bytes_max, malformed, scan, files_max, open_files_max, rotated, join, multiline, encoding, kubernetes
+              known: include, exclude, format, start, line_bytes_max, malformed, scan, files_max, open_files_max, rotated, join, multiline, encoding, labels, kubernetes
               help: did you mean `include`?
 
             error: a.yaml:2:46: sources.pods.file.format: `jsn` is not known here
@@ -165,12 +165,12 @@ fn unknown_keys_and_words_say_what_was_meant() {
         "memory",
         "memroy: 256MiB",
         expect![[r#"
-        error: a.yaml:3:1: the key `memroy` is not known here
-          3 | memroy: 256MiB
-            | ^^^^^^
-          known: name, data, memory, lanes, labels, sources, tenancy, fields, steps, hub, sinks, rates, lineage, admin
-          help: did you mean `memory`?
-    "#]],
+            error: a.yaml:3:1: the key `memroy` is not known here
+              3 | memroy: 256MiB
+                | ^^^^^^
+              known: name, data, memory, lanes, labels, request_labels, labels_required, labels_override, label_limits, sources, tenancy, fields, steps, hub, sinks, rates, lineage, admin
+              help: did you mean `memory`?
+        "#]],
     );
     check_with(
         "  out:",
@@ -322,22 +322,22 @@ fn limits_say_rule_and_way_out() {
         "hub",
         "hub: { journal: { bytes_max: 1MiB, sync_interval: 20 } }\nignored:",
         expect![[r#"
-        error: a.yaml:20:30: hub.journal.bytes_max is 1MiB
-          20 | hub: { journal: { bytes_max: 1MiB, sync_interval: 20 } }
-             |                              ^^^^
-          it must be at least 64MiB
-          help: write 64MiB
+            error: a.yaml:20:30: hub.journal.bytes_max is 1MiB
+              20 | hub: { journal: { bytes_max: 1MiB, sync_interval: 20 } }
+                 |                              ^^^^
+              it must be at least 64MiB
+              help: write 64MiB
 
-        error: a.yaml:20:51: hub.journal.sync_interval: 20 has no unit
-          20 | hub: { journal: { bytes_max: 1MiB, sync_interval: 20 } }
-             |                                                   ^^
-          a duration is written as 10m or 250ms
+            error: a.yaml:20:51: hub.journal.sync_interval: 20 has no unit
+              20 | hub: { journal: { bytes_max: 1MiB, sync_interval: 20 } }
+                 |                                                   ^^
+              a duration is written as 10m or 250ms
 
-        error: a.yaml:21:1: the key `ignored` is not known here
-          21 | ignored:
-             | ^^^^^^^
-          known: name, data, memory, lanes, labels, sources, tenancy, fields, steps, hub, sinks, rates, lineage, admin
-    "#]],
+            error: a.yaml:21:1: the key `ignored` is not known here
+              21 | ignored:
+                 | ^^^^^^^
+              known: name, data, memory, lanes, labels, request_labels, labels_required, labels_override, label_limits, sources, tenancy, fields, steps, hub, sinks, rates, lineage, admin
+        "#]],
     );
     check_with(
         "admin",
@@ -1039,24 +1039,24 @@ fn variables_must_be_set_and_their_values_never_show() {
         "labels",
         "labels: { a: \"x ${NOPE}\", b: \"${\", c: $5, d: \"${A-B}\" }",
         expect![[r#"
-        error: a.yaml:5:17: the environment has no variable NOPE
-          5 | labels: { a: "x ${NOPE}", b: "${", c: $5, d: "${A-B}" }
-            |                 ^
-          a variable in a config must be set
-          help: set it (export NOPE=...), or write $$ for a dollar sign
+            error: a.yaml:5:17: labels.a: the label `a` of the global layer is empty: the environment has no variable NOPE
+              5 | labels: { a: "x ${NOPE}", b: "${", c: $5, d: "${A-B}" }
+                |                 ^
+              a variable in a config must be set
+              help: set it (export NOPE=...), or write $$ for a dollar sign
 
-        error: a.yaml:5:31: `${` begins a variable here
-          5 | labels: { a: "x ${NOPE}", b: "${", c: $5, d: "${A-B}" }
-            |                               ^
-          a variable is written as ${NAME}, of letters, digits and _
-          help: for a dollar sign itself write $$
+            error: a.yaml:5:31: labels.b: `${` begins a variable here
+              5 | labels: { a: "x ${NOPE}", b: "${", c: $5, d: "${A-B}" }
+                |                               ^
+              a variable is written as ${NAME}, of letters, digits and _
+              help: for a dollar sign itself write $$
 
-        error: a.yaml:5:47: `${` begins a variable here
-          5 | labels: { a: "x ${NOPE}", b: "${", c: $5, d: "${A-B}" }
-            |                                               ^
-          a variable is written as ${NAME}, of letters, digits and _
-          help: for a dollar sign itself write $$
-    "#]],
+            error: a.yaml:5:47: labels.d: `${` begins a variable here
+              5 | labels: { a: "x ${NOPE}", b: "${", c: $5, d: "${A-B}" }
+                |                                               ^
+              a variable is written as ${NAME}, of letters, digits and _
+              help: for a dollar sign itself write $$
+        "#]],
     );
     check_with(
         "memory",
@@ -1517,4 +1517,416 @@ fn copies_are_dropped_before_meters_and_redaction_comes_behind_readers() {
     says(&steps("  - redact: { fields: [a], action: { hash: {} } }\n"), &["it names no key, or two", "key_env"]);
     says(&steps("  - shape: {}\n"), &["this step changes nothing"]);
     says(&steps("  - shape: { rename: { a: b.c }, set: { r: { label: nope } } }\n"), &["\"b.c\" is no key", "`nope` is no label"]);
+}
+
+#[test]
+fn eb_5_1_names_of_labels_are_prometheus_and_given_once() {
+    check(
+        r#"labels: { __meta: a, le: b, job: c, tenant: d, 9lives: e, app-name: f, _fine: g, env: prod, region: here }
+sources:
+  in: { stdin: { labels: { env: test, region: there, env: again } } }
+  two: { file: { include: ["*.log"], labels: { quantile: x } } }
+request_labels:
+  env: { from: [e] }
+  reason: { from: [r] }
+  component: { from: [] }
+labels_override: [region, regoin]
+sinks: { out: { stdout: {} } }
+"#,
+        expect![[r#"
+            error: a.yaml:1:11: labels.__meta: `__meta` is reserved
+              1 | labels: { __meta: a, le: b, job: c, tenant: d, 9lives: e, app-name: f, _fine: g, env: prod, region: here }
+                |           ^^^^^^
+              names that begin with `__`, le, quantile, job and instance are Prometheus' own
+              help: write app_meta
+
+            error: a.yaml:1:22: labels.le: `le` is reserved
+              1 | labels: { __meta: a, le: b, job: c, tenant: d, 9lives: e, app-name: f, _fine: g, env: prod, region: here }
+                |                      ^^
+              names that begin with `__`, le, quantile, job and instance are Prometheus' own
+              help: write app_le
+
+            error: a.yaml:1:29: labels.job: `job` is reserved
+              1 | labels: { __meta: a, le: b, job: c, tenant: d, 9lives: e, app-name: f, _fine: g, env: prod, region: here }
+                |                             ^^^
+              names that begin with `__`, le, quantile, job and instance are Prometheus' own
+              help: write app_job
+
+            error: a.yaml:1:37: labels.tenant: `tenant` is reserved
+              1 | labels: { __meta: a, le: b, job: c, tenant: d, 9lives: e, app-name: f, _fine: g, env: prod, region: here }
+                |                                     ^^^^^^
+              weir puts these on its metrics itself: pipeline, source, sink, tenant, outcome, reason, note, state, policy, level, label, limit
+              help: write app_tenant
+
+            error: a.yaml:1:48: labels.9lives: `9lives` is no name of a label
+              1 | labels: { __meta: a, le: b, job: c, tenant: d, 9lives: e, app-name: f, _fine: g, env: prod, region: here }
+                |                                                ^^^^^^
+              a name is letters, digits and `_`, at most 64, and begins with no digit
+              help: write node_pool
+
+            error: a.yaml:1:59: labels.app-name: `app-name` is no name of a label
+              1 | labels: { __meta: a, le: b, job: c, tenant: d, 9lives: e, app-name: f, _fine: g, env: prod, region: here }
+                |                                                           ^^^^^^^^
+              a name is letters, digits and `_`, at most 64, and begins with no digit
+              help: write node_pool
+
+            error: a.yaml:3:28: sources.in.stdin.labels.env: the global layer (`labels`) has a label `env` already
+              3 |   in: { stdin: { labels: { env: test, region: there, env: again } } }
+                |                            ^^^
+              a later layer gives no label another value unless that is allowed
+              help: write another name, or labels_override: [env]
+
+            error: a.yaml:3:54: the key `env` occurs twice
+              3 |   in: { stdin: { labels: { env: test, region: there, env: again } } }
+                |                                                      ^^^
+              it stands in line 3 already
+              help: leave one of them out
+
+            error: a.yaml:4:48: sources.two.file.labels.quantile: `quantile` is reserved
+              4 |   two: { file: { include: ["*.log"], labels: { quantile: x } } }
+                |                                                ^^^^^^^^
+              names that begin with `__`, le, quantile, job and instance are Prometheus' own
+              help: write app_quantile
+
+            error: a.yaml:6:3: request_labels.env: the global layer (`labels`) has a label `env` already
+              6 |   env: { from: [e] }
+                |   ^^^
+              a later layer gives no label another value unless that is allowed
+              help: write another name, or labels_override: [env]
+
+            error: a.yaml:7:3: request_labels.reason: `reason` is reserved
+              7 |   reason: { from: [r] }
+                |   ^^^^^^
+              weir puts these on its metrics itself: pipeline, source, sink, tenant, outcome, reason, note, state, policy, level, label, limit
+              help: write app_reason
+
+            error: a.yaml:8:22: request_labels.component.from is empty
+              8 |   component: { from: [] }
+                |                      ^
+              a label of the request is read from a field of the record
+              help: write [http.route, route]
+
+            error: a.yaml:9:27: labels_override[1]: no layer has a label `regoin`
+              9 | labels_override: [region, regoin]
+                |                           ^^^^^^
+              it names labels that a later layer gives another value
+              help: did you mean `region`?
+        "#]],
+    );
+}
+
+#[test]
+fn eb_5_2_a_required_label_that_is_empty_is_named_with_its_layer() {
+    let config = |labels: &str, of_in: &str, of_two: &str| {
+        format!(
+            "labels: {{ {labels} }}\nlabels_required: [service_name]\nsources:\n  in: {{ stdin: {{ labels: {{ {of_in} }} }} }}\n  two: {{ file: {{ include: [\"*.log\"], labels: {{ {of_two} }} }} }}\nsinks: {{ out: {{ stdout: {{}} }} }}\n"
+        )
+    };
+    // The vector: SERVICE_NAME is not set.
+    check(
+        &config(r#"service_name: "${SERVICE_NAME}""#, "", ""),
+        expect![[r#"
+        error: a.yaml:1:26: labels.service_name: the label `service_name` of the global layer is empty: the environment has no variable SERVICE_NAME
+          1 | labels: { service_name: "${SERVICE_NAME}" }
+            |                          ^
+          a variable in a config must be set
+          help: set it (export SERVICE_NAME=...), or write $$ for a dollar sign
+    "#]],
+    );
+    check(
+        &config("", r#"service_name: "${SERVICE_NAME}""#, "service_name: b"),
+        expect![[r#"
+        error: a.yaml:4:43: sources.in.stdin.labels.service_name: the label `service_name` of the service layer (source `in`) is empty: the environment has no variable SERVICE_NAME
+          4 |   in: { stdin: { labels: { service_name: "${SERVICE_NAME}" } } }
+            |                                           ^
+          a variable in a config must be set
+          help: set it (export SERVICE_NAME=...), or write $$ for a dollar sign
+    "#]],
+    );
+    check(
+        &config(r#"service_name: " \t ""#, "", ""),
+        expect![[r#"
+        error: a.yaml:1:25: labels.service_name: the label `service_name` of the global layer is empty
+          1 | labels: { service_name: " \t " }
+            |                         ^^^^^^
+          a required label has a value that is not blank before anything starts
+          help: set it, or take it out of `labels_required`
+    "#]],
+    );
+    check(
+        &config("", r#"service_name: """#, "service_name: b"),
+        expect![[r#"
+        error: a.yaml:4:42: sources.in.stdin.labels.service_name: the label `service_name` of the service layer (source `in`) is empty
+          4 |   in: { stdin: { labels: { service_name: "" } } }
+            |                                          ^^
+          a required label has a value that is not blank before anything starts
+          help: set it, or take it out of `labels_required`
+    "#]],
+    );
+    check(
+        &config("", "service_name: a", ""),
+        expect![[r#"
+        error: a.yaml:2:19: labels_required[0]: the label `service_name` is missing: neither the global layer nor the service layer of `two` has it
+          2 | labels_required: [service_name]
+            |                   ^^^^^^^^^^^^
+          a required label has a value that is not blank before anything starts
+          help: add it to `labels` of the file or of each source, or take it out of `labels_required`
+    "#]],
+    );
+    for (labels, of_in, of_two) in [("service_name: a", "", ""), ("", "service_name: a", "service_name: b")] {
+        assert_eq!(render(&[&config(labels, of_in, of_two)]), "fine\n");
+    }
+}
+
+#[test]
+fn eb_5_3_request_labels_say_what_they_take() {
+    check(
+        r#"sources: { in: { stdin: {} } }
+request_labels:
+  a: { from: [x, x, "y..z"], values_max: 0, bytes_max: 5000 }
+  b: { from: [x], allow: [" pro", pro, pro, "much too long for this"], bytes_max: 8, values_max: 3, overflow: "" }
+label_limits: { per_metric: 0, per_tenant: 5000000, total: 1, idle: 10ms }
+sinks: { out: { stdout: {} } }
+"#,
+        expect![[r#"
+            error: a.yaml:3:18: request_labels.a.from[1]: `x` stands in this list already
+              3 |   a: { from: [x, x, "y..z"], values_max: 0, bytes_max: 5000 }
+                |                  ^
+              each field is named once
+              help: leave one out
+
+            error: a.yaml:3:21: request_labels.a.from[2]: "y..z" is no field
+              3 |   a: { from: [x, x, "y..z"], values_max: 0, bytes_max: 5000 }
+                |                     ^^^^^^
+              a field is a key, or keys joined by dots, of at most 256 bytes
+              help: write kubernetes.labels.tenant
+
+            error: a.yaml:3:42: request_labels.a.values_max is 0
+              3 |   a: { from: [x, x, "y..z"], values_max: 0, bytes_max: 5000 }
+                |                                          ^
+              it must be from 1 to 100000
+              help: write 1
+
+            error: a.yaml:3:56: request_labels.a.bytes_max is 5000
+              3 |   a: { from: [x, x, "y..z"], values_max: 0, bytes_max: 5000 }
+                |                                                        ^^^^
+              it must be from 1 to 1024
+              help: write 1024
+
+            error: a.yaml:4:27: request_labels.b.allow[0]: " pro" is never a value
+              4 |   b: { from: [x], allow: [" pro", pro, pro, "much too long for this"], bytes_max: 8, values_max: 3, overflow: "" }
+                |                           ^^^^^^
+              a value has no blanks around it, no control characters and at most `bytes_max` bytes
+              help: write it as it is without them
+
+            error: a.yaml:4:40: request_labels.b.allow[2]: `pro` stands in this list already
+              4 |   b: { from: [x], allow: [" pro", pro, pro, "much too long for this"], bytes_max: 8, values_max: 3, overflow: "" }
+                |                                        ^^^
+              each value is named once
+              help: leave one out
+
+            error: a.yaml:4:45: request_labels.b.allow[3]: "much too long for this" is never a value
+              4 |   b: { from: [x], allow: [" pro", pro, pro, "much too long for this"], bytes_max: 8, values_max: 3, overflow: "" }
+                |                                             ^^^^^^^^^^^^^^^^^^^^^^^^
+              a value has no blanks around it, no control characters and at most `bytes_max` bytes
+              help: write it as it is without them
+
+            error: a.yaml:4:98: request_labels.b.values_max is 3, and 4 values are allowed
+              4 |   b: { from: [x], allow: [" pro", pro, pro, "much too long for this"], bytes_max: 8, values_max: 3, overflow: "" }
+                |                                                                                                  ^
+              there must be room for each
+              help: write 4
+
+            error: a.yaml:4:111: request_labels.b.overflow: "" is no value
+              4 | …m: [x], allow: [" pro", pro, pro, "much too long for this"], bytes_max: 8, values_max: 3, overflow: "" }
+                |                                                                                                      ^^
+              it stands for every value that is not taken, without blanks around it and control characters
+              help: write __other__
+
+            error: a.yaml:5:29: label_limits.per_metric is 0
+              5 | label_limits: { per_metric: 0, per_tenant: 5000000, total: 1, idle: 10ms }
+                |                             ^
+              it must be from 1 to 1000000
+              help: write 1
+
+            error: a.yaml:5:44: label_limits.per_tenant is 5000000
+              5 | label_limits: { per_metric: 0, per_tenant: 5000000, total: 1, idle: 10ms }
+                |                                            ^^^^^^^
+              it must be from 1 to 1000000
+              help: write 1000000
+
+            error: a.yaml:5:60: label_limits.total is 1
+              5 | label_limits: { per_metric: 0, per_tenant: 5000000, total: 1, idle: 10ms }
+                |                                                            ^
+              it must be from 2 to 2000000
+              help: write 2
+
+            error: a.yaml:5:69: label_limits.idle is 10ms
+              5 | label_limits: { per_metric: 0, per_tenant: 5000000, total: 1, idle: 10ms }
+                |                                                                     ^^^^
+              it must be from 1s to 366d
+              help: write 1s
+        "#]],
+    );
+}
+
+#[test]
+fn labels_of_one_process_agree() {
+    let pipeline = |name: &str, env: &str| {
+        format!(
+            "name: {name}\nlabels: {{ env: {env} }}\nsources: {{ in: {{ file: {{ include: [\"{name}/*.log\"] }} }} }}\nsinks: {{ out: {{ blackhole: {{}} }} }}\n"
+        )
+    };
+    assert_eq!(render(&[&pipeline("one", "prod"), &pipeline("two", "prod")]), "fine\n");
+    expect![[r#"
+        error: b.yaml:2:11: labels.env: the label `env` has another value in a.yaml
+          2 | labels: { env: test }
+            |           ^^^
+          labels are of the process, on every metric
+          help: write it in one file only, or as a label of a source
+    "#]]
+    .assert_eq(&render(&[&pipeline("one", "prod"), &pipeline("two", "test")]));
+}
+
+#[test]
+fn expressions_that_have_no_value_for_any_record_are_refused_where_they_go_wrong() {
+    check(
+        r#"sources: { in: { stdin: {} } }
+steps:
+  - shape:
+      set:
+        a: { expr: 'status / 0' }
+        b: { expr: 'service + 1 + "x"' }
+        c: { expr: "name.lower()" }
+        d: { expr: '' }
+        e: { label: nowhere }
+sinks: { out: { stdout: {} } }
+"#,
+        expect![[r#"
+            error: a.yaml:5:30: steps[0].shape.set.a.expr: this divides by zero
+              5 |         a: { expr: 'status / 0' }
+                |                              ^
+              an expression makes one value of a record, with CEL's types
+              help: divide by something else, as in n == 0 ? 0 : total / n
+
+            error: a.yaml:6:33: steps[0].shape.set.b.expr: an int and a text are not computed with each other
+              6 |         b: { expr: 'service + 1 + "x"' }
+                |                                 ^
+              an expression makes one value of a record, with CEL's types
+              help: string(x), int(x) and double(x) make one of the other
+
+            error: a.yaml:7:26: steps[0].shape.set.c.expr: there is no method `lower`
+              7 |         c: { expr: "name.lower()" }
+                |                          ^
+              an expression makes one value of a record, with CEL's types
+              help: the methods are lowerAscii, upperAscii, trim, replace, substring, startsWith, endsWith, contains, matches, size
+
+            error: a.yaml:8:21: steps[0].shape.set.d.expr: the expression is empty
+              8 |         d: { expr: '' }
+                |                     ^
+              an expression makes one value of a record, with CEL's types
+              help: an expression reads as service + "-" + string(status / 100)
+
+            error: a.yaml:9:21: steps[0].shape.set.e.label: `nowhere` is no label of this pipeline
+              9 |         e: { label: nowhere }
+                |                     ^^^^^^^
+              there are none
+              help: add it to `labels`
+        "#]],
+    );
+}
+
+/// The warnings of one config that has no mistake.
+fn warnings(text: &str) -> String {
+    let (loaded, prefix) = load_texts(&[text]);
+    let loaded = loaded.map_err(|report| report.to_string()).unwrap();
+    loaded[0].warnings.iter().map(|warning| Warning(warning).to_string()).collect::<String>().replace(&prefix, "")
+}
+
+#[test]
+fn fields_that_look_misspelt_are_a_warning() {
+    expect![[r#"
+        warning: a.yaml:4:42: steps[0].drop.when: `stauts` looks misspelt
+          4 |   - drop: { when: 'path == "/healthz" && stauts < 400' }
+            |                                          ^
+          nothing else in this file names it, and no record may have it
+          help: did you mean `status`?
+        warning: a.yaml:5:43: steps[1].drop.when: `acount` looks misspelt
+          5 |   - drop: { when: 'frobnication == "x" || acount == "y"' }
+            |                                           ^
+          nothing else in this file names it, and no record may have it
+          help: did you mean `account`?
+        warning: a.yaml:6:39: steps[2].meter.quantity: `widgets_made` looks misspelt
+          6 |   - meter: { name: widgets, quantity: widgets_made, unit: Widgets, by: [sevrice] }
+            |                                       ^^^^^^^^^^^^
+          nothing else in this file names it, and no record may have it
+          help: did you mean `widget_made`?
+        warning: a.yaml:6:73: steps[2].meter.by[0]: `sevrice` looks misspelt
+          6 |   - meter: { name: widgets, quantity: widgets_made, unit: Widgets, by: [sevrice] }
+            |                                                                         ^^^^^^^
+          nothing else in this file names it, and no record may have it
+          help: did you mean `service`?
+        warning: a.yaml:7:44: steps[3].shape.set.verdict_code.expr: `widget_made` looks misspelt
+          7 |   - shape: { set: { verdict_code: { expr: 'widget_made + 1' } } }
+            |                                            ^
+          nothing else in this file names it, and no record may have it
+          help: did you mean `widgets_made`?
+        warning: a.yaml:8:50: steps[4].sample.levels.info.key: `requestId` looks misspelt
+          8 |   - sample: { levels: { info: { ratio: 0.5, key: requestId } } }
+            |                                                  ^^^^^^^^^
+          nothing else in this file names it, and no record may have it
+          help: did you mean `request_id`?
+    "#]]
+    .assert_eq(&warnings(
+        r#"sources: { in: { stdin: {} } }
+tenancy: { from: [account] }
+steps:
+  - drop: { when: 'path == "/healthz" && stauts < 400' }
+  - drop: { when: 'frobnication == "x" || acount == "y"' }
+  - meter: { name: widgets, quantity: widgets_made, unit: Widgets, by: [sevrice] }
+  - shape: { set: { verdict_code: { expr: 'widget_made + 1' } } }
+  - sample: { levels: { info: { ratio: 0.5, key: requestId } } }
+sinks: { out: { stdout: {} } }
+"#,
+    ));
+}
+
+#[test]
+fn fields_that_a_step_took_away_before_are_a_warning() {
+    expect![[r#"
+        warning: a.yaml:4:20: steps[1].drop.when: steps[0] renames `msg` to `message`
+          4 |   - drop: { when: 'msg == "x" || debug.level == 3 || message == "y" || class == 5' }
+            |                    ^
+          a step reads records as the steps before it left them
+          help: move this step before steps[0]
+        warning: a.yaml:4:34: steps[1].drop.when: steps[0] removes `debug.level`
+          4 |   - drop: { when: 'msg == "x" || debug.level == 3 || message == "y" || class == 5' }
+            |                                  ^
+          a step reads records as the steps before it left them
+          help: move this step before steps[0]
+    "#]]
+    .assert_eq(&warnings(
+        r#"sources: { in: { stdin: {} } }
+steps:
+  - shape: { rename: { msg: message }, remove: [debug], set: { class: { expr: 'status / 100' } } }
+  - drop: { when: 'msg == "x" || debug.level == 3 || message == "y" || class == 5' }
+sinks: { out: { stdout: {} } }
+"#,
+    ));
+}
+
+#[test]
+fn configs_without_a_slip_have_no_warning() {
+    for name in ["quickstart", "node", "kubernetes", "sampling", "requests", "stdin", "bench", "bench-tail"] {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("pipelines").join(format!("{name}.yaml"));
+        let loaded = load(&[path], &|_| Some("value".into())).map_err(|report| report.to_string()).unwrap();
+        assert!(loaded[0].warnings.is_empty(), "{name}: {}", Warning(&loaded[0].warnings[0]));
+    }
+    let fine = r#"sources: { in: { stdin: {} } }
+steps:
+  - drop: { when: 'mode == "test" || tokens_in > tokens_out || zone_a == zone_b || shard1 == "x" || shard2 == "y" || frob == 1' }
+  - drop: { when: 'kubernetes.labels.tennant == "x" || user.plan == "y" || request_ip == "z"' }
+sinks: { out: { stdout: {} } }
+"#;
+    assert_eq!(warnings(fine), "");
 }

@@ -17,9 +17,10 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
 use hub::Hub;
+use std::collections::{BTreeSet, HashMap};
 use std::net::TcpListener;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
@@ -43,7 +44,9 @@ pub struct Vitals {
     pub sinks: Vec<(String, String, Arc<SinkSignals>)>,
     pub ready: AtomicBool,
     /// On every metric.
-    pub labels: std::collections::HashMap<String, String>,
+    pub labels: HashMap<String, String>,
+    /// Pipeline and tenants that have labels of their own on the page: who has them keeps them.
+    pub named: Mutex<HashMap<String, BTreeSet<Vec<u8>>>>,
 }
 
 impl Vitals {
@@ -59,6 +62,7 @@ impl Vitals {
             sinks: Vec::new(),
             ready: AtomicBool::new(false),
             labels: Default::default(),
+            named: Mutex::default(),
         }
     }
 

@@ -555,7 +555,7 @@ impl Lane {
             let builder = &mut self.builders[log.pipeline];
             builder.enter(stream, from);
             batch.payer = payer;
-            (batch.stream, batch.log) = (stream, log.name);
+            (batch.stream, batch.log, batch.source) = (stream, log.name, log.intake as u16);
             let reading = splice.map_or(intake.reading, |splice| self.enricher.enrich(batch, &splice, intake.reading));
             self.workers[log.pipeline].process(batch, reading, now, &mut builder.sums);
             log.rest = batch.rests_until.and_then(|until| Rest::new(until, now)).or(log.rest);
@@ -621,7 +621,7 @@ impl Lane {
         let before = log.owed.iter().find(|owed| owed.stream == older.stream).map_or(0, |owed| owed.before);
         let used = log.decoder.flush(&mut self.batch, older.done + 1) as u64;
         self.batch.arrival = now;
-        (self.batch.stream, self.batch.log) = (older.stream, log.name);
+        (self.batch.stream, self.batch.log, self.batch.source) = (older.stream, log.name, log.intake as u16);
         let to = Position { resume: older.done + used, done: older.done + used, before };
         let also = log.settle_older(0, intake).into_iter().filter(|resumed| resumed.stream != older.stream).collect();
         let builder = &mut self.builders[log.pipeline];

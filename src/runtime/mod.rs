@@ -106,10 +106,12 @@ pub fn run(
 
     let mut opened = Vec::new();
     for pipeline in &loaded {
-        let mut one = open::open(&disk, data, &pipeline.name, &pipeline.config, pipeline.rates.as_ref().map(|rates| &rates.card))?;
+        // The port is the process's, whichever file asks for it: then labels are counted.
+        let config = Config { admin: process.admin.clone(), ..pipeline.config.clone() };
+        let mut one = open::open(&disk, data, &pipeline.name, &config, pipeline.rates.as_ref().map(|rates| &rates.card))?;
         one.recovered.notices.iter().for_each(|notice| warn!(pipeline = pipeline.name, "{notice}"));
         open::restore(&mut one)?;
-        opened.push((pipeline.config.clone(), one));
+        opened.push((config, one));
     }
     let refs: Vec<_> = opened.iter().map(|(config, one)| (config.clone(), one)).collect();
     let desk = Arc::new(Desk::new(disk, &refs));
@@ -171,7 +173,8 @@ pub fn run(
     }
     let pipeline_count = loaded.len();
     let folder = (data.clone(), options.data_is_given);
-    let reloader = Reloader::new(Disk::Real, folder, Arc::clone(&pipelines), inboxes.clone(), Arc::clone(&signals), loaded);
+    let reloader =
+        Reloader::new(Disk::Real, folder, Arc::clone(&pipelines), inboxes.clone(), Arc::clone(&signals), process.admin.clone(), loaded);
     let reloader = Arc::new(reloader);
     vitals.reloads = reloader.reloads();
     let control = Control::start(process.admin.as_ref(), vitals, Arc::clone(&desk))?;

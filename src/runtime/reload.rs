@@ -7,7 +7,7 @@
 
 use super::lane::{Inbox, Pipeline, Signals};
 use super::write_manifest;
-use crate::config::{self, Changes, Loaded, Report};
+use crate::config::{self, AdminConfig, Changes, Config, Loaded, Report};
 use crate::plan::{self, Plan};
 use crate::sources::status::lock;
 use anyhow::Context;
@@ -128,6 +128,8 @@ pub struct Reloader {
     inboxes: Vec<Arc<Inbox>>,
     signals: Arc<Signals>,
     reloads: Arc<Reloads>,
+    /// The process's, whichever file asks for it.
+    admin: Option<AdminConfig>,
     /// What is in force; empty once the run has ended.
     in_force: Mutex<Vec<Loaded>>,
 }
@@ -139,11 +141,22 @@ impl Reloader {
         pipelines: Arc<Vec<Pipeline>>,
         inboxes: Vec<Arc<Inbox>>,
         signals: Arc<Signals>,
+        admin: Option<AdminConfig>,
         in_force: Vec<Loaded>,
     ) -> Reloader {
         let reloads = Reloads { generation: AtomicU64::new(1), hash: Mutex::new(hash(&in_force)), ..Reloads::default() };
         let (data, data_is_given) = data;
-        Reloader { disk, data, data_is_given, pipelines, inboxes, signals, reloads: Arc::new(reloads), in_force: Mutex::new(in_force) }
+        Reloader {
+            disk,
+            data,
+            data_is_given,
+            pipelines,
+            inboxes,
+            signals,
+            reloads: Arc::new(reloads),
+            admin,
+            in_force: Mutex::new(in_force),
+        }
     }
 
     pub fn reloads(&self) -> Arc<Reloads> {
@@ -218,7 +231,8 @@ impl Reloader {
         for ((pipeline, loaded), (_, changes)) in self.pipelines.iter().zip(&loaded).zip(&changes) {
             if !changes.is_empty() {
                 let (_, before) = pipeline.current.get();
-                let plan = plan::recompile(&before, &loaded.config, &self.data, loaded.rates.as_ref().map(|rates| &rates.card));
+                let config = Config { admin: self.admin.clone(), ..loaded.config.clone() };
+                let plan = plan::recompile(&before, &config, &self.data, loaded.rates.as_ref().map(|rates| &rates.card));
                 plans.push((pipeline, plan.with_context(|| format!("pipeline {}", pipeline.name))?));
             }
         }

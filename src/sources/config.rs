@@ -8,6 +8,7 @@ use flow::decode::{Encoding, MultilineConfig};
 use flow::units::{ByteSize, Span};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// One source of records.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -17,6 +18,22 @@ pub enum SourceConfig {
     File(FileConfig),
     /// Reads standard input to its end.
     Stdin(StdinConfig),
+}
+
+impl SourceConfig {
+    pub fn kind(&self) -> &'static str {
+        match self {
+            SourceConfig::File(_) => "file",
+            SourceConfig::Stdin(_) => "stdin",
+        }
+    }
+
+    pub fn labels(&self) -> &BTreeMap<String, String> {
+        match self {
+            SourceConfig::File(file) => &file.labels,
+            SourceConfig::Stdin(stdin) => &stdin.labels,
+        }
+    }
 }
 
 /// How bytes become records.
@@ -112,6 +129,9 @@ pub struct FileConfig {
     /// How text is encoded; what is not UTF-8 is read as UTF-8.
     #[serde(default)]
     pub encoding: Encoding,
+    /// Labels of this source's records, besides those of the process: they stand on `weir_records_total` and can be put into records.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
     /// The files are logs of Kubernetes' containers: records get a member `kubernetes` that says whose, lines of text become
     /// `{"message":"...","kubernetes":{...}}`, and who pays is what the pod says, not the record. Absent: records leave as they came.
     pub kubernetes: Option<Box<KubernetesConfig>>,
@@ -163,6 +183,9 @@ pub struct StdinConfig {
     /// How split lines are joined (`format: cri`).
     #[serde(default)]
     pub join: JoinConfig,
+    /// Labels of this source's records, besides those of the process: they stand on `weir_records_total` and can be put into records.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
     /// When bytes count as taken. Standard input cannot be read again, so a memory hub needs `on_receipt`.
     #[serde(default)]
     pub ack: Ack,

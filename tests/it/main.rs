@@ -20,6 +20,7 @@ mod cri;
 mod dedup;
 mod follow;
 mod kubernetes;
+mod labels;
 mod ledger;
 mod policies;
 mod quickstart;

@@ -7,6 +7,7 @@
 use crate::condition::Columns;
 use crate::event::{Note, Outcome, Reason, Severity, Skip, StreamId};
 use crate::fields::Span;
+use crate::labels::Column;
 use crate::units::UnixNanos;
 use std::sync::Arc;
 
@@ -60,8 +61,11 @@ pub struct Batch {
     pub payer: Payer,
     /// Records that their pod asked to leave out: they are dropped as filtered. Empty: none.
     pub left_out: Vec<bool>,
-    /// The stream that the records are of.
+    /// The stream that the records are of, and the number of its source in the pipeline.
     pub stream: StreamId,
+    pub source: u16,
+    /// Values of the request labels, where somebody reads them.
+    pub labels: Column,
     /// The log that the stream is of: the same in every run.
     pub log: u64,
     /// Until when nothing more of the log is to be read, as a quota is used up; `None`: read on.

@@ -18,6 +18,8 @@
 //! - Values of different types are not equal (`!=` holds) and have no order. Objects and lists equal nothing.
 //! - `size` counts characters of a text, elements of a list, keys of an object; of anything else it is missing.
 //!
+//! [`Expression`] has the same words and gives a value instead of an answer, with CEL's errors.
+//!
 //! Bounds: 16 KiB of text, nesting 64, lists of 1,000, 32 regexes of 1 MiB compiled each; beyond them the text is
 //! refused with a reason. Evaluation allocates nothing per record: `contains`, `endsWith` and `matches` on a
 //! text with escapes decode it into one buffer per thread, given back above 1 MiB.
@@ -32,9 +34,12 @@ use std::cmp::Ordering;
 use std::fmt;
 
 mod constant;
+mod expression;
 mod parse;
 #[cfg(test)]
 mod tests;
+
+pub use expression::Expression;
 
 pub const TEXT_BYTES_MAX: usize = 16 << 10;
 pub const NESTING_MAX: usize = 64;

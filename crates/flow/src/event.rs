@@ -172,10 +172,12 @@ pub enum Note {
     UnknownTag = 15,
     /// Its key was seen before with other content (`dedup`): kept, and no meter counts it.
     Conflict = 16,
+    /// An expression of a `shape` step had no value: a field was missing, or of a type it does not take; its field stays as it was.
+    NotSet = 17,
 }
 
 impl Note {
-    pub const ALL: [Note; 17] = [
+    pub const ALL: [Note; 18] = [
         Note::NotJson,
         Note::TooDeep,
         Note::DuplicateTenant,
@@ -193,6 +195,7 @@ impl Note {
         Note::MetadataMissing,
         Note::UnknownTag,
         Note::Conflict,
+        Note::NotSet,
     ];
 
     pub fn name(self) -> &'static str {
@@ -214,6 +217,7 @@ impl Note {
             Note::MetadataMissing => "metadata_missing",
             Note::UnknownTag => "unknown_tag",
             Note::Conflict => "conflict",
+            Note::NotSet => "not_set",
         }
     }
 

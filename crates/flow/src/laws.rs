@@ -88,6 +88,7 @@ fn run(steps: Vec<Step>, input: &[u8]) -> Outcomes {
         meters: meters(),
         sampling: Sampling::default(),
         selection: crate::select::Selection::default(),
+        labels: crate::labels::Labels::default(),
     });
     let mut worker = Worker::new(Arc::clone(&rules));
     let mut batch = Batch { arena: input.to_vec(), ..Batch::default() };

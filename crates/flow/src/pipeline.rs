@@ -8,6 +8,7 @@ use crate::debts::{Closing, Debts, Owed, Tallies};
 use crate::decimal::small_integer;
 use crate::event::{Note, Outcome, Reason};
 use crate::fields::{FieldSet, Kind, Malformed, Scanner};
+use crate::labels::{self, Labels};
 use crate::meter::{Meters, Sums};
 use crate::select::Selection;
 use crate::step::{Editor, Step};
@@ -33,6 +34,7 @@ pub struct Rules {
     pub meters: Meters,
     pub sampling: Sampling,
     pub selection: Selection,
+    pub labels: Labels,
 }
 
 /// What lanes tell each other, and a restart tells them, of what samplers left out.
@@ -62,6 +64,7 @@ pub struct Worker {
     scanner: Scanner,
     times: TimeParser,
     tenancy: Tenancy,
+    labels: labels::Reader,
     mask: Vec<bool>,
     debts: Debts,
     /// With `--once`: newest event time so far. The clock must not show in what comes out.
@@ -78,6 +81,7 @@ impl Rules {
             }
         }
         self.sampling.tallies = Arc::clone(&before.sampling.tallies);
+        self.labels.share(&before.labels);
     }
 }
 
@@ -102,6 +106,7 @@ impl Worker {
             scanner: Scanner::new(Arc::clone(&rules.fields)),
             times: TimeParser::default(),
             tenancy: Tenancy::new(rules.tenant.clone(), Arc::clone(&rules.tenants)),
+            labels: labels::Reader::default(),
             mask: Vec::new(),
             editor: Editor::new(Arc::clone(&rules.fields)),
             rules,
@@ -124,6 +129,7 @@ impl Worker {
         leave_out(batch); // what a pod asked to leave out
         self.tenancy.apply(batch); // who pays
         let rules = Arc::clone(&self.rules);
+        self.labels.read(&rules.labels, batch); // what the request says of itself
         self.debts.clock = self.clock(batch, now);
         self.debts.ceiling = if self.newest.is_some() { UnixNanos(i64::MAX) } else { UnixNanos(now.0.saturating_add(AHEAD_NS)) };
         self.editor.begin();
@@ -136,6 +142,7 @@ impl Worker {
         rules.meters.apply(batch, sums); // what it used, as it was received
         self.editor.swap_originals(batch);
         rules.selection.apply(batch, &mut self.mask); // which sinks take it, as it leaves
+        self.labels.count(&rules.labels, batch); // what came of it, by labels
         batch.assert_complete();
     }
 

@@ -3,12 +3,15 @@
 //! Reads the spans of the tenant fields, writes the column `tenant`. The first of the configured fields that
 //! a record has names its tenant; a record without, or with the name twice, belongs to the unknown tenant,
 //! never to another one. What is known of the whole log (`Batch::payer`) goes over what records say. Names
-//! are bytes and never normalised (rule R19). Memory: `tenants_max` names of at most 256 bytes; a new name
+//! are bytes and never normalised (rule R19): no case, no accents, no blanks. Where the field holds a header that the far side wrote
+//! (`read_as: header`), reading it comes before: blanks around it are no part of its value, and what is no name (too long, no
+//! UTF-8, control characters) is the overflow tenant's (EB 5.3). Memory: `tenants_max` names of at most 256 bytes; a new name
 //! beyond that is counted as unknown and noted. Names that are not allowed are the overflow tenant's.
 
 use crate::batch::{Batch, Payer};
 use crate::event::Note;
 use crate::fields::{Kind, Span};
+use crate::labels::clean;
 use crate::word;
 use hashbrown::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -22,6 +25,8 @@ pub struct Tenants {
     names: Mutex<Names>,
     tenants_max: usize,
     allowed: Option<Allowed>,
+    /// Names are read as headers; the number of the tenant of what is no name.
+    header: Option<u32>,
 }
 
 /// The only names there may be, and the number of the tenant of all others.
@@ -44,7 +49,7 @@ impl Tenants {
     pub fn new(unknown: &str, tenants_max: usize) -> Tenants {
         let unknown: Arc<[u8]> = unknown.as_bytes().into();
         let numbers = HashMap::from_iter([(Arc::clone(&unknown), UNKNOWN)]);
-        Tenants { names: Mutex::new(Names { numbers, list: vec![unknown] }), tenants_max, allowed: None }
+        Tenants { names: Mutex::new(Names { numbers, list: vec![unknown] }), tenants_max, allowed: None, header: None }
     }
 
     /// Only these names, and the unknown one, are tenants; all others together are `overflow`.
@@ -55,6 +60,13 @@ impl Tenants {
         let names = names.collect();
         let overflow = self.number(overflow.as_bytes()).unwrap_or(UNKNOWN);
         self.allowed = Some(Allowed { names, overflow });
+        self
+    }
+
+    /// Names are what headers say; what is no name is `overflow`'s.
+    #[must_use]
+    pub fn read_headers(mut self, overflow: &str) -> Tenants {
+        self.header = Some(self.number(overflow.as_bytes()).unwrap_or(UNKNOWN));
         self
     }
 
@@ -194,6 +206,11 @@ impl Tenancy {
 
     fn tenant_met(&mut self, batch: &mut Batch, i: usize, span: Span) -> u32 {
         let Some(name) = span.text(batch.record(i)) else { return UNKNOWN };
+        let name = match self.tenants.header.map(|overflow| (overflow, clean(&name, TENANT_BYTES_MAX))) {
+            None => name,
+            Some((_, Ok(name))) => name.as_bytes().to_vec().into(),
+            Some((overflow, Err(_))) => return overflow,
+        };
         if let Some(number) = self.met.get(name.as_ref()) {
             return *number;
         }
@@ -216,6 +233,52 @@ impl Tenancy {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fields::{FieldSet, Scanner};
+
+    /// The tenants of lines, by name.
+    fn tenants_of(tenants: Tenants, lines: &[&[u8]], payer: Payer) -> Vec<String> {
+        let tenants = Arc::new(tenants);
+        let mut batch = Batch { fields: 1, is_json: true, payer, ..Batch::default() };
+        let mut scanner = Scanner::new(Arc::new(FieldSet::new(&["tenant"])));
+        for line in lines {
+            let start = batch.arena.len();
+            batch.arena.extend_from_slice(line);
+            batch.push(start, batch.arena.len(), 1, line.len(), 0);
+            let mut spans = [Span::default()];
+            scanner.scan(line, &mut spans);
+            batch.spans.extend(spans);
+        }
+        Tenancy::new(vec![0], Arc::clone(&tenants)).apply(&mut batch);
+        batch.tenant.iter().map(|number| String::from_utf8_lossy(&tenants.name(*number)).into_owned()).collect()
+    }
+
+    #[test]
+    fn eb_5_3_a_header_is_read_before_it_is_a_name_and_a_name_is_never_normalised() {
+        let long = format!(r#"{{"tenant":"{}"}}"#, "x".repeat(TENANT_BYTES_MAX + 1));
+        let lines: [&[u8]; 10] = [
+            br#"{"tenant":"acme"}"#,
+            br#"{"tenant":"  acme "}"#,
+            br#"{"tenant":"\tacme\u00a0"}"#,
+            br#"{"tenant":"Acme"}"#,
+            br#"{"tenant":" \t "}"#,
+            br#"{"tenant":"ac\u0000me"}"#,
+            b"{\"tenant\":\"ac\xffme\"}",
+            long.as_bytes(),
+            br#"{"tenant":null}"#,
+            br#"{"tenant":42}"#,
+        ];
+        let header = || Tenants::new("nobody", 100).read_headers("__other__");
+        let want = ["acme", "acme", "acme", "Acme", "nobody", "__other__", "__other__", "__other__", "nobody", "42"];
+        assert_eq!(tenants_of(header(), &lines, Payer::Record), want);
+        let bytes = tenants_of(Tenants::new("nobody", 100), &lines, Payer::Record);
+        assert_eq!(bytes[..4], ["acme", "  acme ", "\tacme\u{a0}", "Acme"], "as received they are four");
+        let listed = header().allow(&["acme".into()], "__other__");
+        assert_eq!(tenants_of(listed, &lines[..4], Payer::Record), ["acme", "acme", "acme", "__other__"]);
+        // Who is known otherwise is not asked.
+        let pod = Payer::Named(Some(b"globex"[..].into()));
+        assert_eq!(tenants_of(header(), &lines[..2], pod), ["globex", "globex"]);
+        assert_eq!(tenants_of(header(), &lines[..1], Payer::Named(None)), ["nobody"]);
+    }
 
     #[test]
     fn eb_5_3_a_tenant_that_is_not_allowed_overflows() {

@@ -1,10 +1,13 @@
 //! From a condition's text to its nodes: lexer and recursive descent, with the way out in each error.
 //!
-//! In: the text and what resolves field paths. Out: the root node, or the first mistake with its byte offset.
+//! In: the text and what resolves field paths. Out: the root node, or the first mistake with its byte offset. `value` is the
+//! other grammar over the same words: expressions, which compute.
 //! Bounds are those of `condition`; recursion is bounded by the nesting.
 
 use super::{ConditionError, LIST_MAX, NESTING_MAX, Node, Number, Op, Operand, REGEXES_MAX, Set, TEXT_BYTES_MAX, TextTest, compile};
 use memchr::memmem::Finder;
+
+mod value;
 
 const FUNCTIONS: &str = "has(field) and size(field)";
 const METHODS: &str = "startsWith, endsWith, contains and matches";
@@ -17,7 +20,7 @@ pub(super) fn parse(text: &str, resolve: &mut dyn FnMut(&str) -> usize) -> Parse
         let message = format!("the condition has {} bytes; the limit is {TEXT_BYTES_MAX}", text.len());
         return Err(fault(TEXT_BYTES_MAX, message, "write long alternatives as one list, `field in [..]`, or as several steps"));
     }
-    let mut parser = Parser { text, next_at: 0, token: Token::End, start: 0, previous_end: 0, nesting: 0, regexes: 0, resolve };
+    let mut parser = Parser::new(text, resolve);
     parser.advance()?;
     if parser.token == Token::End {
         return Err(fault(0, "the condition is empty", EXAMPLE));
@@ -28,6 +31,8 @@ pub(super) fn parse(text: &str, resolve: &mut dyn FnMut(&str) -> usize) -> Parse
         _ => Err(parser.unexpected(&term)),
     }
 }
+
+pub(super) use value::parse as parse_expression;
 
 fn fault(at: usize, message: impl Into<String>, help: impl Into<String>) -> ConditionError {
     ConditionError { at, message: message.into(), help: help.into() }
@@ -45,6 +50,9 @@ enum Token {
 /// Longer ones first, so that `<=` is not read as `<`. Those we do not know the use of get an error that helps.
 const SYMBOLS: [&str; 23] =
     ["==", "!=", "<=", ">=", "&&", "||", "=~", "<", ">", "!", "(", ")", "[", "]", ",", ".", "-", "=", "&", "|", "?", ":", "+"];
+
+/// Those of expressions alone.
+const COMPUTING: [&str; 3] = ["*", "/", "%"];
 
 /// A part of the text that was read, and where it stands.
 struct Term {
@@ -68,7 +76,15 @@ struct Parser<'a> {
     previous_end: usize,
     nesting: usize,
     regexes: usize,
+    /// It reads an expression: `* / %` are words, too.
+    computes: bool,
     resolve: &'a mut dyn FnMut(&str) -> usize,
+}
+
+impl<'a> Parser<'a> {
+    fn new(text: &'a str, resolve: &'a mut dyn FnMut(&str) -> usize) -> Parser<'a> {
+        Parser { text, next_at: 0, token: Token::End, start: 0, previous_end: 0, nesting: 0, regexes: 0, computes: false, resolve }
+    }
 }
 
 impl Parser<'_> {
@@ -263,6 +279,17 @@ impl Parser<'_> {
         if self.is("(") {
             return self.call(&name, start);
         }
+        match self.path(name)? {
+            (path, Some((method, at))) => self.method(&path, &method, start, at),
+            (path, None) => {
+                let field = (self.resolve)(&path);
+                Ok(self.term(start, What::Value(Operand::Field(field))))
+            }
+        }
+    }
+
+    /// The rest of a path behind its first name; the method and its place if one is called on it.
+    fn path(&mut self, name: String) -> Parsed<(String, Option<(String, usize)>)> {
         // `record["x"]` is the whole record's field; a field that is itself called `record` has no bracket.
         let mut path = if name == "record" && self.is("[") { String::new() } else { name };
         loop {
@@ -273,7 +300,7 @@ impl Parser<'_> {
                 };
                 self.advance()?;
                 if self.is("(") {
-                    return self.method(&path, &name, start, at);
+                    return Ok((path, Some((name, at))));
                 }
                 path = format!("{path}.{name}");
             } else if self.take("[")? {
@@ -294,8 +321,7 @@ impl Parser<'_> {
                 }
                 path = if path.is_empty() { key } else { format!("{path}.{key}") };
             } else {
-                let field = (self.resolve)(&path);
-                return Ok(self.term(start, What::Value(Operand::Field(field))));
+                return Ok((path, None));
             }
         }
     }
@@ -510,7 +536,12 @@ impl Parser<'_> {
                 let length = bytes.iter().take_while(|&&byte| is_name_byte(byte)).count();
                 Ok((Token::Name(rest[..length].into()), length))
             }
-            _ => match SYMBOLS.iter().find(|&&symbol| rest.starts_with(symbol)) {
+            _ => match SYMBOLS
+                .iter()
+                .chain(&COMPUTING)
+                .take(if self.computes { usize::MAX } else { SYMBOLS.len() })
+                .find(|&&symbol| rest.starts_with(symbol))
+            {
                 Some(symbol) => Ok((Token::Symbol(symbol), symbol.len())),
                 None => Err(unknown_character(rest, self.start)),
             },

@@ -41,6 +41,7 @@ fn rules(steps: Vec<Step>) -> Arc<Rules> {
         meters: Meters::default(),
         sampling: Sampling { rate: Some(field("sample_rate")), sampler: Some(field("sampler")), ..Sampling::default() },
         selection: crate::select::Selection::default(),
+        labels: crate::labels::Labels::default(),
     })
 }
 

@@ -189,6 +189,7 @@ fn process(lines: &[u8], splice: &Splice, tenant: &[&str], fields: &[&str], read
         meters: Meters::default(),
         sampling: Sampling::default(),
         selection: crate::select::Selection::default(),
+        labels: crate::labels::Labels::default(),
     };
     let mut batch = decode(Format::Cri, lines);
     let reading = Enricher::default().enrich(&mut batch, splice, reading);

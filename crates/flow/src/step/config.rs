@@ -20,6 +20,9 @@ pub struct TenancyConfig {
     /// `Acme` and `acme` are two tenants.
     #[serde(default = "tenancy_from")]
     pub from: Vec<String>,
+    /// What these fields hold.
+    #[serde(default)]
+    pub read_as: ReadAs,
     /// Tenant of records that name none.
     #[serde(default = "tenancy_unknown")]
     pub unknown: String,
@@ -28,7 +31,7 @@ pub struct TenancyConfig {
     pub tenants_max: u32,
     /// The only tenants that records may name; a record that names another one belongs to `overflow`. Absent: any.
     pub allow: Option<Vec<String>>,
-    /// Tenant of records that name one that is not in `allow`.
+    /// Tenant of records that name one that is not in `allow`, or with `read_as: header` what is no name.
     #[serde(default = "tenancy_overflow")]
     pub overflow: String,
 }
@@ -37,12 +40,25 @@ impl Default for TenancyConfig {
     fn default() -> Self {
         TenancyConfig {
             from: tenancy_from(),
+            read_as: ReadAs::Bytes,
             unknown: tenancy_unknown(),
             tenants_max: tenants_max(),
             allow: None,
             overflow: tenancy_overflow(),
         }
     }
+}
+
+/// What a field that names the tenant holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ReadAs {
+    /// The tenant's name, byte for byte: `acme` and `acme ` are two tenants.
+    #[default]
+    Bytes,
+    /// A header that the far side wrote: blanks around it are no part of its value, and one that is longer than 256 bytes, is no
+    /// UTF-8 or holds control characters is no name, but the `overflow` tenant's. What is left is the name, byte for byte.
+    Header,
 }
 
 fn tenancy_from() -> Vec<String> {
@@ -484,11 +500,15 @@ pub enum SetValue {
     Text(Named),
     /// The value of another field; where there is none, nothing is set.
     Field(Named),
-    /// The value of one of the process's `labels`.
+    /// The value of a label: of the request if it has one (`request_labels`), else of the record's source, else of the process
+    /// (`labels`). Where there is none, nothing is set.
     Label(Named),
+    /// What an expression in a subset of CEL makes of the record, as in `service + "/" + string(status / 100) + "xx"`. Where it has
+    /// no value (a missing field, a type it does not take, an overflow), the field stays as it was and the record is noted as `not_set`.
+    Expr(Named),
 }
 
-/// A text, the path of a field, or the name of a label or sink.
+/// A text, the path of a field, the name of a label or sink, or an expression.
 #[derive(Clone, Debug, PartialEq, serde::Deserialize, Serialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Named(pub String);

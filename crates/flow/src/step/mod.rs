@@ -105,7 +105,8 @@ impl Step {
             (Step::Sample(sample), Step::Sample(before)) => sample.share(before),
             (Step::Quota(quota), Step::Quota(before)) => quota.share(before),
             (Step::Dedup(dedup), Step::Dedup(before)) => dedup.seen = Arc::clone(&before.seen),
-            (Step::Filter(_) | Step::Redact(_) | Step::Shape(_) | Step::Sample(_) | Step::Quota(_) | Step::Dedup(_) | Step::Tail(_), _) => {}
+            (Step::Filter(_) | Step::Redact(_) | Step::Shape(_) | Step::Sample(_) | Step::Quota(_) | Step::Dedup(_) | Step::Tail(_), _) => {
+            }
         }
     }
 }

@@ -303,12 +303,24 @@ pub struct Editor {
     spans: Vec<Span>,
     record: Vec<u8>,
     plain: Vec<u8>,
+    /// Values that a `shape` step sets in a record, and where each ends.
+    pub(super) values: Vec<u8>,
+    pub(super) ends: Vec<Option<usize>>,
 }
 
 impl Editor {
     pub fn new(fields: Arc<FieldSet>) -> Editor {
         let scanner = Scanner::new(fields);
-        Editor { scanner, changed: Vec::new(), originals: Vec::new(), spans: Vec::new(), record: Vec::new(), plain: Vec::new() }
+        Editor {
+            scanner,
+            changed: Vec::new(),
+            originals: Vec::new(),
+            spans: Vec::new(),
+            record: Vec::new(),
+            plain: Vec::new(),
+            values: Vec::new(),
+            ends: Vec::new(),
+        }
     }
 
     /// A new batch.

@@ -2,12 +2,14 @@
 //!
 //! In: kept records that are JSON objects. Out: changed records stand behind the others in the arena, as with `redact`; one
 //! that this step does not change stays its own bytes. In one step: `keep` and `remove`, then `rename`, then `set`; what is
-//! longer than `truncate` allows is cut at the border of a character and noted as `truncated`. Meters read records as they
-//! were received. Memory: what changed of a batch.
+//! longer than `truncate` allows is cut at the border of a character and noted as `truncated`. A field that is set from what has
+//! no value in a record stays as it was; where an expression has none, the record is noted as `not_set`. Meters read records as
+//! they were received. Memory: what changed of a batch.
 
 use super::members::{self, Fate, Visit};
 use super::redact::{Editor, is_object};
 use crate::batch::Batch;
+use crate::condition::Expression;
 use crate::escape::{escape_into, unescape_into};
 use crate::event::{Note, Outcome};
 use crate::fields::{Kind, Span};
@@ -18,6 +20,10 @@ pub enum Value {
     Constant(Vec<u8>),
     /// The value of a field, as it stands in the record that came into this step; none, and nothing is set.
     Field(usize),
+    /// The value of a label: of the request if it has one, else of the source and the process, by source; none, and nothing is set.
+    Label { request: Option<usize>, of_source: Vec<Option<Vec<u8>>> },
+    /// What is computed from the record that came into this step; none, and nothing is set.
+    Expression(Box<Expression>),
 }
 
 #[derive(Default)]
@@ -41,10 +47,22 @@ impl Shape {
             let record = editor.take(batch, i);
             let from = batch.arena.len();
             let spans = batch.spans[i * batch.fields..(i + 1) * batch.fields].to_vec();
-            let mut visit = Shaper { shape: self, spans: &spans, changed: false, truncated: false, text: Vec::new() };
+            // Values first: a field whose new value there is not stays.
+            let (mut values, mut ends) = (std::mem::take(&mut editor.values), std::mem::take(&mut editor.ends));
+            (values.clear(), ends.clear());
+            for (_, value) in &self.set {
+                let is_there = value.write(batch, i, &record, &spans, &mut values);
+                if !is_there && matches!(value, Value::Expression(_)) {
+                    batch.note(i, Note::NotSet);
+                }
+                ends.push(is_there.then_some(values.len()));
+            }
+            let mut visit = Shaper { shape: self, spans: &spans, set: &ends, changed: false, truncated: false, text: Vec::new() };
             members::rewrite(&record, &mut visit, &mut batch.arena);
             let (mut changed, truncated) = (visit.changed, visit.truncated);
-            for (name, value) in self.set.iter().filter(|(_, value)| is_there(value, &spans)) {
+            let mut start = 0;
+            for ((name, _), end) in self.set.iter().zip(&ends) {
+                let Some(end) = *end else { continue };
                 changed = true;
                 batch.arena.pop(); // the closing brace
                 if batch.arena.last() != Some(&b'{') || batch.arena.len() > from + 1 {
@@ -52,12 +70,11 @@ impl Shape {
                 }
                 write_string(name, &mut batch.arena);
                 batch.arena.push(b':');
-                match value {
-                    Value::Constant(json) => batch.arena.extend_from_slice(json),
-                    Value::Field(field) => write_value(spans[*field], &record, &mut batch.arena),
-                }
+                batch.arena.extend_from_slice(&values[start..end]);
                 batch.arena.push(b'}');
+                start = end;
             }
+            (editor.values, editor.ends) = (values, ends);
             if truncated {
                 batch.note(i, Note::Truncated);
             }
@@ -78,10 +95,24 @@ impl Shape {
     }
 }
 
-fn is_there(value: &Value, spans: &[Span]) -> bool {
-    match value {
-        Value::Constant(_) => true,
-        Value::Field(field) => spans[*field].kind != Kind::Missing,
+impl Value {
+    /// Appends the value for one record, as JSON; `false`, and nothing appended, where it has none.
+    fn write(&self, batch: &Batch, i: usize, record: &[u8], spans: &[Span], out: &mut Vec<u8>) -> bool {
+        match self {
+            Value::Constant(json) => out.extend_from_slice(json),
+            Value::Field(field) if spans[*field].kind == Kind::Missing => return false,
+            Value::Field(field) => write_value(spans[*field], record, out),
+            Value::Label { request, of_source } => {
+                let of_request = request.map_or("", |label| batch.labels.text(i, label));
+                match of_source.get(usize::from(batch.source)) {
+                    _ if !of_request.is_empty() => write_string(of_request.as_bytes(), out),
+                    Some(Some(json)) => out.extend_from_slice(json),
+                    _ => return false,
+                }
+            }
+            Value::Expression(expression) => return expression.write(record, spans, out),
+        }
+        true
     }
 }
 
@@ -106,6 +137,8 @@ fn within(path: &[u8], field: &[u8]) -> bool {
 struct Shaper<'a> {
     shape: &'a Shape,
     spans: &'a [Span],
+    /// Where the values end that are set; `None`: there is none.
+    set: &'a [Option<usize>],
     changed: bool,
     truncated: bool,
     text: Vec<u8>,
@@ -117,7 +150,7 @@ impl Visit for Shaper<'_> {
         let around = |keep: &Vec<u8>| within(keep, path) && value.first() == Some(&b'{');
         let stays = shape.keep.is_empty() || shape.keep.iter().any(|keep| within(path, keep) || around(keep));
         let goes = shape.remove.iter().any(|(_, field)| field == path);
-        let is_set = shape.set.iter().any(|(name, value)| name == path && is_there(value, self.spans));
+        let is_set = shape.set.iter().zip(self.set).any(|((name, _), end)| name == path && end.is_some());
         // What is renamed replaces what had the name.
         let parent = path.len() - path.rsplit(|b| *b == b'.').next().map_or(0, <[u8]>::len);
         let replaced = shape.rename.iter().any(|(field, from, to)| {

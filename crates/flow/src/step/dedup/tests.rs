@@ -52,6 +52,7 @@ fn rules(tenants: Arc<Tenants>, groups: Vec<Group>) -> Rules {
         meters: Meters { groups, fields: 0 },
         sampling: Sampling::default(),
         selection: crate::select::Selection::default(),
+        labels: crate::labels::Labels::default(),
     }
 }
 

@@ -163,6 +163,37 @@ fn fields_are_kept_removed_renamed_and_set() {
 }
 
 #[test]
+fn fields_are_set_from_expressions_and_stay_where_there_is_no_value() {
+    let mut resolve = |path: &str| FIELDS.iter().position(|field| *field == path).expect("known");
+    let mut to = |name: &str, text: &str| {
+        let expression = crate::condition::Expression::parse(text, &mut resolve).expect("a good expression");
+        (name.as_bytes().to_vec(), SetTo::Expression(Box::new(expression)))
+    };
+    let set = vec![
+        to("class", r#"string(n / 100) + "xx""#),
+        to("n", "n + 1"),
+        to("who", r#"has(user.email) ? user.email.lowerAscii() : "nobody""#),
+    ];
+    let steps = [shape(Shape { set, ..Shape::default() })];
+    let lines: [&[u8]; 5] = [
+        br#"{"n":503,"user":{"email":"Bob@X.org"},"class":"old"}"#,
+        br#"{"n":9007199254740993}"#,
+        br#"{"n":9223372036854775807,"class":"old"}"#,
+        br#"{"n":"text","class":1,"who":2}"#,
+        br#"no json"#,
+    ];
+    let (records, _, notes) = run(&steps, &lines, true);
+    let shown: Vec<_> = records.iter().map(|record| String::from_utf8_lossy(record)).collect();
+    assert_eq!(shown[0], r#"{"user":{"email":"Bob@X.org"},"class":"5xx","n":504,"who":"bob@x.org"}"#);
+    assert_eq!(shown[1], r#"{"class":"90071992547409xx","n":9007199254740994,"who":"nobody"}"#);
+    assert_eq!(shown[2], r#"{"n":9223372036854775807,"class":"92233720368547758xx","who":"nobody"}"#);
+    assert_eq!(shown[3], r#"{"n":"text","class":1,"who":"nobody"}"#);
+    assert_eq!(shown[4], "no json");
+    let not_set = Note::NotSet.bit();
+    assert_eq!(notes, [0, 0, not_set, not_set, Note::NotJson.bit()]);
+}
+
+#[test]
 fn long_texts_are_cut_between_characters_and_noted() {
     let cut = || shape(Shape { truncate: Some((4, vec![])), ..Shape::default() });
     let line = "{\"a\":\"abc\u{e9}f\",\"b\":[\"\\u00e9\\u00e9\",\"\\n\\n\\n\\n\\n\"],\"n\":123456789}";
