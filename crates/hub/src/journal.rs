@@ -14,7 +14,7 @@
 
 use crate::account::Account;
 use crate::disk::{Disk, File};
-use crate::frame::{FRAME_BYTES_MAX, Frame, LostReason};
+use crate::frame::{FRAME_BYTES_MAX, Frame, LostReason, Part};
 use crate::hub::{AcceptError, Hub, OpenError};
 use crate::ledger::Tally;
 use crate::queue::{Queue, Slot};
@@ -400,7 +400,7 @@ impl Journal {
             {
                 for sink in losses.sinks.values_mut() {
                     if let Some(reason) = sink.reason_of(head.frame.seq) {
-                        for (tenant, tally) in kept_of(&head.frame) {
+                        for (tenant, tally) in kept_of(&head.frame, |part| !sink.had(&head.frame, part)) {
                             sink.settled.entry((tenant, reason)).or_default().add(tally);
                         }
                     }
@@ -414,11 +414,15 @@ impl Journal {
         Ok(())
     }
 
-    /// Notes durably that a sink will not have the rows of these frames.
-    pub fn note_lost(&self, hub: &Hub, sink: &str, first: u64, last: u64, reason: LostReason) -> io::Result<()> {
+    /// Notes durably that a sink will not have the rows of these frames, but for those that it took ahead of its turn.
+    pub fn note_lost(&self, hub: &Hub, reader: usize, first: u64, last: u64, reason: LostReason) -> io::Result<()> {
         let _one_at_a_time = self.retaining.lock().expect("no holder of this lock panics");
-        let mut losses = hub.lock().losses.clone();
-        if losses.add(sink, first, last, reason) {
+        let (mut losses, sink, had) = {
+            let queue = hub.lock();
+            let reader = &queue.readers[reader];
+            (queue.losses.clone(), reader.name.clone(), reader.express.stretches())
+        };
+        if losses.add(&sink, first, last, reason, &had) {
             losses.write(&self.disk, &self.dir)?;
             hub.lock().losses = losses;
         }
@@ -467,10 +471,10 @@ impl Segment {
     }
 }
 
-/// What a frame counts as kept, by name.
-pub(crate) fn kept_of(frame: &Frame) -> BTreeMap<Vec<u8>, Tally> {
+/// What some parts of a frame count as kept, by name.
+pub(crate) fn kept_of(frame: &Frame, counts: impl Fn(&Part) -> bool) -> BTreeMap<Vec<u8>, Tally> {
     let mut kept: BTreeMap<Vec<u8>, Tally> = BTreeMap::new();
-    for count in frame.parts.iter().flat_map(|p| &p.counts).filter(|c| crate::ledger::has_rows(c.outcome)) {
+    for count in frame.parts.iter().filter(|p| counts(p)).flat_map(|p| &p.counts).filter(|c| crate::ledger::has_rows(c.outcome)) {
         let tally = Tally { records: count.records, bytes: count.bytes };
         kept.entry(frame.tenants[count.tenant as usize].to_vec()).or_default().add(tally);
     }

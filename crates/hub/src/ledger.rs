@@ -228,13 +228,18 @@ impl Books {
             tenant.rows = plus(tenant.rows, *rows);
         }
         self.stray_rows = plus(self.stray_rows, rows.stray);
-        kept_by(frame, &numbers)
+        kept_by(frame, &numbers, |_| true)
     }
 
     /// What a frame kept; books nothing.
     pub fn kept(&mut self, frame: &Frame) -> Delta {
+        self.kept_in(frame, |_| true)
+    }
+
+    /// What some parts of a frame kept; books nothing.
+    pub fn kept_in(&mut self, frame: &Frame, counts: impl FnMut(&Part) -> bool) -> Delta {
         let numbers: Vec<(u32, bool)> = frame.tenants.iter().map(|t| self.number(t)).collect();
-        kept_by(frame, &numbers)
+        kept_by(frame, &numbers, counts)
     }
 
     fn book_part(&mut self, part: &Part, numbers: &[(u32, bool)]) {
@@ -311,6 +316,10 @@ impl Books {
         }
         since.stray_rows = self.stray_rows.checked_sub(before.stray_rows)?;
         Some(since)
+    }
+
+    pub fn name(&self, number: u32) -> &[u8] {
+        &self.names[number as usize]
     }
 
     /// What was kept in all, by number of the tenant.
@@ -407,9 +416,9 @@ pub(crate) fn has_rows(outcome: Outcome) -> bool {
     matches!(outcome, Outcome::Kept | Outcome::Created)
 }
 
-fn kept_by(frame: &Frame, numbers: &[(u32, bool)]) -> Delta {
+fn kept_by(frame: &Frame, numbers: &[(u32, bool)], mut counts: impl FnMut(&Part) -> bool) -> Delta {
     let mut kept: BTreeMap<u32, Tally> = BTreeMap::new();
-    for count in frame.parts.iter().flat_map(|p| &p.counts).filter(|c| has_rows(c.outcome)) {
+    for count in frame.parts.iter().filter(|p| counts(p)).flat_map(|p| &p.counts).filter(|c| has_rows(c.outcome)) {
         kept.entry(numbers[count.tenant as usize].0).or_default().add(Tally { records: count.records, bytes: count.bytes });
     }
     kept.into_iter().collect()
