@@ -71,9 +71,11 @@ pub fn render(vitals: &Vitals) -> String {
     page.gauges("weir_law_residual", "Records and bytes the law cannot account for; 0 when nothing leaks.", &["pipeline"], residuals);
     let mut ages = Vec::new();
     let mut failures = Vec::new();
+    let mut ahead = Vec::new();
     for (pipeline, sink, signals) in &vitals.sinks {
         let labels = vec![pipeline.clone(), sink.clone()];
         failures.push((labels.clone(), signals.failures.load(Ordering::Relaxed)));
+        ahead.push((labels.clone(), signals.ahead_bytes.load(Ordering::Relaxed)));
         let hub = vitals.hubs.iter().find(|h| h.0 == *pipeline).map(|h| &h.1).expect("every sink's pipeline has a hub");
         let mut oldest = None;
         // A frame that cannot be read shows as an error of the sink; here it has no age.
@@ -90,6 +92,8 @@ pub fn render(vitals: &Vitals) -> String {
         ages,
     );
     page.counters("weir_sink_failures_total", "Attempts of a sink that failed and were made again.", &["pipeline", "sink"], failures);
+    let help = "Bytes of rows that a sink that lags took ahead of their turn, as their tenants were below their share.";
+    page.counters("weir_sink_express_bytes_total", help, &["pipeline", "sink"], ahead);
     let read = vitals.signals.read_bytes.load(Ordering::Relaxed);
     page.counters("weir_read_bytes_total", "Bytes read from sources since the start.", &[], vec![(Vec::new(), read)]);
     add_reloads(&page, &vitals.reloads);
@@ -404,9 +408,12 @@ fn add_sinks(page: &Page, ledgers: &[(&str, Ledger)], large: &Large) {
     let by_reason: &[&str] = &["pipeline", "sink", "tenant", "reason"];
     add_tallies(page, "weir_rejected", "kept and lost to a sink, by reason", by_reason, rejected);
     add_tallies(page, "weir_not_selected", "kept and not for this sink, by its condition or as they were diverted", names, not_selected);
-    let rows = fold(buffered.into_iter().map(|(labels, tally)| (labels, tally.records)));
-    let rows = rows.into_iter().map(|(labels, records)| (labels, records as i64)).collect();
-    page.gauges("weir_buffered_records", "Records kept and not yet committed by a sink.", names, rows);
+    let gauge = |of: fn(&Tally) -> u64| -> Vec<(Vec<String>, i64)> {
+        let rows = fold(buffered.iter().map(|(labels, tally)| (labels.clone(), of(tally))));
+        rows.into_iter().map(|(labels, sum)| (labels, sum as i64)).collect()
+    };
+    page.gauges("weir_buffered_records", "Records kept and not yet committed by a sink.", names, gauge(|tally| tally.records));
+    page.gauges("weir_buffered_bytes", "Their origin bytes: what a tenant has waiting.", names, gauge(|tally| tally.bytes));
 }
 
 fn add_tallies(page: &Page, name: &str, help: &str, labels: &[&str], rows: Vec<(Vec<String>, Tally)>) {

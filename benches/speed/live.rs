@@ -1,6 +1,7 @@
-//! Rows of a process that goes on: what it costs to follow a log, to wait for one, to start, and to be offered too much.
+//! Rows of a process that goes on: what it costs to follow a log, to wait for one, to start, and to be offered too much; and
+//! what one tenant that sends too much costs the others.
 //!
-//! In: the workload's lines. Out: one figure a row, against its target. Each row starts `weir run` in a folder of its own,
+//! In: the workload's lines. Out: a figure or two a row, against its target. Each row starts `weir run` in a folder of its own,
 //! looks at `/proc` from outside, stops it with SIGTERM and asks its ledger whether anything was lost. CPU time is the sum
 //! over its threads as the scheduler counts it, in nanoseconds. Bound: a row takes at most half a minute; a process that is
 //! not ready after [`PATIENCE`] is an error.
@@ -11,6 +12,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// A process that does nothing for so long has a bug.
@@ -45,7 +47,7 @@ impl Figure {
 }
 
 /// The names of the rows, in their order.
-pub const ROWS: [&str; 4] = ["steady", "ready", "idle", "overload"];
+pub const ROWS: [&str; 5] = ["steady", "ready", "idle", "overload", "fair"];
 
 pub fn measure(row: &str, dir: &Path, input: &Input) -> anyhow::Result<Vec<Figure>> {
     let dir = dir.join("live");
@@ -56,6 +58,7 @@ pub fn measure(row: &str, dir: &Path, input: &Input) -> anyhow::Result<Vec<Figur
         "ready" => ready(&dir),
         "idle" => idle(&dir, input),
         "overload" => overload(&dir, input),
+        "fair" => fair(&dir),
         _ => bail!("{row} is no row of a running process"),
     };
     super::remove(&dir)?;
@@ -199,6 +202,154 @@ impl Reader {
             rates.push(self.taken - before);
         }
         Ok(rates)
+    }
+}
+
+/// Tenants that send little, each to a file of its own, one line in [`QUIET_EACH`].
+const QUIET: usize = 1000;
+const QUIET_EACH: Duration = Duration::from_millis(800);
+const TICK: Duration = Duration::from_millis(20);
+/// How long quiet tenants are alone, and how long beside one that is not.
+const ALONE: Duration = Duration::from_secs(6);
+const BESIDE: Duration = Duration::from_secs(12);
+
+/// Two lanes and 1,000 tenants; then one more that sends much more than its share. How long the others' lines take from being
+/// written to standard output, at the 99th percentile, as a multiple of what it was before.
+fn fair(dir: &Path) -> anyhow::Result<Vec<Figure>> {
+    let mut figures = Vec::new();
+    // A tenant's share of the sink is 4 kB/s; the noisy one offers 2,000 times that, so that the sink falls behind.
+    let (slow, sends) = (4_000_000, 8_000_000);
+    let appends = |over: &AtomicBool, since: Instant| -> anyhow::Result<()> {
+        let mut file = File::create(dir.join("in/noisy.log"))?;
+        for tick in 1.. {
+            let mut text = String::new();
+            while text.len() < sends / 50 {
+                text.push_str(&told("noisy", since));
+            }
+            file.write_all(text.as_bytes())?;
+            if over.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            pause_until(since + TICK * tick);
+        }
+        Ok(())
+    };
+    figures.push(beside(dir, "slow sink", "", slow, &appends)?);
+    // Whole files, more than lanes get done: none of it reaches the sink.
+    let appears = |over: &AtomicBool, since: Instant| -> anyhow::Result<()> {
+        let block: String = (0..20_000).map(|_| told("noisy", since)).collect();
+        for n in 0.. {
+            std::fs::write(dir.join("making"), &block)?;
+            std::fs::rename(dir.join("making"), dir.join(format!("in/noisy-{n}.log")))?;
+            if over.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            std::thread::sleep(TICK);
+        }
+        Ok(())
+    };
+    let steps = "steps: [{ redact: { detect: [email], fields: [msg] } }, { drop: { when: 'tenant == \"noisy\"' } }]\n";
+    figures.push(beside(dir, "busy lanes", steps, 1_000_000_000, &appears)?);
+    Ok(figures)
+}
+
+/// A line that says when it was written.
+fn told(tenant: &str, since: Instant) -> String {
+    let sent = since.elapsed().as_micros();
+    format!(
+        "{{\"sent\":{sent},\"tenant\":\"{tenant}\",\"level\":\"info\",\"msg\":\"words to fill a line, and to user@example.org a few more\"}}\n"
+    )
+}
+
+/// When each quiet line was sent and how long it took, in µs.
+type Delays = Vec<(u64, u64)>;
+
+/// Quiet tenants, alone and then beside `noise`, before a reader that takes so many bytes a second.
+fn beside(
+    dir: &Path,
+    what: &str,
+    steps: &str,
+    reader_bytes: u64,
+    noise: &(dyn Fn(&AtomicBool, Instant) -> anyhow::Result<()> + Sync),
+) -> anyhow::Result<Figure> {
+    super::remove(&dir.join("in"))?;
+    super::remove(&dir.join("data"))?;
+    std::fs::create_dir_all(dir.join("in"))?;
+    let path = dir.join("live.yaml");
+    let include = dir.join("in/*.log");
+    let text = format!(
+        "lanes: 2\nsources: {{ input: {{ file: {{ include: [\"{}\"], format: json }} }} }}\ntenancy: {{ from: [tenant] }}\n{steps}\
+         hub: {{ journal: {{ bytes_max: 64MiB }} }}\nsinks: {{ out: {{ stdout: {{}} }} }}\n",
+        include.display()
+    );
+    std::fs::write(&path, text)?;
+    let since = Instant::now();
+    let mut files: Vec<File> = (0..QUIET).map(|n| File::create(dir.join(format!("in/{n}.log")))).collect::<std::io::Result<_>>()?;
+    let (mut running, _) = Running::start(dir, &path, Stdio::piped())?;
+    let stdout = running.child.stdout.take().context("standard output is piped")?;
+    let over = AtomicBool::new(false);
+    let mut written = 0;
+    let (delays, turn) = std::thread::scope(|scope| -> anyhow::Result<(Delays, u64)> {
+        let reader = scope.spawn(|| take(stdout, reader_bytes, since));
+        let mut quiet = |time: Duration| -> anyhow::Result<()> {
+            let start = Instant::now();
+            for tick in 1..=(time.as_millis() / TICK.as_millis()) as u32 {
+                for _ in 0..QUIET as u128 * TICK.as_millis() / QUIET_EACH.as_millis() {
+                    files[written % QUIET].write_all(told(&(written % QUIET).to_string(), since).as_bytes())?;
+                    written += 1;
+                }
+                pause_until(start + TICK * tick);
+            }
+            Ok(())
+        };
+        quiet(Duration::from_secs(1))?; // files are opened, tenants become known
+        let begin = since.elapsed().as_micros() as u64;
+        quiet(ALONE)?;
+        let turn = since.elapsed().as_micros() as u64;
+        let noisy = scope.spawn(|| noise(&over, Instant::now()));
+        let result = quiet(BESIDE);
+        over.store(true, Ordering::Relaxed);
+        noisy.join().expect("making noise does not panic")?;
+        result?;
+        // The last lines are on their way; whatever has not come by then is late, and missing.
+        std::thread::sleep(Duration::from_secs(3));
+        drop(running);
+        let mut delays = reader.join().expect("reading lines does not panic")?;
+        ensure!(delays.len() * 100 >= written * 99, "{} of {written} lines of quiet tenants came", delays.len());
+        delays.retain(|delay| delay.0 >= begin);
+        Ok((delays, turn))
+    })?;
+    let p99 = |is: &dyn Fn(u64) -> bool| {
+        let mut all: Vec<u64> = delays.iter().filter(|d| is(d.0)).map(|d| d.1).collect();
+        all.sort_unstable();
+        all.get(all.len() * 99 / 100).copied().unwrap_or(0) as f64 / 1e3
+    };
+    let (alone, beside) = (p99(&|sent| sent < turn), p99(&|sent| sent >= turn));
+    let what = format!("{what}: p99 of 1,000 tenants, {beside:.0} ms for {alone:.0}");
+    Ok(Figure { row: "fair", what, value: beside / alone, unit: "x", target: Target::AtMost(2.0) })
+}
+
+/// Takes lines at so many bytes a second; the delays of those that are not the noisy tenant's.
+fn take(from: ChildStdout, bytes_per_second: u64, since: Instant) -> anyhow::Result<Delays> {
+    let mut from = BufReader::with_capacity(4096, from);
+    let (mut delays, mut line) = (Delays::new(), String::new());
+    let mut due = Instant::now();
+    loop {
+        line.clear();
+        if from.read_line(&mut line)? == 0 {
+            return Ok(delays);
+        }
+        let now = since.elapsed().as_micros() as u64;
+        if !line.contains("\"noisy\"") {
+            let digits = line.strip_prefix("{\"sent\":").and_then(|rest| rest.split(',').next()).context("a line begins otherwise")?;
+            let sent: u64 = digits.parse().context("a line was sent at no time")?;
+            delays.push((sent, now.saturating_sub(sent)));
+        }
+        // What was not taken while nothing came is not made up for.
+        due = due.max(Instant::now() - TICK) + Duration::from_secs_f64(line.len() as f64 / bytes_per_second as f64);
+        if due > Instant::now() + Duration::from_millis(1) {
+            pause_until(due);
+        }
     }
 }
 

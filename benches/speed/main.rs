@@ -6,8 +6,8 @@
 //! bytes of input by CPU time of the process (`measure`), start and end included. `wc -l` and `cp` on the same file in
 //! the same run are the floor: compare multiples, as machines differ. A row is the median by CPU of `--runs` runs after
 //! one warm-up. What the warm-up stored is held against what the workload knows it must be, and each run's ledger
-//! against the counts: a wrong answer is an error and exit 1, a missed target is not. The rows `steady`, `ready`, `idle`
-//! and `overload` measure a process that goes on (`live`).
+//! against the counts: a wrong answer is an error and exit 1, a missed target is not. The rows `steady`, `ready`, `idle`,
+//! `overload` and `fair` measure a process that goes on (`live`).
 //! Everything lies in a temporary folder: in memory if there is room for it (about six times the input), so that the
 //! disk of the machine is not in the numbers. Also not in them: what a real disk's fsync costs.
 

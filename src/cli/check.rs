@@ -4,7 +4,7 @@
 //! each step does, which records each meter counts, memory and disk, what a memory hub weakens. Opens no port and no data folder.
 
 use crate::config::memory::{self, Need};
-use crate::config::{self, Config, HubConfig, Loaded, Report};
+use crate::config::{self, Config, HubConfig, Loaded, Report, WhenFull};
 use crate::sinks::config::{Boundary, NameZone, SinkConfig};
 use crate::sources::config::{Ack, FileConfig, Format, Malformed, SourceConfig, Start};
 use crate::sources::kubernetes::{KubernetesConfig, Trust};
@@ -87,6 +87,8 @@ pub struct PipelinePlan {
     pub steps: Vec<Line>,
     pub meters: Vec<MeterPlan>,
     pub hub: String,
+    /// How tenants share lanes, room and sinks.
+    pub fair: String,
     pub sinks: Vec<Line>,
     pub rates: Option<String>,
     pub disk: Vec<String>,
@@ -155,6 +157,7 @@ fn pipeline(loaded: &Loaded) -> PipelinePlan {
         steps: config.steps.iter().map(describe_step).collect(),
         meters: meters(config),
         hub: describe_hub(&config.hub),
+        fair: describe_fairness(&config.hub),
         sinks: config
             .sinks
             .iter()
@@ -459,6 +462,14 @@ fn taken(config: &Config, name: &str, sink: &SinkConfig) -> String {
     }
 }
 
+fn describe_fairness(hub: &HubConfig) -> String {
+    let room = match hub {
+        HubConfig::Journal(journal) if journal.when_full == WhenFull::DropOldest => "",
+        HubConfig::Journal(_) | HubConfig::Memory(_) => "; of the last room in the hub tenants above their share get nothing",
+    };
+    format!("tenants take turns by bytes, who was idle first; a sink that lags takes those below their share first{room}")
+}
+
 fn describe_sink(sink: &SinkConfig) -> String {
     match sink {
         SinkConfig::Stdout(_) => "stdout, at least once".to_string(),
@@ -638,6 +649,7 @@ impl fmt::Display for PipelinePlan {
             writeln!(f, "  meter    {} counts {}; never {}", meter.name, meter.counts.join(", "), meter.never.join(", "))?;
         }
         writeln!(f, "  hub      {}", self.hub)?;
+        writeln!(f, "  fair     {}", self.fair)?;
         for sink in &self.sinks {
             writeln!(f, "  sink     {}: {}", sink.name, sink.does)?;
         }

@@ -466,9 +466,11 @@ impl Builder {
         self.frame.parts.is_empty() && self.frame.state.is_empty()
     }
 
-    /// Is it time to close, whatever the clock says?
-    pub fn is_full(&self) -> bool {
-        self.frame.rows.bytes.len() >= FRAME_ROWS_BYTES || self.read_bytes >= FRAME_READ_BYTES || self.sums.len() >= SUMS_MAX
+    /// Is it time to close, whatever the clock says? `rows_bytes`: so much is enough, if it is less than a frame may hold.
+    pub fn is_full(&self, rows_bytes: u64) -> bool {
+        self.frame.rows.bytes.len() as u64 >= rows_bytes.min(FRAME_ROWS_BYTES as u64)
+            || self.read_bytes >= FRAME_READ_BYTES
+            || self.sums.len() >= SUMS_MAX
     }
 
     /// Closes the frame. `received`: the wall clock, or `None` to take the newest event time instead.

@@ -3,10 +3,15 @@
 //! In: frames in the hub's order; the store sees of their rows those that the sink takes. Out: commits, each of which releases what the hub held for this sink. A
 //! failing store is tried again with growing pauses; nothing is skipped. Memory: what the store buffers, and
 //! for a lake the frames of one seal.
+//!
+//! A store that lags takes more than its cursor's frames: after each of them, what tenants below their share have sent
+//! meanwhile (`Cursor::ahead`), so that they do not wait behind whoever sent much. At most [`AHEAD`] bytes of that for
+//! each byte of the cursor's, so that the backlog is worked off whatever comes. Not with `--once`.
 
 use crate::env;
 use crate::sinks::{Pace, Store, archive};
 use anyhow::Context;
+use hub::frame::Part;
 use hub::{Cursor, Frame, LostReason, Next};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -15,6 +20,16 @@ use tracing::warn;
 
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(5);
+/// Bytes that may go ahead for each one that is taken in its turn, and most of them that may be saved up.
+const AHEAD: i64 = 7;
+const AHEAD_BYTES_MAX: i64 = 8 << 20;
+/// A step is what the store takes in this time; bounds of it: the smallest frame worth its overhead, and a whole one.
+const STEP: Duration = Duration::from_millis(50);
+const STEP_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=1 << 20;
+/// Work without a rest that is measured before it is believed; less than that is mostly commits.
+const MEASURED: Duration = Duration::from_secs(1);
+/// A frame that comes after this time was waited for.
+const RESTED: Duration = Duration::from_millis(10);
 /// Files that others renamed or removed are there again within two of these.
 const TICK: Duration = Duration::from_millis(500);
 
@@ -27,6 +42,8 @@ pub struct SinkSignals {
     pub abandon: AtomicBool,
     /// When it last made progress or had nothing to do, in ms since the epoch.
     pub heartbeat: AtomicU64,
+    /// Bytes of rows that were taken ahead of their turn.
+    pub ahead_bytes: AtomicU64,
     /// Attempts that failed.
     pub failures: AtomicU64,
     /// Since when every attempt fails, in ms since the epoch; 0: the last one worked.
@@ -53,20 +70,35 @@ impl Delivery {
         self.persist("tend", |store, _| store.tend())?;
         let mut newest = 0;
         let mut held_bytes = 0;
+        let mut speed = Speed::default();
+        let mut credit = 0;
         let mut oldest: Option<Instant> = None;
         let mut ticked = Instant::now();
         loop {
             let left = oldest.map_or(TICK, |at| self.pace.interval.saturating_sub(at.elapsed())).min(TICK);
+            let asked = Instant::now();
             let next = self.cursor.next(left).with_context(|| format!("sink {}", self.name))?;
             self.signals.heartbeat.store((env::now().0 / 1_000_000) as u64, Ordering::Relaxed);
+            if asked.elapsed() >= RESTED {
+                speed.rest();
+            }
             let mut due = oldest.is_some_and(|at| at.elapsed() >= self.pace.interval);
             match next {
                 Next::Frame(frame) => {
+                    let since = Instant::now();
                     let frame = self.fit(frame.only_for(&self.name), newest)?;
+                    let new_bytes = self.new_bytes(&frame);
                     self.persist("write", |store, _| store.write(&frame))?;
                     newest = frame.seq;
+                    oldest.get_or_insert(since);
                     held_bytes += frame.rows.bytes.len() as u64;
-                    oldest.get_or_insert_with(Instant::now);
+                    if self.is_live {
+                        credit = (credit + AHEAD * new_bytes as i64).min(AHEAD_BYTES_MAX);
+                        let ahead = self.write_ahead(credit)?;
+                        credit -= ahead as i64;
+                        held_bytes += ahead;
+                        speed.add(new_bytes + ahead, since.elapsed());
+                    }
                     due |= held_bytes >= self.pace.bytes;
                 }
                 Next::Idle => {}
@@ -78,10 +110,15 @@ impl Delivery {
                 }
             }
             if due {
+                let since = Instant::now();
                 self.persist("commit", |store, _| store.commit())?;
                 self.release(newest)?;
+                speed.add(0, since.elapsed());
                 held_bytes = 0;
                 oldest = None;
+            }
+            if self.is_live {
+                self.cursor.measured(speed.step_bytes());
             }
             if self.signals.reopen.swap(false, Ordering::Relaxed) {
                 self.persist("reopen", |store, _| store.reopen())?;
@@ -93,6 +130,26 @@ impl Delivery {
                 self.show_stats();
             }
         }
+    }
+
+    /// Takes what may go ahead of its turn, until it is more than `credit`. Returns how many bytes that were.
+    fn write_ahead(&mut self, credit: i64) -> anyhow::Result<u64> {
+        let mut bytes = 0;
+        while (bytes as i64) < credit && self.store.takes_ahead() {
+            let store = &self.store;
+            let Some(frame) = self.cursor.ahead(&|stream| store.position(stream)) else { break };
+            let frame = frame.only_for(&self.name);
+            self.persist("write", |store, _| store.write(&frame))?;
+            bytes += frame.rows.bytes.len() as u64;
+        }
+        self.signals.ahead_bytes.fetch_add(bytes, Ordering::Relaxed);
+        Ok(bytes)
+    }
+
+    /// Bytes of the rows that the store does not have.
+    fn new_bytes(&self, frame: &Frame) -> u64 {
+        let is_new = |part: &&Part| self.store.position(part.stream).is_none_or(|done| done < part.to);
+        frame.parts.iter().filter(is_new).map(|part| frame.rows.bytes_of(&part.rows)).sum()
     }
 
     /// The frame as the store takes it: without its rows where there is no room for them and config says that the newest go.
@@ -123,10 +180,7 @@ impl Delivery {
     }
 
     fn release(&mut self, newest: u64) -> anyhow::Result<()> {
-        if newest > 0 {
-            self.cursor.committed(newest).with_context(|| format!("sink {}: the hub cannot let go of delivered frames", self.name))?;
-        }
-        Ok(())
+        self.cursor.committed(newest).with_context(|| format!("sink {}: the hub cannot let go of delivered frames", self.name))
     }
 
     /// Tries until it works, or until the process gives up waiting for it.
@@ -152,5 +206,61 @@ impl Delivery {
         }
         self.signals.failing_since.store(0, Ordering::Relaxed);
         Ok(())
+    }
+}
+
+/// How fast a store takes rows.
+#[derive(Default)]
+struct Speed {
+    bytes: u64,
+    took: Duration,
+    /// Bytes in the time of a step, once that was measured.
+    step_bytes: Option<u64>,
+}
+
+impl Speed {
+    /// So many bytes were taken in this time.
+    fn add(&mut self, bytes: u64, took: Duration) {
+        self.bytes += bytes;
+        self.took += took;
+        if self.took < MEASURED {
+            return;
+        }
+        let step = (self.bytes as f64 / self.took.as_secs_f64() * STEP.as_secs_f64()) as u64;
+        // Half of what was: a single hold-up is no new speed.
+        self.step_bytes = Some(self.step_bytes.map_or(step, |before| (before + step) / 2));
+        (self.bytes, self.took) = (0, Duration::ZERO);
+    }
+
+    /// There was nothing to do: how long that took says nothing.
+    fn rest(&mut self) {
+        (self.bytes, self.took) = (0, Duration::ZERO);
+    }
+
+    fn step_bytes(&self) -> u64 {
+        self.step_bytes.unwrap_or(u64::MAX).clamp(*STEP_BYTES.start(), *STEP_BYTES.end())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_is_what_a_store_takes_in_a_moment() {
+        let mut speed = Speed::default();
+        assert_eq!(speed.step_bytes(), 1 << 20, "nobody is slow before that was seen");
+        speed.add(9, Duration::from_millis(900)); // a commit
+        speed.rest();
+        speed.add(500_000, Duration::from_millis(500));
+        assert_eq!(speed.step_bytes(), 1 << 20);
+        speed.add(1_500_000, Duration::from_millis(500));
+        assert_eq!(speed.step_bytes(), 100_000); // 2 MB/s
+        speed.add(4_000_000, Duration::from_secs(1));
+        assert_eq!(speed.step_bytes(), 150_000);
+        (0..9).for_each(|_| speed.add(0, Duration::from_secs(1)));
+        assert_eq!(speed.step_bytes(), 64 << 10);
+        (0..9).for_each(|_| speed.add(1 << 30, Duration::from_secs(1)));
+        assert_eq!(speed.step_bytes(), 1 << 20);
     }
 }

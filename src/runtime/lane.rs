@@ -1,11 +1,13 @@
 //! A lane: one thread that takes records from read to hub, with no hand-over in between.
 //!
 //! In: logs, each a path's rotation chain with its partial state; a log stays with its lane. Out: frames,
-//! accepted by the hub. A turn reads one chunk of one log, so that files share the lane by bytes. A log that was read to its
-//! end sleeps until somebody tells that it grew, or until it is time for a look. Memory: one
+//! accepted by the hub. A turn reads one chunk of one log; tenants share the lane by bytes (`fair`). A log that was read to its
+//! end sleeps until somebody tells that it grew, or until it is time for a look. Where a hub has little room left, logs of
+//! tenants above their share are held back, and looked at again after [`HOLD`]. Memory: one
 //! chunk (256 KiB, for a moment as long as the longest line) and one frame per pipeline; per log about 1 KiB.
 
 use super::build::{Builder, Stretch};
+use super::fair::{self, Flow, Turns};
 use super::reload::Current;
 use super::tail::{Ahead, CHUNK_BYTES, Glance, Tail};
 use crate::env;
@@ -25,7 +27,7 @@ use flow::units::UnixNanos;
 use hub::Hub;
 use hub::frame::Resumed;
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -52,8 +54,15 @@ const FINISHED_MAX: usize = 64;
 const HELD_PAUSE: Duration = Duration::from_millis(100);
 /// A log whose container nobody knows yet is looked at after this time.
 const METADATA_PAUSE: Duration = Duration::from_millis(100);
+/// Logs that went and are remembered; beyond, all are forgotten, and sinks that lag may take a log's next file before its last.
+const LEFT_MAX: usize = 65_536;
 /// What a lane sleeps at most: it shows that it is alive.
 const HEARTBEAT: Duration = Duration::from_millis(500);
+/// What a lane reads before it asks for news and looks whether frames are due, in bytes and in turns.
+const ROUND_BYTES: u64 = CHUNK_BYTES as u64;
+const ROUND_TURNS: usize = 256;
+/// How often hubs are asked whose logs are to be held back, and how long one is held at least.
+const HOLD: Duration = Duration::from_millis(20);
 /// A log without files is kept for so long: its next file may come, and what it holds is part of a record.
 const LINGER: Duration = Duration::from_secs(10);
 
@@ -138,8 +147,16 @@ pub struct Lane {
     builders: Vec<Builder>,
     opened: Vec<Option<Instant>>,
     logs: HashMap<u64, Log>,
-    /// Logs that may have something to read, in the order of their turns.
-    ready: VecDeque<u64>,
+    /// Logs that may have something to read.
+    turns: Turns,
+    /// What the last turn read, and whose it was.
+    read: (u64, Option<u32>),
+    /// Of each pipeline, the tenants whose logs are held back; these logs; when hubs were last asked.
+    greedy: Vec<HashSet<u32>>,
+    held: Vec<u64>,
+    /// Logs that went, and the last file of each: one that comes again follows it.
+    left: HashMap<u64, Resumed>,
+    asked: Instant,
     /// When to look at the others.
     timers: BinaryHeap<Reverse<(Instant, u64)>>,
     inbox: Arc<Inbox>,
@@ -170,6 +187,10 @@ struct Log {
     older: Vec<Resumed>,
     /// Streams whose last newline waited for what was held; it is framing once nothing is named by it.
     owed: Vec<Owed>,
+    /// The tenant that its last records were mostly of.
+    tenant: Option<u32>,
+    /// The file that was read to its end before what comes next.
+    follows: Option<Resumed>,
     /// Newest event time so far; stands in where a record has none and the clock must not be asked.
     newest: UnixNanos,
     watched: bool,
@@ -226,6 +247,7 @@ impl Lane {
         let builder = |((_, plan), p): (&(u64, Arc<Plan>), &Pipeline)| Builder::of(plan, p.created[lane]);
         let builders = plans.iter().zip(pipelines.iter()).map(builder).collect();
         let opened = pipelines.iter().map(|_| None).collect();
+        let greedy = pipelines.iter().map(|_| HashSet::new()).collect();
         Lane {
             number: lane,
             versions: plans.iter().map(|(version, _)| *version).collect(),
@@ -234,7 +256,12 @@ impl Lane {
             builders,
             opened,
             logs: HashMap::new(),
-            ready: VecDeque::new(),
+            turns: Turns::default(),
+            read: (0, None),
+            greedy,
+            held: Vec::new(),
+            left: HashMap::new(),
+            asked: Instant::now(),
             timers: BinaryHeap::new(),
             inbox,
             signals,
@@ -255,8 +282,9 @@ impl Lane {
             for pipeline in 0..self.pipelines.len() {
                 self.take_plan(pipeline)?;
             }
+            self.look_at_hubs();
             let worked = self.round()?;
-            self.close_frames(|builder, age| builder.is_full() || age >= FRAME_AGE)?;
+            self.close_frames(|builder, full, age| builder.is_full(full) || age >= FRAME_AGE)?;
             if self.once && self.logs.is_empty() {
                 break;
             }
@@ -264,11 +292,49 @@ impl Lane {
                 std::thread::park_timeout(self.pause());
             }
         }
+        for (pipeline, greedy) in self.pipelines.iter().zip(&mut self.greedy) {
+            if !greedy.is_empty() {
+                pipeline.hub.hold(false);
+                greedy.clear();
+            }
+        }
         if !self.once {
             self.finish_groups()?;
         }
         self.ending = true;
-        self.close_frames(|_, _| true)
+        self.close_frames(|_, _, _| true)
+    }
+
+    /// Asks hubs with little room whose logs are to be held back; those that were are looked at again.
+    fn look_at_hubs(&mut self) {
+        if self.once || self.asked.elapsed() < HOLD {
+            return;
+        }
+        self.asked = Instant::now();
+        for (pipeline, greedy) in self.pipelines.iter().zip(&mut self.greedy) {
+            let names = pipeline.hub.greedy();
+            let plan = pipeline.current.get().1; // tenants keep their numbers in every plan
+            let now: HashSet<u32> = names.iter().filter_map(|name| plan.rules.tenants.number(name)).collect();
+            if now.is_empty() != greedy.is_empty() {
+                pipeline.hub.hold(!now.is_empty());
+            }
+            *greedy = now;
+        }
+        for key in std::mem::take(&mut self.held) {
+            let Some(log) = self.logs.get_mut(&key) else { continue };
+            log.queued = false;
+            let rotated = self.pipelines[log.pipeline].intakes[log.intake].rotated;
+            if let Some(bytes) = log.over_limit(rotated) {
+                self.abandon(key, bytes);
+            }
+            self.make_ready(key);
+        }
+    }
+
+    /// Whether a log has to wait until its tenant is no longer above its share of a hub with little room.
+    fn is_held_back(&self, key: u64) -> bool {
+        let log = &self.logs[&key];
+        log.tenant.is_some_and(|tenant| self.greedy[log.pipeline].contains(&tenant))
     }
 
     /// Lines that belong together are complete when no other came for a while: waits for that, and goes on reading meanwhile.
@@ -292,7 +358,8 @@ impl Lane {
         let now = Instant::now();
         let timer = self.timers.peek().map(|Reverse((at, _))| at.saturating_duration_since(now));
         let frame = self.opened.iter().flatten().map(|at| FRAME_AGE.saturating_sub(at.elapsed())).min();
-        timer.into_iter().chain(frame).fold(HEARTBEAT, Duration::min)
+        let held = (!self.held.is_empty()).then(|| HOLD.saturating_sub(self.asked.elapsed()));
+        timer.into_iter().chain(frame).chain(held).fold(HEARTBEAT, Duration::min)
     }
 
     fn take_news(&mut self) {
@@ -321,7 +388,27 @@ impl Lane {
             && !std::mem::replace(&mut state.queued, true)
         {
             state.look_at = None;
-            self.ready.push_back(log);
+            self.turns.put(log, self.flow(log));
+        }
+    }
+
+    /// Nothing of a log is left to be read.
+    fn forget(&mut self, key: u64) {
+        let Some(log) = self.logs.remove(&key) else { return };
+        if self.left.len() >= LEFT_MAX {
+            self.left.clear();
+        }
+        if let Some((stream, done)) = log.finished.front().copied() {
+            self.left.insert(key, log.known(Resumed { stream, resume: done, done }));
+        }
+    }
+
+    /// Whose turns a log's are; with `--once` there is one order for all.
+    fn flow(&self, key: u64) -> Flow {
+        match self.logs.get(&key) {
+            _ if self.once => Flow::All,
+            Some(log) => log.tenant.map_or(Flow::Log(key), |tenant| Flow::Tenant(log.pipeline, tenant)),
+            None => Flow::Log(key),
         }
     }
 
@@ -350,6 +437,7 @@ impl Lane {
         let settings = &self.pipelines[pipeline].intakes[intake];
         let (worker, once, now) = (&self.workers[pipeline], self.once, env::now());
         let name = key_hash(path.as_os_str().as_encoded_bytes());
+        let left = self.left.remove(&key);
         let log = self.logs.entry(key).or_insert_with(|| Log {
             name,
             // As the last run left it.
@@ -364,6 +452,8 @@ impl Lane {
             finished: VecDeque::new(),
             older: Vec::new(),
             owed: Vec::new(),
+            tenant: None,
+            follows: left,
             newest: modified,
             watched,
             idle: IDLE_MIN,
@@ -376,23 +466,42 @@ impl Lane {
         self.make_ready(key);
     }
 
-    /// One turn for each log that may have something; with `--once` the first log is read to its end first,
-    /// so that records come in the same order on every machine. Was anything read?
+    /// Some turns of logs that may have something; with `--once` the first log is read to its end first, so that records come
+    /// in the same order on every machine. Is there more to do at once?
     fn round(&mut self) -> anyhow::Result<bool> {
         let mut worked = false;
-        for _ in 0..self.ready.len() {
-            let Some(key) = self.ready.pop_front() else { break };
+        let mut bytes = 0;
+        for _ in 0..ROUND_TURNS {
+            let Some(key) = self.turns.take() else { break };
+            if self.is_held_back(key) {
+                self.held.push(key);
+                continue;
+            }
+            let flow = self.flow(key);
+            self.read = (0, None);
             let turn = self.turn(key)?;
+            bytes += self.read.0;
+            self.turns.charge(flow, self.read.0);
             let Some(log) = self.logs.get_mut(&key) else { continue };
+            if let Some(tenant) = self.read.1 {
+                let known = log.tenant.replace(tenant);
+                if known.is_none() {
+                    // What was read while nobody knew whose it is.
+                    self.turns.charge(Flow::Tenant(log.pipeline, tenant), self.read.0);
+                }
+            }
             match turn {
                 Turn::Worked => {
                     worked = true;
                     log.idle = IDLE_MIN;
                     if self.once {
-                        self.ready.push_front(key);
+                        self.turns.put_first(key, Flow::All);
                         break;
                     }
-                    self.ready.push_back(key);
+                    self.turns.put(key, self.flow(key));
+                    if bytes >= ROUND_BYTES {
+                        break;
+                    }
                 }
                 Turn::Idle(pause) => {
                     log.queued = false;
@@ -404,12 +513,12 @@ impl Lane {
                     }
                 }
                 Turn::Ended => {
-                    self.logs.remove(&key);
+                    self.forget(key);
                     worked |= self.once;
                 }
             }
         }
-        Ok(worked)
+        Ok(worked || (!self.once && !self.turns.is_empty()))
     }
 
     /// Reads one chunk of one log and decides about its records.
@@ -453,6 +562,10 @@ impl Lane {
                 Readiness::Plain => payer = Payer::Named(None),
             }
         }
+        if !self.once {
+            // Where a sink lags, frames are small: no chunk should be larger than one.
+            chunk_bytes = chunk_bytes.min(pipeline.hub.frame_bytes() as usize);
+        }
         tail.bound_chunk(chunk_bytes);
         let now = if self.once { log.newest } else { env::now() };
         if std::mem::take(&mut tail.fresh) && tail.done > 0 {
@@ -486,7 +599,7 @@ impl Lane {
             if !ends && !due {
                 if lock(&intake.known).crowded && log.is_complete() {
                     self.finish_file(key, End::File, Ahead::Nothing);
-                    self.logs.remove(&key);
+                    self.forget(key);
                     return Ok(Turn::Ended);
                 }
                 let rotated = more_files || ahead == Ahead::Gone;
@@ -551,13 +664,15 @@ impl Lane {
         tail.show(to, state);
         let stream = tail.stream;
         if used > 0 || !batch.is_empty() {
-            let also = log.settle_older(files_ago, intake);
+            let mut also = log.settle_older(files_ago, intake);
+            also.extend(log.followed(stream, &also));
             let builder = &mut self.builders[log.pipeline];
             builder.enter(stream, from);
             batch.payer = payer;
             (batch.stream, batch.log, batch.source) = (stream, log.name, log.intake as u16);
             let reading = splice.map_or(intake.reading, |splice| self.enricher.enrich(batch, &splice, intake.reading));
             self.workers[log.pipeline].process(batch, reading, now, &mut builder.sums);
+            self.read = (used as u64, fair::majority(&batch.tenant));
             log.rest = batch.rests_until.and_then(|until| Rest::new(until, now)).or(log.rest);
             log.newest = batch.time.iter().copied().max().map_or(log.newest, |time| time.max(log.newest));
             builder.add(batch, Stretch { stream, from, to, also });
@@ -583,8 +698,8 @@ impl Lane {
             let log = &self.logs[&key];
             return Ok(if end == End::Log && log.files.is_empty() && log.late.is_empty() { Turn::Ended } else { Turn::Worked });
         }
-        if self.builders[pipeline].is_full() {
-            self.close_frames(|builder, _| builder.is_full())?;
+        if self.builders[pipeline].is_full(self.full_bytes(pipeline)) {
+            self.close_frames(|builder, full, _| builder.is_full(full))?;
         }
         let log = self.logs.get_mut(&key).expect("nobody removed it");
         let zeros_ahead = zeros == read && used == 0;
@@ -668,6 +783,7 @@ impl Lane {
             self.signals.ended.store(true, Ordering::Relaxed);
         }
         log.finish(tail.stream, tail.done);
+        log.follows = Some(Resumed { stream: tail.stream, resume: tail.done, done: tail.done });
         if end == End::File && log.decoder.spare() == Some(1) {
             log.owed.push(Owed { stream: tail.stream, done: tail.done, before: tail.before_newline() });
         }
@@ -678,16 +794,22 @@ impl Lane {
         self.builders[log.pipeline].finish_part();
     }
 
-    /// Closes the frames for which `due` holds and hands them to their hubs.
-    fn close_frames(&mut self, due: impl Fn(&Builder, Duration) -> bool) -> anyhow::Result<()> {
+    /// Kept bytes at which a frame of a pipeline closes; with `--once` how fast sinks are must not show.
+    fn full_bytes(&self, pipeline: usize) -> u64 {
+        if self.once { u64::MAX } else { self.pipelines[pipeline].hub.frame_bytes() }
+    }
+
+    /// Closes the frames for which `due` holds and hands them to their hubs. `due` is told the bytes at which one is full, and its age.
+    fn close_frames(&mut self, due: impl Fn(&Builder, u64, Duration) -> bool) -> anyhow::Result<()> {
         for n in 0..self.pipelines.len() {
+            let full = self.full_bytes(n);
             let builder = &mut self.builders[n];
             // With --once only sizes close a frame: the clock must not show in the stores.
             let age = self.opened[n].filter(|_| !self.once).map_or(Duration::ZERO, |at| at.elapsed());
             let worker = &mut self.workers[n];
             let now = if self.once { UnixNanos(0) } else { env::now() };
             let owes = self.ending || (!self.once && worker.is_due(now));
-            let is_due = if builder.is_empty() { owes } else { due(builder, age) };
+            let is_due = if builder.is_empty() { owes } else { due(builder, full, age) };
             if is_due {
                 self.close_frame(n, now, self.ending)?;
             }
@@ -815,6 +937,20 @@ impl Log {
         self.finished.retain(|finished| finished.0 != stream);
         self.finished.push_front((stream, done));
         self.finished.truncate(FINISHED_MAX);
+        if let Some(before) = self.follows.as_mut().filter(|before| before.stream == stream) {
+            (before.resume, before.done) = (done, done);
+        }
+    }
+
+    /// The file before this one in the log, where this one's first part is at hand: no sink may have this one without it.
+    fn followed(&mut self, stream: StreamId, also: &[Resumed]) -> Option<Resumed> {
+        let before = self.follows.take().filter(|before| before.stream != stream && also.iter().all(|a| a.stream != before.stream))?;
+        Some(self.known(before))
+    }
+
+    /// A file that was read to its end, with where its oldest unfinished part begins.
+    fn known(&self, file: Resumed) -> Resumed {
+        self.older.iter().find(|older| older.stream == file.stream).copied().unwrap_or(file)
     }
 
     /// Turns to a file that grew after its end was read, where nothing of the present one is held.

@@ -2,13 +2,15 @@
 //!
 //! In: checked pipelines. Out: everything delivered, or kept in the hub for the next run, and a summary.
 //! Order of the end: sources stop, lanes hand over what they hold, delay lines close, hubs close, sinks drain, the lock goes.
-//! Read on in this order: `open` (hub and stores), `lane` (bytes to frames), `build` (the frame), `delay` (tail sampling),
+//! Read on in this order: `open` (hub and stores), `lane` (bytes to frames), `fair` (whose turn it is), `build` (the frame),
+//! `delay` (tail sampling),
 //! `deliver` (frames to sinks), `reload` (another plan while it runs), `control` (signals and the admin port).
 
 pub mod build;
 pub mod control;
 pub mod delay;
 pub mod deliver;
+pub mod fair;
 pub mod lane;
 pub mod open;
 pub mod reload;

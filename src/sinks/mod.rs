@@ -21,8 +21,17 @@ use std::time::Duration;
 /// A sink's store, opened and recovered.
 pub enum Store {
     Stdout(stdout::Stdout),
-    Archive { archive: Box<archive::Archive>, router: Router, drops_newest: bool },
-    Lake { lake: Box<lake::Lake>, held: Vec<Arc<Frame>> },
+    Archive {
+        archive: Box<archive::Archive>,
+        router: Router,
+        drops_newest: bool,
+    },
+    /// `taken`: how far the frames held reach, by stream.
+    Lake {
+        lake: Box<lake::Lake>,
+        held: Vec<Arc<Frame>>,
+        taken: HashMap<StreamId, u64>,
+    },
 }
 
 /// When a sink makes its writes durable: whichever comes first.
@@ -55,7 +64,7 @@ impl Store {
             SinkKind::Lake { root, options, seal } => {
                 let lake = lake::Lake::open(disk.clone(), root, (**options).clone()).with_context(context)?;
                 let pace = Pace { interval: seal.age.duration(), bytes: seal.bytes.0 };
-                (Store::Lake { lake: Box::new(lake), held: Vec::new() }, pace)
+                (Store::Lake { lake: Box::new(lake), held: Vec::new(), taken: HashMap::new() }, pace)
             }
         })
     }
@@ -77,6 +86,15 @@ impl Store {
         }
     }
 
+    /// How far the store has taken a stream, for good or not yet.
+    pub fn position(&self, stream: StreamId) -> Option<u64> {
+        match self {
+            Store::Stdout(stdout) => stdout.position(stream),
+            Store::Archive { archive, .. } => archive.position(stream),
+            Store::Lake { lake, taken, .. } => taken.get(&stream).copied().max(lake.position(stream)),
+        }
+    }
+
     /// Takes a frame. What the store has already is passed over.
     pub fn write(&mut self, frame: &Arc<Frame>) -> anyhow::Result<()> {
         match self {
@@ -85,8 +103,12 @@ impl Store {
                 Some(frame) => archive.write(&frame),
                 None => archive.write(frame),
             },
-            Store::Lake { held, .. } => {
+            Store::Lake { held, taken, .. } => {
                 held.push(Arc::clone(frame));
+                for part in &frame.parts {
+                    let done = taken.entry(part.stream).or_default();
+                    *done = part.to.max(*done);
+                }
                 Ok(())
             }
         }
@@ -98,6 +120,11 @@ impl Store {
             Store::Archive { archive, drops_newest: true, .. } => archive.make_room(frame),
             Store::Archive { .. } | Store::Stdout(_) | Store::Lake { .. } => Ok(true),
         }
+    }
+
+    /// Whether the store takes parts ahead of their turn. Where the newest rows go for want of room, that is decided in turn.
+    pub fn takes_ahead(&self) -> bool {
+        !matches!(self, Store::Archive { drops_newest: true, .. })
     }
 
     pub fn archive_stats(&self) -> Option<archive::Stats> {
@@ -112,7 +139,7 @@ impl Store {
         match self {
             Store::Stdout(stdout) => stdout.commit(),
             Store::Archive { archive, .. } => archive.commit(),
-            Store::Lake { lake, held } => {
+            Store::Lake { lake, held, taken } => {
                 if let Some(sealed) = lake.seal(held)? {
                     tracing::info!(
                         commit = sealed.number,
@@ -125,6 +152,7 @@ impl Store {
                     );
                 }
                 held.clear();
+                taken.clear();
                 Ok(())
             }
         }

@@ -37,6 +37,10 @@ impl Stdout {
         self.positions.clone()
     }
 
+    pub fn position(&self, stream: StreamId) -> Option<u64> {
+        self.positions.get(&stream).copied()
+    }
+
     pub fn write(&mut self, frame: &Frame) -> anyhow::Result<()> {
         for part in &frame.parts {
             let done = self.positions.entry(part.stream).or_default();

@@ -18,6 +18,7 @@ mod crash;
 mod crash_harness;
 mod cri;
 mod dedup;
+mod fair;
 mod follow;
 mod kubernetes;
 mod labels;

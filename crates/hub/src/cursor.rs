@@ -3,10 +3,13 @@
 //! A frame comes from memory where it still is, else from disk. After a restart the cursor starts behind the longest
 //! run of old frames that the sink's store has in full; the store skips single parts beyond that by itself.
 //! Memory: one frame at a time; the queue bounds what is noted about frames given out.
+//!
+//! Where a sink lags, parts of the newest frames may be taken ahead of their turn ([`Cursor::ahead`]; `express` says which).
 
 use crate::account::Account;
 use crate::disk::Disk;
-use crate::frame::{Frame, LostReason};
+use crate::express::Stretch;
+use crate::frame::{Frame, LostReason, Part};
 use crate::hub::{Hub, NOTING, READING, Store};
 use crate::journal::Journal;
 use crate::ledger::{RowCount, Tally, due_of};
@@ -24,7 +27,8 @@ pub enum Next {
     Frame(Arc<Frame>),
     /// Nothing came within the timeout.
     Idle,
-    /// A lane waits for room and nothing is new for this cursor: commit what you hold.
+    /// Commit what you hold: a lane waits for room and nothing is new for this cursor, or rows are gone that the store may have
+    /// taken ahead of their turn.
     Pressure,
     /// The hub is closed and this cursor has been given everything.
     Closed,
@@ -41,6 +45,8 @@ pub struct Cursor {
     has: HashMap<StreamId, u64>,
     next_seq: u64,
     place: Place,
+    /// The next frame to be looked at for what may go ahead.
+    ahead_seq: u64,
     /// The last frame given out when pressure was last reported: reported again only after the timeout.
     pressed_at: Option<u64>,
     /// Why the start could not be found; told at the first call.
@@ -72,7 +78,8 @@ impl Cursor {
         let id = queue.register(sink, (start.seq, start.place), &start.had);
         drop(queue);
         let sink = sink.to_owned();
-        Cursor { hub: Arc::clone(hub), id, sink, has, next_seq: start.seq, place: start.place, pressed_at: None, broken }
+        let (next_seq, place) = (start.seq, start.place);
+        Cursor { hub: Arc::clone(hub), id, sink, has, next_seq, place, ahead_seq: next_seq, pressed_at: None, broken }
     }
 
     /// One that has nothing, of a journal: from the oldest frame that is there.
@@ -85,7 +92,7 @@ impl Cursor {
         let id = queue.register(sink, (next_seq, place), &Had::default());
         drop(queue);
         let (hub, sink) = (Arc::clone(hub), sink.to_owned());
-        Cursor { hub, id, sink, has: HashMap::new(), next_seq, place, pressed_at: None, broken: None }
+        Cursor { hub, id, sink, has: HashMap::new(), next_seq, place, ahead_seq: next_seq, pressed_at: None, broken: None }
     }
 
     /// The next frame, or what else there is to know.
@@ -115,7 +122,7 @@ impl Cursor {
                 return Ok(Next::Closed);
             }
             queue.check()?;
-            let pressed = queue.waiting > 0 && queue.readers[self.id].holds_some();
+            let pressed = queue.waiting + queue.holding > 0 && queue.readers[self.id].holds_some();
             if pressed && self.pressed_at != Some(self.next_seq) {
                 self.pressed_at = Some(self.next_seq);
                 return Ok(Next::Pressure);
@@ -126,6 +133,40 @@ impl Cursor {
             }
             queue = self.hub.news.wait_timeout(queue, left).expect("no holder of this lock panics").0;
         }
+    }
+
+    /// Parts of a newer frame that this sink may take now, ahead of their turn, as a frame of their own; none while it does not
+    /// lag, or where every newer frame in memory was looked at. `stands`: how far the store has taken each stream. What a
+    /// frame in memory does not give now waits for its turn, and so does what has left memory.
+    pub fn ahead(&mut self, stands: &dyn Fn(StreamId) -> Option<u64>) -> Option<Arc<Frame>> {
+        let hub = Arc::clone(&self.hub);
+        let mut queue = hub.lock();
+        if !queue.readers[self.id].express.lags() {
+            return None;
+        }
+        self.ahead_seq = self.ahead_seq.max(self.next_seq).max(queue.first_in_window());
+        while self.ahead_seq <= queue.published {
+            let slot = queue.slot(self.ahead_seq).expect("it is between the first one in memory and the last");
+            let frame = Arc::clone(&slot.frame);
+            self.ahead_seq += 1;
+            // Rows that this sink rejected before a restart.
+            if queue.losses.sinks.get(&self.sink).is_some_and(|lost| lost.reason_of(frame.seq).is_some()) {
+                continue;
+            }
+            let picked = queue.give_ahead(self.id, &frame, stands);
+            if !picked.is_empty() {
+                drop(queue);
+                return Some(if picked.len() == frame.parts.len() { frame } else { Arc::new(frame.some_parts(&picked)) });
+            }
+        }
+        None
+    }
+
+    /// Says how much the sink takes in a short while (`step_bytes`): lanes close frames by that where it lags.
+    pub fn measured(&self, step_bytes: u64) {
+        let mut queue = self.hub.lock();
+        queue.readers[self.id].express.step_bytes = step_bytes;
+        self.hub.pace(&queue);
     }
 
     /// Reads a frame that is no longer in memory. Its segment stays: this sink has not committed it. Where the disk does not
@@ -147,9 +188,15 @@ impl Cursor {
         hub.settle(READING, true);
         let frame = self.trim(frame);
         if let Some(lost) = &frame.lost {
-            let last = hub.lock().run_of_lost(frame.seq);
+            let (last, is_uncommitted) = {
+                let queue = hub.lock();
+                (queue.run_of_lost(frame.seq), queue.readers[self.id].express.is_uncommitted)
+            };
+            if is_uncommitted {
+                return Ok(Next::Pressure); // only what the store has for good may be noted as not lost
+            }
             // Durable before the sink goes on behind them.
-            if let Err(error) = journal.note_lost(&hub, &self.sink, frame.first_seq(), last, lost.reason) {
+            if let Err(error) = journal.note_lost(&hub, self.id, frame.first_seq(), last, lost.reason) {
                 return self.wait_out(journal, NOTING, error, pause);
             }
             hub.settle(NOTING, true);
@@ -174,7 +221,7 @@ impl Cursor {
     /// the journal this is durable when it returns; everything given before must be committed.
     pub fn reject(&mut self, frame: &Frame, reason: LostReason) -> io::Result<Arc<Frame>> {
         if let Store::Journal(journal) = &self.hub.store {
-            journal.note_lost(&self.hub, &self.sink, frame.first_seq(), frame.seq, reason)?;
+            journal.note_lost(&self.hub, self.id, frame.first_seq(), frame.seq, reason)?;
         }
         self.hub.lock().reject(self.id, frame.seq, reason);
         Ok(stripped(frame, reason))
@@ -229,7 +276,7 @@ struct Start {
     had: Had,
 }
 
-/// Finds the first retained frame that a store does not have in full. Reads heads only.
+/// Finds the first retained frame that a store does not have in full, and what it has beyond that. Reads heads only.
 fn find_start(hub: &Hub, journal: &Journal, sink: &str, has: &HashMap<StreamId, u64>) -> io::Result<Start> {
     let (segments, lost, published) = {
         let queue = hub.lock();
@@ -240,26 +287,45 @@ fn find_start(hub: &Hub, journal: &Journal, sink: &str, has: &HashMap<StreamId, 
     let mut had = Had { rejected: lost.settled.clone(), ..Had::default() };
     let mut start = (first.first_seq, first.place());
     let mut found = false;
+    let mut seen = start.0;
     for segment in &segments {
-        if found || start.0 > published {
+        if seen > published {
             break;
         }
-        start.1 = segment.place();
+        if !found {
+            start.1 = segment.place();
+        }
         segment::scan(&journal.disk, &segment::path(&journal.dir, segment.number), usize::MAX, false, &mut |item| {
             let Found::Frame { end, head, .. } = item else { return true };
             let frame = &head.frame;
-            if frame.seq < start.0 || end > segment.bytes {
-                return frame.seq < start.0;
+            if frame.seq < seen || end > segment.bytes {
+                return frame.seq < seen;
             }
-            if frame.parts.iter().any(|part| has.get(&part.stream).is_none_or(|to| part.to > *to)) {
-                found = true;
-                return false;
-            }
+            seen = frame.seq + 1;
+            let has_all = |part: &Part| has.get(&part.stream).is_some_and(|to| part.to <= *to);
+            found |= !frame.parts.iter().all(has_all);
             let reason = lost.reason_of(frame.seq);
-            for (tenant, tally) in due_of(frame, sink) {
-                if let Some(reason) = reason {
-                    had.rejected.entry((tenant.clone(), reason)).or_default().add(tally);
+            if found {
+                // A store stands behind a part of a frame that it does not have in full: it took that part ahead of its turn.
+                let took = |part: &Part| {
+                    let stretch = Stretch { from: part.from, to: part.to };
+                    has_all(part) && stretch.covers(frame, part) && (reason.is_none() || lost.had(frame, part))
+                };
+                for part in frame.parts.iter().filter(|part| took(part)) {
+                    let (stretch, seq) = had.ahead.entry(part.stream).or_insert((Stretch { from: part.from, to: part.to }, frame.seq));
+                    (stretch.to, *seq) = (part.to, frame.seq);
                 }
+                for (tenant, tally) in due_of(frame, sink, took) {
+                    delivered.entry(tenant).or_default().add(tally);
+                }
+                return true;
+            }
+            if let Some(reason) = reason {
+                for (tenant, tally) in due_of(frame, sink, |part| !lost.had(frame, part)) {
+                    had.rejected.entry((tenant, reason)).or_default().add(tally);
+                }
+            }
+            for (tenant, tally) in due_of(frame, sink, |_| true) {
                 delivered.entry(tenant).or_default().add(tally);
             }
             start = (frame.seq + 1, Place { offset: end, ..segment.place() });

@@ -253,6 +253,17 @@ impl Rows {
         let start = if i == 0 { 0 } else { self.ends[i - 1] as usize };
         &self.bytes[start..self.ends[i] as usize]
     }
+
+    /// Where the bytes of some rows lie.
+    fn span(&self, rows: &Range<u32>) -> Range<usize> {
+        let end_of = |row: u32| row.checked_sub(1).map_or(0, |last| self.ends[last as usize] as usize);
+        end_of(rows.start)..end_of(rows.end)
+    }
+
+    /// How many bytes some rows have.
+    pub fn bytes_of(&self, rows: &Range<u32>) -> u64 {
+        self.span(rows).len() as u64
+    }
 }
 
 impl Frame {
@@ -395,6 +406,32 @@ impl Frame {
         self.rows = Rows::default();
         self.parts.iter_mut().for_each(|part| part.rows = 0..0);
         self
+    }
+
+    /// This frame as a sink may take it ahead of its turn: some of its parts, by index in order, with their rows. What it changed in
+    /// the state of steps is no sink's.
+    pub(crate) fn some_parts(&self, picked: &[usize]) -> Frame {
+        let rows: Vec<u32> = picked.iter().flat_map(|i| self.parts[*i].rows.clone()).collect();
+        let mut end = 0;
+        let parts = picked.iter().map(|i| {
+            let part = self.parts[*i].clone();
+            let start = end;
+            end += part.rows.len() as u32;
+            Part { rows: start..end, ..part }
+        });
+        Frame {
+            seq: self.seq,
+            received: self.received,
+            newest: self.newest,
+            tenants: self.tenants.clone(),
+            meters: self.meters.clone(),
+            values: self.values.clone(),
+            routes: self.routes,
+            sinks: self.sinks.clone(),
+            parts: parts.collect(),
+            rows: self.rows.only(&rows),
+            ..Frame::default()
+        }
     }
 
     /// The first of the numbers that this frame stands for; nearly always its only one.
@@ -567,6 +604,13 @@ const PART_BYTES_LEAST: usize = 7 * 8 + 2 * 4 + 5 * 4;
 const FACT_BYTES_LEAST: usize = 4 + 4 + 8 + 16 + 8 + 4;
 
 impl Part {
+    /// Whether its bytes are accounted for: they are where it stands for itself alone.
+    pub(crate) fn adds_up(&self) -> bool {
+        let skipped: i128 = self.skipped.iter().map(|(_, bytes)| i128::from(*bytes)).sum();
+        let used = i128::from(self.records_bytes) + i128::from(self.framing_bytes) + i128::from(self.held_bytes) + skipped;
+        used == i128::from(self.to - self.from)
+    }
+
     fn encode(&self, version: u8, out: &mut Vec<u8>) {
         put_u64s(out, &[self.stream.0, self.from, self.to, self.resume, self.before, self.records_bytes, self.framing_bytes]);
         put_i64(out, self.held_bytes);
@@ -783,6 +827,29 @@ mod tests {
         let mut bytes = Vec::new();
         Frame::default().encode(&mut bytes);
         assert_eq!(Frame::decode(&bytes), Ok(Frame::default()));
+    }
+
+    #[test]
+    fn some_parts_of_a_frame_are_a_frame_with_their_rows() {
+        for seed in 1..200 {
+            let random = &mut Random(seed);
+            let frame = sample::frame(random);
+            let picked: Vec<usize> = (0..frame.parts.len()).filter(|_| random.below(2) == 0).collect();
+            let some = frame.some_parts(&picked);
+            assert_eq!(some.validate(), Ok(()), "seed {seed}");
+            let rows = |frame: &Frame, part: &Part| -> Vec<(Vec<u8>, u32, u64)> {
+                let row = |i: u32| (frame.rows.row(i as usize).to_vec(), frame.rows.tenant[i as usize], frame.rows.position[i as usize]);
+                part.rows.clone().map(row).collect()
+            };
+            for (part, i) in some.parts.iter().zip(&picked) {
+                let whole = &frame.parts[*i];
+                assert_eq!(rows(&some, part), rows(&frame, whole), "seed {seed}");
+                assert_eq!(&Part { rows: whole.rows.clone(), ..part.clone() }, whole, "seed {seed}");
+                assert_eq!(frame.rows.bytes_of(&whole.rows), rows(&some, part).iter().map(|r| r.0.len() as u64).sum::<u64>());
+            }
+            let optional = |rows: &Rows| (rows.sinks.is_empty(), rows.requests.is_empty(), rows.columns.len());
+            assert!(some.rows.is_empty() || optional(&some.rows) == optional(&frame.rows), "seed {seed}");
+        }
     }
 
     #[test]

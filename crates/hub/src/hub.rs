@@ -5,10 +5,12 @@
 //! Bound: `Limits`. When it is reached, `accept` waits: the lane stops reading its source, and sinks that gather are told
 //! (`Next::Pressure`). With `drop_oldest` the rows of the oldest frames go first, never their headers; these have an eighth
 //! of the limit for themselves, and beyond it lanes wait, too. A frame larger than the limit passes when nothing else is there.
+//! Where lanes wait, the last part of the limit is for tenants below their share: `greedy` names the others.
 //! What the disk refuses is tried again, with pauses, for as long as it takes; `trouble` says what and why.
 
 use crate::cursor::Cursor;
 use crate::disk::Disk;
+use crate::express::STEP_BYTES_MAX;
 use crate::frame::Frame;
 use crate::journal::Journal;
 use crate::ledger::{Ledger, RowCount};
@@ -19,6 +21,7 @@ use flow::event::{Position, StreamId};
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -50,6 +53,10 @@ pub struct Limits {
 
 /// Of `bytes_max`, what headers without rows may take up.
 const HEADERS_SHARE: u64 = 8;
+/// Of `bytes_max`, what only tenants below their share may use. With a journal two segments at least, as room comes by the
+/// segment; in memory two full frames, but no more than a quarter.
+const RESERVED_SHARE: u64 = 8;
+const RESERVED_FRAMES_BYTES: u64 = 2 << 20;
 /// Pauses between attempts at what the disk refuses, twice as long each time; the first attempt is repeated at once.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -103,6 +110,8 @@ pub enum AcceptError {
 
 pub struct Hub {
     limits: Limits,
+    /// See [`Hub::frame_bytes`].
+    frame_bytes: AtomicU64,
     pub(crate) store: Store,
     queue: Mutex<Queue>,
     /// Cursors wait here.
@@ -137,7 +146,8 @@ impl Hub {
     }
 
     fn new(limits: Limits, store: Store, queue: Queue) -> Hub {
-        Hub { limits, store, queue: Mutex::new(queue), news: Condvar::new(), room: Condvar::new(), work: Condvar::new() }
+        let frame_bytes = AtomicU64::new(STEP_BYTES_MAX);
+        Hub { limits, frame_bytes, store, queue: Mutex::new(queue), news: Condvar::new(), room: Condvar::new(), work: Condvar::new() }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Queue> {
@@ -448,6 +458,45 @@ impl Hub {
         self.work.notify_all();
         self.news.notify_all();
         self.room.notify_all();
+    }
+
+    /// Kept bytes at which a frame should close: what the slowest sink that lags takes in a short while, so that what is new need
+    /// not wait long behind what is being written.
+    pub fn frame_bytes(&self) -> u64 {
+        self.frame_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn pace(&self, queue: &Queue) {
+        let steps = queue.readers.iter().filter(|r| r.express.is_behind()).map(|r| r.express.step_bytes);
+        self.frame_bytes.store(steps.fold(STEP_BYTES_MAX, u64::min), Ordering::Relaxed);
+    }
+
+    /// Tenants of which lanes should take nothing more for now: there is little room, and the sink that is furthest behind owes
+    /// them more than their share. Where the oldest rows are dropped instead, nobody.
+    pub fn greedy(&self) -> Vec<Vec<u8>> {
+        let queue = self.lock();
+        let (used, reserved) = match &self.store {
+            Store::Journal(_) => (queue.disk_bytes(), 2 * self.limits.segment_bytes.min(self.limits.bytes_max / 4)),
+            Store::Memory(_) => (queue.window_bytes(), RESERVED_FRAMES_BYTES.min(self.limits.bytes_max / 4)),
+        };
+        let open = self.limits.bytes_max - reserved.max(self.limits.bytes_max / RESERVED_SHARE);
+        let Some(reader) = queue.readers.iter().max_by_key(|reader| reader.express.owed_bytes()) else { return Vec::new() };
+        // What a sink has and gathers before it commits is nobody's backlog.
+        if self.limits.when_full == WhenFull::DropOldest || used <= open || reader.express.owed_bytes() <= open / 2 {
+            return Vec::new();
+        }
+        // Whoever is served at once is owed nothing, and a tenant all the same.
+        let books = &queue.account.books;
+        let tenants = books.kept_totals().filter(|(_, kept)| kept.records > 0).count().min(2) as u64;
+        reader.express.greedy(tenants).map(|number| books.name(number).to_vec()).collect()
+    }
+
+    /// A lane holds logs of those back, or no longer: sinks that gather should commit early.
+    pub fn hold(&self, holds: bool) {
+        let mut queue = self.lock();
+        queue.holding = if holds { queue.holding + 1 } else { queue.holding - 1 };
+        drop(queue);
+        self.news.notify_all();
     }
 
     /// A lane is waiting: sinks that gather should commit early.

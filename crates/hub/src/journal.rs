@@ -520,7 +520,7 @@ impl Journal {
             {
                 for (name, sink) in &mut losses.sinks {
                     if let Some(reason) = sink.reason_of(head.frame.seq) {
-                        for (tenant, tally) in due_of(&head.frame, name) {
+                        for (tenant, tally) in due_of(&head.frame, name, |part| !sink.had(&head.frame, part)) {
                             sink.settled.entry((tenant, reason)).or_default().add(tally);
                         }
                     }
@@ -534,11 +534,15 @@ impl Journal {
         Ok(())
     }
 
-    /// Notes durably that a sink will not have the rows of these frames.
-    pub fn note_lost(&self, hub: &Hub, sink: &str, first: u64, last: u64, reason: LostReason) -> io::Result<()> {
+    /// Notes durably that a sink will not have the rows of these frames, but for those that it took ahead of its turn.
+    pub fn note_lost(&self, hub: &Hub, reader: usize, first: u64, last: u64, reason: LostReason) -> io::Result<()> {
         let _one_at_a_time = self.retaining.lock().expect("no holder of this lock panics");
-        let mut losses = hub.lock().losses.clone();
-        if losses.add(sink, first, last, reason) {
+        let (mut losses, sink, had) = {
+            let queue = hub.lock();
+            let reader = &queue.readers[reader];
+            (queue.losses.clone(), reader.name.clone(), reader.express.stretches())
+        };
+        if losses.add(&sink, first, last, reason, &had) {
             losses.write(&self.disk, &self.dir)?;
             hub.lock().losses = losses;
         }

@@ -278,7 +278,7 @@ impl Books {
         }
         self.stray_rows = plus(self.stray_rows, rows.stray);
         self.book_selected(frame, &numbers);
-        kept_by(frame, &numbers, None)
+        kept_by(frame, &numbers, None, |_| true)
     }
 
     fn book_selected(&mut self, frame: &Frame, numbers: &[(u32, bool)]) {
@@ -290,17 +290,18 @@ impl Books {
             }
         }
         for (name, tallies) in &mut self.not_selected {
-            for selected in passed_by(frame, frame.bit_of(name)) {
+            let bit = frame.bit_of(name);
+            for selected in frame.parts.iter().flat_map(|part| passed_by(part, bit)) {
                 let tally = Tally { records: selected.records, bytes: selected.bytes };
                 add_delta(tallies, &[(numbers[selected.tenant as usize].0, tally)]);
             }
         }
     }
 
-    /// What a frame kept for a sink; books nothing.
-    pub fn due(&mut self, frame: &Frame, sink: &str) -> Delta {
+    /// What some parts of a frame kept for a sink; books nothing.
+    pub fn due(&mut self, frame: &Frame, sink: &str, counts: impl FnMut(&Part) -> bool) -> Delta {
         let numbers: Vec<(u32, bool)> = frame.tenants.iter().map(|t| self.number(t)).collect();
-        kept_by(frame, &numbers, frame.bit_of(sink.as_bytes()))
+        kept_by(frame, &numbers, frame.bit_of(sink.as_bytes()), counts)
     }
 
     /// What a sink did not take, by number of the tenant.
@@ -425,6 +426,15 @@ impl Books {
         self.names.iter().zip(&self.tenants).zip(passed).map(|((name, totals), passed)| (name.as_slice(), rest(totals.kept, passed)))
     }
 
+    pub fn name(&self, number: u32) -> &[u8] {
+        &self.names[number as usize]
+    }
+
+    /// What was kept in all, by number of the tenant.
+    pub fn kept_totals(&self) -> impl Iterator<Item = (&[u8], Tally)> {
+        self.names.iter().zip(&self.tenants).map(|(name, totals)| (name.as_slice(), totals.kept))
+    }
+
     pub fn totals(&self) -> Totals {
         Totals {
             tenants: self.names.iter().cloned().zip(self.tenants.iter().cloned()).collect(),
@@ -534,43 +544,48 @@ fn rest(kept: Tally, passed: Tally) -> Tally {
     Tally { records: kept.records.saturating_sub(passed.records), bytes: kept.bytes.saturating_sub(passed.bytes) }
 }
 
-/// What a frame kept; with the bit of a sink, what it kept for it. By number of the tenant in the books.
-fn kept_by(frame: &Frame, numbers: &[(u32, bool)], bit: Option<u32>) -> Delta {
+/// Whether records with this outcome have rows.
+pub(crate) fn has_rows(outcome: Outcome) -> bool {
+    matches!(outcome, Outcome::Kept | Outcome::Created)
+}
+
+/// What some parts of a frame kept; with the bit of a sink, what they kept for it. By number of the tenant in the books.
+fn kept_by(frame: &Frame, numbers: &[(u32, bool)], bit: Option<u32>, counts: impl FnMut(&Part) -> bool) -> Delta {
     let mut kept: BTreeMap<u32, Tally> = BTreeMap::new();
-    for (tenant, tally) in kept_in(frame, bit) {
+    for (tenant, tally) in kept_in(frame, bit, counts) {
         kept.entry(numbers[tenant].0).or_default().add(tally);
     }
     kept.into_iter().collect()
 }
 
-/// What a frame kept for a sink, by name of the tenant.
-pub(crate) fn due_of(frame: &Frame, sink: &str) -> BTreeMap<Vec<u8>, Tally> {
+/// What some parts of a frame kept for a sink, by name of the tenant.
+pub(crate) fn due_of(frame: &Frame, sink: &str, counts: impl FnMut(&Part) -> bool) -> BTreeMap<Vec<u8>, Tally> {
     let mut due: BTreeMap<Vec<u8>, Tally> = BTreeMap::new();
-    for (tenant, tally) in kept_in(frame, frame.bit_of(sink.as_bytes())) {
+    for (tenant, tally) in kept_in(frame, frame.bit_of(sink.as_bytes()), counts) {
         due.entry(frame.tenants[tenant].to_vec()).or_default().add(tally);
     }
     due
 }
 
-/// By the frame's own tenants, those without anything left out.
-fn kept_in(frame: &Frame, bit: Option<u32>) -> impl Iterator<Item = (usize, Tally)> {
+/// By the frame's own tenants, those without anything left out. `counts` is asked once for each part, in order.
+fn kept_in(frame: &Frame, bit: Option<u32>, mut counts: impl FnMut(&Part) -> bool) -> impl Iterator<Item = (usize, Tally)> {
     let mut kept = vec![Tally::default(); frame.tenants.len()];
-    for count in frame.parts.iter().flat_map(|part| &part.counts) {
-        if matches!(count.outcome, Outcome::Kept | Outcome::Created) {
+    let mut passed = kept.clone();
+    for part in frame.parts.iter().filter(|part| counts(part)) {
+        for count in part.counts.iter().filter(|count| has_rows(count.outcome)) {
             kept[count.tenant as usize].add(Tally { records: count.records, bytes: count.bytes });
         }
+        for selected in passed_by(part, bit) {
+            passed[selected.tenant as usize].add(Tally { records: selected.records, bytes: selected.bytes });
+        }
     }
-    for selected in passed_by(frame, bit) {
-        let tally = &mut kept[selected.tenant as usize];
-        *tally = rest(*tally, Tally { records: selected.records, bytes: selected.bytes });
-    }
-    kept.into_iter().enumerate().filter(|(_, tally)| *tally != Tally::default())
+    let due = kept.into_iter().zip(passed).map(|(kept, passed)| rest(kept, passed));
+    due.enumerate().filter(|(_, tally)| *tally != Tally::default())
 }
 
-/// What the sink with this bit does not take of a frame.
-fn passed_by(frame: &Frame, bit: Option<u32>) -> impl Iterator<Item = &Selected> {
-    let selected = frame.parts.iter().flat_map(|part| &part.selected);
-    selected.filter(move |selected| bit.is_some_and(|bit| selected.sinks & bit == 0))
+/// What the sink with this bit does not take of a part.
+fn passed_by(part: &Part, bit: Option<u32>) -> impl Iterator<Item = &Selected> {
+    part.selected.iter().filter(move |selected| bit.is_some_and(|bit| selected.sinks & bit == 0))
 }
 
 /// Adds what a frame kept to tallies by number.

@@ -3,14 +3,15 @@
 //! Knows no JSON and no tokio. Read in this order: `frame` (what was decided, and the rows), `disk` (the only way to
 //! touch files; the same calls on the real and on the simulated disk), `hub` (in and out), `journal` with `segment`
 //! (files) and `recover` (after a crash), `memory` (the hub without a journal), `queue` (what the threads share),
-//! `cursor` (how far a sink is), `losses` (what a sink will never get), `ledger` (the law, fed by headers), `account` (what all
-//! frames add up to), `state` (what they say of the state of steps).
+//! `cursor` (how far a sink is), `express` (what it took ahead of that), `losses` (what a sink will never get), `ledger` (the law,
+//! fed by headers), `account` (what all frames add up to), `state` (what they say of the state of steps).
 #![deny(unsafe_code)]
 
 mod account;
 mod codec;
 pub mod cursor;
 pub mod disk;
+mod express;
 pub mod frame;
 pub mod hub;
 pub mod inspect;

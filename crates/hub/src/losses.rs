@@ -4,20 +4,24 @@
 //! In: ranges of frames, before a sink is told to go on behind them. Out: per sink, what it lost. The file `losses` is
 //! replaced as a whole before a lost frame is given to the sink, so that what counts as lost does not depend on when a crash
 //! comes; how much a range was is read from the frames' heads, and added up here only when their segment is deleted.
-//! Bound: a few numbers per range; ranges that touch are one. A damaged file costs the distinction, not a record: what was
+//! What a sink took of such frames ahead of its turn (`express`) it did not lose: that is noted by stream, as a stretch.
+//! Bound: a few numbers per range; ranges that touch are one. Stretches go with the ranges they are for. A damaged file costs the distinction, not a record: what was
 //! lost then counts as delivered, and the operator is told.
 
 use crate::codec::{Corrupt, Reader, put_bytes, put_len, put_u64, put_u64s};
 use crate::disk::Disk;
-use crate::frame::LostReason;
+use crate::express::Stretch;
+use crate::frame::{Frame, LostReason, Part};
 use crate::ledger::Tally;
 use crate::segment::{self, Kind, Read};
+use flow::event::StreamId;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
 const NAME: &str = "losses";
-const VERSION: u8 = 1;
+/// Version 2 has [`SinkLosses::had`]; version 1 is still read.
+const VERSION: u8 = 2;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Losses {
@@ -30,6 +34,8 @@ pub(crate) struct SinkLosses {
     pub settled: BTreeMap<(Vec<u8>, LostReason), Tally>,
     /// Frames on disk, first and last number, ascending.
     pub ranges: Vec<(u64, u64, LostReason)>,
+    /// What the sink had taken of them, none twice.
+    pub had: BTreeMap<StreamId, Vec<Stretch>>,
 }
 
 impl SinkLosses {
@@ -37,14 +43,33 @@ impl SinkLosses {
         let i = self.ranges.partition_point(|r| r.1 < seq);
         self.ranges.get(i).filter(|r| r.0 <= seq).map(|r| r.2)
     }
+
+    /// Whether the sink took this part of a lost frame before it was lost.
+    pub fn had(&self, frame: &Frame, part: &Part) -> bool {
+        self.had.get(&part.stream).is_some_and(|had| had.iter().any(|stretch| stretch.covers(frame, part)))
+    }
+
+    /// Adds what the sink took; a stretch that has grown since replaces itself.
+    fn add_had(&mut self, had: &[(StreamId, Stretch)]) {
+        for (stream, stretch) in had {
+            let known = self.had.entry(*stream).or_default();
+            match known.iter_mut().find(|s| s.from == stretch.from) {
+                Some(same) => same.to = same.to.max(stretch.to),
+                None => known.push(*stretch),
+            }
+        }
+    }
 }
 
 impl Losses {
-    /// Notes that a sink will not get the rows of these frames; false where that is known.
-    pub fn add(&mut self, sink: &str, first: u64, last: u64, reason: LostReason) -> bool {
-        let ranges = &mut self.sinks.entry(sink.to_owned()).or_default().ranges;
-        let first = match ranges.last_mut() {
-            Some(range) if range.1 >= last => return false,
+    /// Notes that a sink will not get the rows of these frames, but for what it `had` of them; false where that is known.
+    pub fn add(&mut self, sink: &str, first: u64, last: u64, reason: LostReason, had: &[(StreamId, Stretch)]) -> bool {
+        let lost = self.sinks.entry(sink.to_owned()).or_default();
+        if lost.ranges.last().is_some_and(|range| range.1 >= last) {
+            return false;
+        }
+        lost.add_had(had);
+        let first = match lost.ranges.last_mut() {
             Some(range) if range.1 + 1 >= first && range.2 == reason => {
                 range.1 = last;
                 return true;
@@ -52,7 +77,7 @@ impl Losses {
             Some(range) => first.max(range.1 + 1),
             None => first,
         };
-        ranges.push((first, last, reason));
+        lost.ranges.push((first, last, reason));
         true
     }
 
@@ -68,6 +93,9 @@ impl Losses {
                 range.0 = range.0.max(last + 1);
                 range.0 <= range.1
             });
+            if sink.ranges.is_empty() {
+                sink.had.clear();
+            }
         }
     }
 
@@ -111,13 +139,18 @@ impl Losses {
                 put_u64(out, *last);
                 out.push(*reason as u8);
             }
+            put_len(out, sink.had.values().map(Vec::len).sum());
+            for (stream, stretch) in sink.had.iter().flat_map(|(stream, had)| had.iter().map(move |stretch| (stream, stretch))) {
+                put_u64s(out, &[stream.0, stretch.from, stretch.to]);
+            }
         }
     }
 
     fn decode(bytes: &[u8]) -> Result<Losses, Corrupt> {
         let r = &mut Reader::new(bytes);
-        match r.u8()? {
-            VERSION => {}
+        let version = r.u8()?;
+        match version {
+            1..=VERSION => {}
             0 => return Err(r.corrupt("unknown version of the losses")),
             _ => return Err(r.corrupt(segment::NEWER)),
         }
@@ -136,6 +169,10 @@ impl Losses {
                     return Err(r.corrupt("ranges of losses are not in order"));
                 }
                 sink.ranges.push((first, last, reason(r)?));
+            }
+            for _ in 0..if version >= 2 { r.count(24)? } else { 0 } {
+                let (stream, from, to) = (StreamId(r.u64()?), r.u64()?, r.u64()?);
+                sink.had.entry(stream).or_default().push(Stretch { from, to });
             }
             losses.sinks.insert(name, sink);
         }

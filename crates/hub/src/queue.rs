@@ -4,16 +4,19 @@
 //! Bound: the journal keeps published frames up to `window_bytes_max` in memory and drops the oldest beyond it (sinks
 //! then read them from disk); the memory hub keeps a frame until every sink has committed it, and `accept` waits.
 //! Per sink: what each frame given out and not committed kept for it, at most [`GIVEN_MAX`] entries; beyond, two neighbours
-//! become one, and a commit between them shows in `delivered` only with the next one.
+//! become one, and a commit between them shows in `delivered` only with the next one. What a sink took ahead of its turn: see
+//! `express`.
 
 use crate::account::Account;
+use crate::express::{Express, Stretch};
 use crate::frame::Frame;
 use crate::frame::LostReason;
 use crate::ledger::{Delta, Ledger, RowCount, SinkTotals, Tally, add_delta, take_delta};
 use crate::losses::Losses;
 use crate::recover::Segment;
 use crate::segment::Place;
-use std::collections::{BTreeMap, VecDeque};
+use flow::event::StreamId;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 
@@ -48,6 +51,7 @@ pub(crate) struct Reader {
     buffered: Vec<Tally>,
     /// What the sink passed without its rows.
     rejected: BTreeMap<LostReason, Vec<Tally>>,
+    pub express: Express,
 }
 
 /// What a sink has of the frames before its first one, by name.
@@ -55,6 +59,8 @@ pub(crate) struct Reader {
 pub(crate) struct Had {
     pub delivered: BTreeMap<Vec<u8>, Tally>,
     pub rejected: BTreeMap<(Vec<u8>, LostReason), Tally>,
+    /// What it has beyond its first frame, and in which frame that ends; also delivered.
+    pub ahead: HashMap<StreamId, (Stretch, u64)>,
 }
 
 struct Given {
@@ -80,6 +86,8 @@ pub(crate) struct Queue {
     pub readers: Vec<Reader>,
     /// Lanes that wait for room.
     pub waiting: usize,
+    /// Lanes that hold logs back because there is little room.
+    pub holding: usize,
     pub closed: bool,
     /// Why nothing can be made durable any more.
     pub failed: Option<String>,
@@ -105,6 +113,7 @@ impl Queue {
             account,
             readers: Vec::new(),
             waiting: 0,
+            holding: 0,
             closed: false,
             failed: None,
             trouble: BTreeMap::new(),
@@ -134,7 +143,7 @@ impl Queue {
         self.readers.iter().map(|r| r.committed).min().unwrap_or(self.published)
     }
 
-    fn first_in_window(&self) -> u64 {
+    pub fn first_in_window(&self) -> u64 {
         self.accepted + 1 - self.window.len() as u64
     }
 
@@ -163,10 +172,12 @@ impl Queue {
             let slot = &mut self.window[(self.published + 1 - first) as usize];
             slot.delta = self.account.fold(&slot.frame, &slot.rows);
             for reader in &mut self.readers {
-                match slot.frame.sinks.is_empty() {
-                    true => add_delta(&mut reader.buffered, &slot.delta),
-                    false => add_delta(&mut reader.buffered, &self.account.books.due(&slot.frame, &reader.name)),
-                }
+                let due = match slot.frame.sinks.is_empty() {
+                    true => &slot.delta,
+                    false => &self.account.books.due(&slot.frame, &reader.name, |_| true),
+                };
+                add_delta(&mut reader.buffered, due);
+                reader.express.owe(due);
             }
             self.unsynced_bytes -= slot.record_bytes;
             self.published_end = slot.end;
@@ -203,6 +214,7 @@ impl Queue {
             delivered: Vec::new(),
             buffered: Vec::new(),
             rejected: BTreeMap::new(),
+            express: Express::new(&had.ahead, self.published),
         };
         let due: Delta = (0u32..).zip(self.account.books.due_totals(name)).map(|(number, (_, tally))| (number, tally)).collect();
         add_delta(&mut reader.buffered, &due);
@@ -223,23 +235,41 @@ impl Queue {
             let taken = take(&mut self.account.books, &mut reader.buffered, tenant, *tally);
             add_delta(&mut reader.delivered, &[taken]);
         }
+        let owed: Delta = reader.buffered.iter().enumerate().map(|(i, tally)| (i as u32, *tally)).collect();
+        reader.express.owe(&owed);
         self.readers.push(reader);
         self.readers.len() - 1
     }
 
     /// Notes that a sink was given a frame. `delta` is known for frames in memory.
     pub fn give(&mut self, reader: usize, frame: &Frame, end: Place) {
+        let Reader { name, express, .. } = &self.readers[reader];
         let delta = match self.slot(frame.seq) {
+            _ if express.is_ahead() => self.account.books.due(frame, name, |part| !express.has(frame, part)),
             Some(slot) if frame.sinks.is_empty() => slot.delta.clone(),
-            _ => self.account.books.due(frame, &self.readers[reader].name),
+            _ => self.account.books.due(frame, name, |_| true),
         };
         let reader = &mut self.readers[reader];
+        reader.express.settle(&delta);
         reader.given_seq = frame.seq;
         let lost = frame.lost.as_ref().map(|lost| lost.reason);
         if reader.given.len() >= GIVEN_MAX {
             reader.merge();
         }
         reader.given.push_back(Given { seq: frame.seq, end, delta, lost });
+    }
+
+    /// Parts of a frame in memory that a sink may take ahead of its turn, by index; notes that it was given them.
+    pub fn give_ahead(&mut self, reader: usize, frame: &Frame, stands: &dyn Fn(StreamId) -> Option<u64>) -> Vec<usize> {
+        let numbers: Vec<u32> = frame.tenants.iter().map(|tenant| self.account.books.number(tenant).0).collect();
+        let reader = &mut self.readers[reader];
+        let picked = reader.express.pick(frame, &numbers, reader.given_seq, stands);
+        if !picked.is_empty() {
+            let mut at = 0..frame.parts.len();
+            let delta = self.account.books.due(frame, &reader.name, |_| at.next().is_some_and(|i| picked.binary_search(&i).is_ok()));
+            reader.express.give(frame, &picked, &delta);
+        }
+        picked
     }
 
     /// Notes that a sink will not take the rows of the frame it was given last.
@@ -265,6 +295,9 @@ impl Queue {
             reader.rest = (given.seq + 1, given.end);
         }
         reader.committed = reader.committed.max(seq);
+        let ahead = reader.express.commit(reader.committed);
+        take_delta(&mut reader.buffered, &ahead);
+        add_delta(&mut reader.delivered, &ahead);
         self.evict();
         Ok(())
     }

@@ -7,6 +7,7 @@
 use crate::account::Account;
 use crate::cursor::{Cursor, Next};
 use crate::disk::{Disk, Loss, Sim, Site};
+use crate::express::Stretch;
 use crate::frame::{Frame, StateChange};
 use crate::hub::{AcceptError, Hub, Limits, OpenError, Recovered, WhenFull};
 use crate::ledger::{RowCount, Tally};
@@ -495,7 +496,7 @@ fn losses_survive(broken: Option<Site>) -> bool {
     let disk = Disk::Sim(Arc::clone(&sim));
     disk.create_dir_all(dir(), "folder").unwrap();
     let mut losses = crate::losses::Losses::default();
-    losses.add("lake", 3, 9, crate::LostReason::DroppedOldest);
+    losses.add("lake", 3, 9, crate::LostReason::DroppedOldest, &[(StreamId(4), Stretch { from: 10, to: 20 })]);
     losses.write(&disk, dir()).unwrap();
     let found = crate::losses::Losses::read(&Disk::Sim(Arc::new(sim.reboot(Loss::LoseUnsynced))), dir()).unwrap();
     found == Ok(losses)
@@ -1180,8 +1181,9 @@ fn a_store_that_has_some_frames_starts_behind_them() {
     assert_eq!(first("everything", &[(1, 50), (2, 5)]), None);
     let ledger = hub.ledger();
     assert_eq!(ledger.residual(), 0);
-    assert_eq!(ledger.sinks["two frames"].delivered[b"acme".as_slice()].records, 4);
-    assert_eq!(ledger.sinks["two frames"].buffered[b"acme".as_slice()].records, 6);
+    // All of two frames, and what the store has of one stream in the other three.
+    assert_eq!(ledger.sinks["two frames"].delivered[b"acme".as_slice()].records, 7);
+    assert_eq!(ledger.sinks["two frames"].buffered[b"acme".as_slice()].records, 3);
     assert!(ledger.sinks["everything"].buffered.is_empty());
 }
 
@@ -1576,4 +1578,191 @@ fn a_reader_that_has_nothing_begins_with_the_oldest_frame_and_state_is_told_from
     assert_eq!(told(0).len(), 10);
     assert_eq!(told(8), [(2, 9), (1, 0)]);
     assert_eq!(told(10), []);
+}
+
+/// A store that keeps its positions with its rows, and its own order in each stream.
+#[derive(Clone, Default)]
+struct Positioned {
+    positions: HashMap<StreamId, u64>,
+    rows: u64,
+}
+
+impl Positioned {
+    fn write(&mut self, frame: &Frame) {
+        for part in &frame.parts {
+            let done = self.positions.entry(part.stream).or_default();
+            if part.to > *done {
+                assert_eq!(part.from, *done, "frame {}: stream {} is out of order", frame.seq, part.stream.0);
+                *done = part.to;
+                self.rows += part.rows.len() as u64;
+            }
+        }
+    }
+}
+
+/// A frame with a part for each (stream, from, rows), each of a tenant of its own; a part is 10 long.
+fn by_tenant(parts: &[(u64, u64, u32)]) -> Frame {
+    let mut frame = Frame::default();
+    for (stream, from, rows) in parts {
+        let other = sample::plain(&[(*stream, *from, from + 10)], format!("t{stream}").as_bytes(), *rows);
+        let (tenant, row) = (frame.tenants.len() as u32, frame.rows.len() as u32);
+        let mut part = other.parts[0].clone();
+        frame.rows.ends.extend(other.rows.ends.iter().map(|end| end + frame.rows.bytes.len() as u32));
+        frame.rows.bytes.extend_from_slice(&other.rows.bytes);
+        frame.rows.tenant.extend(other.rows.tenant.iter().map(|_| tenant));
+        frame.rows.time.extend_from_slice(&other.rows.time);
+        frame.rows.severity.extend_from_slice(&other.rows.severity);
+        frame.rows.weight.extend_from_slice(&other.rows.weight);
+        frame.rows.position.extend_from_slice(&other.rows.position);
+        frame.rows.origin_bytes.extend_from_slice(&other.rows.origin_bytes);
+        frame.rows.notes.extend_from_slice(&other.rows.notes);
+        part.rows = row..frame.rows.len() as u32;
+        part.counts.iter_mut().for_each(|count| count.tenant = tenant);
+        frame.tenants.push(other.tenants[0].clone());
+        frame.parts.push(part);
+    }
+    frame
+}
+
+/// What becomes of rows that never reach the sink.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Goes {
+    /// The oldest, when the journal is full.
+    Oldest,
+    /// What the sink has no room for.
+    Newest,
+}
+
+/// What a run with a sink that lags came to.
+#[derive(Default)]
+struct Came {
+    ops: u64,
+    ahead_rows: u64,
+    lost_rows: u64,
+}
+
+/// One tenant sends most; a slow sink takes parts of three others ahead of their turn, and commits now and then. Crashes at
+/// `crash_at`, then lives once more. Whatever went, the ledger says of each row whether the store has it.
+fn ahead(seed: u64, goes: Goes, crash_at: Option<u64>, loss: Loss) -> Result<Came, String> {
+    let limits = Limits {
+        bytes_max: if goes == Goes::Oldest { 256 << 10 } else { 2 << 20 },
+        window_bytes_max: 40_000,
+        segment_bytes: 64 << 10,
+        when_full: if goes == Goes::Oldest { WhenFull::DropOldest } else { WhenFull::Wait },
+        ..small()
+    };
+    let mut sim = Arc::new(Sim::new(seed));
+    crash_at.into_iter().for_each(|at| sim.crash_at(at));
+    let (mut kept, mut came) = (Positioned::default(), Came::default());
+    for life in 0..2 {
+        let random = &mut Random(seed * 31 + life + 1);
+        let mut run = || -> io::Result<()> {
+            let (hub, recovered) = match Hub::open_journal(Disk::Sim(Arc::clone(&sim)), dir(), limits, TENANTS_MAX) {
+                Ok((hub, recovered)) => (Arc::new(hub), recovered),
+                Err(OpenError::Io { source, .. }) => return Err(source),
+            };
+            let from = |stream: u64, next: &mut HashMap<u64, u64>| {
+                let at = next.entry(stream).or_insert(recovered.positions.get(&StreamId(stream)).map_or(0, |p| p.done));
+                *at += 10;
+                *at - 10
+            };
+            let mut next = HashMap::new();
+            let mut cursor = hub.cursor("files", kept.positions.clone());
+            cursor.measured(200);
+            let mut store = kept.clone();
+            let mut newest = 0;
+            let frames = if life == 0 { 70 } else { 15 };
+            for n in 0..=frames {
+                let is_last = n == frames;
+                if !is_last {
+                    let mut parts = vec![(1, from(1, &mut next), 200)];
+                    for stream in 2..5 {
+                        if random.below(3) == 0 {
+                            parts.push((stream, from(stream, &mut next), random.below(3) as u32));
+                        }
+                    }
+                    match hub.accept(by_tenant(&parts)) {
+                        Ok(_) => hub.commit()?,
+                        Err(AcceptError::Disk(e)) => return Err(e),
+                        Err(e) => panic!("{e}"),
+                    }
+                }
+                let mut given = 0;
+                while is_last || (given < 2 && random.below(4) == 0) {
+                    given += 1;
+                    let mut frame = match cursor.next(Duration::ZERO)? {
+                        Next::Frame(frame) => frame,
+                        Next::Pressure => {
+                            kept = store.clone();
+                            cursor.committed(newest)?;
+                            continue;
+                        }
+                        Next::Idle | Next::Closed => break,
+                    };
+                    if goes == Goes::Newest && frame.lost.is_none() && random.below(4) == 0 {
+                        kept = store.clone();
+                        cursor.committed(newest)?;
+                        frame = cursor.reject(&frame, crate::LostReason::NoRoom)?;
+                    }
+                    store.write(&frame);
+                    newest = frame.seq;
+                }
+                let before = store.rows;
+                if random.below(2) == 0 {
+                    let positions = store.positions.clone();
+                    while let Some(some) = cursor.ahead(&|stream| store.positions.get(&stream).copied()) {
+                        assert_eq!(some.validate(), Ok(()));
+                        store.write(&some);
+                    }
+                    assert_eq!(positions.get(&StreamId(1)), store.positions.get(&StreamId(1)), "who sends most waits its turn");
+                }
+                came.ahead_rows += store.rows - before;
+                if is_last || random.below(3) == 0 {
+                    kept = store.clone();
+                    cursor.committed(newest)?;
+                }
+                let ledger = hub.ledger();
+                let totals = &ledger.sinks["files"];
+                let delivered: u64 = totals.delivered.values().map(|t| t.records).sum();
+                if ledger.residual() != 0 || delivered > kept.rows || (store.rows == kept.rows && newest > 0 && delivered < kept.rows) {
+                    let text = format!("frame {n}: {delivered} delivered of {} stored, residual {}", kept.rows, ledger.residual());
+                    return Err(io::Error::other(text));
+                }
+            }
+            let ledger = hub.ledger();
+            let totals = &ledger.sinks["files"];
+            let sum = |tallies: &mut dyn Iterator<Item = &Tally>| tallies.map(|t| t.records).sum::<u64>();
+            let delivered = sum(&mut totals.delivered.values());
+            let rejected = sum(&mut totals.rejected.values().flat_map(|r| r.values()));
+            let all = sum(&mut ledger.totals.tenants.values().map(|t| &t.kept));
+            if (delivered, rejected, ledger.residual()) != (kept.rows, all - kept.rows, 0) || !totals.buffered.is_empty() {
+                let text = format!("{delivered} delivered of {} stored, {rejected} rejected, {all} kept: {ledger:?}", kept.rows);
+                return Err(io::Error::other(text));
+            }
+            came.lost_rows += rejected;
+            Ok(())
+        };
+        match run() {
+            Err(e) if life == 0 && crash_at.is_some() && crate::disk::is_crash(&e) => {}
+            other => other.map_err(|e| format!("life {life}: {e}"))?,
+        }
+        came.ops = came.ops.max(sim.ops());
+        sim = Arc::new(sim.reboot(loss));
+    }
+    Ok(came)
+}
+
+#[test]
+fn what_goes_ahead_of_its_turn_is_counted_once_whenever_rows_go_and_a_crash_comes() {
+    for goes in [Goes::Oldest, Goes::Newest] {
+        for seed in seeds(3) {
+            let came = ahead(seed, goes, None, Loss::KeepAll).unwrap_or_else(|e| panic!("seed {seed}, {goes:?}: {e}"));
+            assert!(came.ahead_rows > 20 && came.lost_rows > 20, "{} ahead, {} lost", came.ahead_rows, came.lost_rows);
+            for at in (1..came.ops).step_by(if std::env::var("SLOW").is_ok() { 1 } else { 19 }) {
+                for loss in [Loss::LoseUnsynced, Loss::KeepAll, Loss::Seeded(at)] {
+                    ahead(seed, goes, Some(at), loss).unwrap_or_else(|e| panic!("seed {seed}, {goes:?}, crash at {at}, {loss:?}: {e}"));
+                }
+            }
+        }
+    }
 }

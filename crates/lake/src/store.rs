@@ -80,6 +80,11 @@ impl Lake {
         self.log.positions.clone()
     }
 
+    /// How far the lake has a stream, if it has any of it.
+    pub fn position(&self, stream: StreamId) -> Option<u64> {
+        self.log.positions.get(&stream).copied()
+    }
+
     /// Seals what `frames` hold beyond the lake's positions, as one commit. `None`: it has everything already.
     ///
     /// After an error the lake can be used on; what was published is found out first.

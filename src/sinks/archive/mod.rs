@@ -299,6 +299,11 @@ impl Archive {
         self.state.positions.iter().map(|(stream, done)| (StreamId(*stream), *done)).collect()
     }
 
+    /// How far a stream is taken, durably or not.
+    pub fn position(&self, stream: StreamId) -> Option<u64> {
+        self.taken.get(&stream).copied()
+    }
+
     pub fn stats(&self) -> Stats {
         self.stats
     }
