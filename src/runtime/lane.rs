@@ -298,6 +298,7 @@ impl Lane {
                 greedy.clear();
             }
         }
+        self.release_held();
         if !self.once {
             self.finish_groups()?;
         }
@@ -320,6 +321,11 @@ impl Lane {
             }
             *greedy = now;
         }
+        self.release_held();
+    }
+
+    /// Logs that were held back may have their turn.
+    fn release_held(&mut self) {
         for key in std::mem::take(&mut self.held) {
             let Some(log) = self.logs.get_mut(&key) else { continue };
             log.queued = false;

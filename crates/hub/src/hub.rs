@@ -480,11 +480,16 @@ impl Hub {
             Store::Memory(_) => (queue.window_bytes(), RESERVED_FRAMES_BYTES.min(self.limits.bytes_max / 4)),
         };
         let open = self.limits.bytes_max - reserved.max(self.limits.bytes_max / RESERVED_SHARE);
-        let Some(reader) = queue.readers.iter().max_by_key(|reader| reader.express.owed_bytes()) else { return Vec::new() };
-        // What a sink has and gathers before it commits is nobody's backlog.
-        if self.limits.when_full == WhenFull::DropOldest || used <= open || reader.express.owed_bytes() <= open / 2 {
+        if self.limits.when_full == WhenFull::DropOldest || used <= open {
             return Vec::new();
         }
+        // What a sink has and gathers before it commits is nobody's backlog. What it will not take fills the hub, too.
+        let behind = queue
+            .readers
+            .iter()
+            .map(|reader| (queue.backlog_bytes(reader), reader))
+            .max_by_key(|(bytes, reader)| (*bytes, reader.express.owed_bytes()));
+        let Some((_, reader)) = behind.filter(|(bytes, _)| *bytes > open / 2) else { return Vec::new() };
         // Whoever is served at once is owed nothing, and a tenant all the same.
         let books = &queue.account.books;
         let tenants = books.kept_totals().filter(|(_, kept)| kept.records > 0).count().min(2) as u64;

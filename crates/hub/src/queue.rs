@@ -138,6 +138,16 @@ impl Queue {
         self.segments.iter().map(|s| s.bytes).sum()
     }
 
+    /// Bytes in the hub that a sink was not given yet.
+    pub fn backlog_bytes(&self, reader: &Reader) -> u64 {
+        if self.segments.is_empty() {
+            return self.window.iter().rev().take_while(|slot| slot.frame.seq > reader.given_seq).map(|slot| slot.bytes).sum();
+        }
+        let given = reader.given.back().map_or(reader.rest.1, |given| given.end);
+        let left = self.segments.iter().filter(|s| s.number >= given.segment);
+        left.map(|s| if s.number == given.segment { s.bytes.saturating_sub(given.offset) } else { s.bytes }).sum()
+    }
+
     /// Everything up to here is durable at every sink.
     pub fn committed_by_all(&self) -> u64 {
         self.readers.iter().map(|r| r.committed).min().unwrap_or(self.published)

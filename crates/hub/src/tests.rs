@@ -8,7 +8,7 @@ use crate::account::Account;
 use crate::cursor::{Cursor, Next};
 use crate::disk::{Disk, Loss, Sim, Site};
 use crate::express::Stretch;
-use crate::frame::{Frame, StateChange};
+use crate::frame::{Frame, OTHERS, Selected, StateChange};
 use crate::hub::{AcceptError, Hub, Limits, OpenError, Recovered, WhenFull};
 use crate::ledger::{RowCount, Tally};
 use crate::sample::{self, Random};
@@ -1624,6 +1624,30 @@ fn by_tenant(parts: &[(u64, u64, u32)]) -> Frame {
     frame
 }
 
+/// Lets some rows be for some sinks only: `files` is among them by name, as one of the others, or takes all.
+fn selected(random: &mut Random, mut frame: Frame) -> Frame {
+    const DICTIONARIES: [&[&[u8]]; 4] = [&[b"files", b"cold"], &[b"cold", OTHERS], &[b"cold"], &[]];
+    let sinks = DICTIONARIES[random.below(4) as usize];
+    frame.sinks = sinks.iter().map(|name| (*name).into()).collect();
+    if sinks.is_empty() {
+        return frame;
+    }
+    let all = (1 << sinks.len()) - 1;
+    frame.rows.sinks = (0..frame.rows.len()).map(|_| random.below(all + 1) as u32).collect();
+    for part in &mut frame.parts {
+        for row in part.rows.clone() {
+            let (tenant, sinks) = (frame.rows.tenant[row as usize], frame.rows.sinks[row as usize]);
+            let bytes = u64::from(frame.rows.origin_bytes[row as usize]);
+            match part.selected.iter_mut().find(|selected| (selected.tenant, selected.sinks) == (tenant, sinks)) {
+                _ if u64::from(sinks) == all => {}
+                Some(selected) => (selected.records, selected.bytes) = (selected.records + 1, selected.bytes + bytes),
+                None => part.selected.push(Selected { tenant, sinks, records: 1, bytes }),
+            }
+        }
+    }
+    frame
+}
+
 /// What becomes of rows that never reach the sink.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Goes {
@@ -1639,11 +1663,13 @@ struct Came {
     ops: u64,
     ahead_rows: u64,
     lost_rows: u64,
+    passed_rows: u64,
 }
 
 /// One tenant sends most; a slow sink takes parts of three others ahead of their turn, and commits now and then. Crashes at
-/// `crash_at`, then lives once more. Whatever went, the ledger says of each row whether the store has it.
-fn ahead(seed: u64, goes: Goes, crash_at: Option<u64>, loss: Loss) -> Result<Came, String> {
+/// `crash_at`, then lives once more. Whatever went, the ledger says of each row whether the store has it. `selects`: not every row is
+/// for this sink.
+fn ahead(seed: u64, goes: Goes, selects: bool, crash_at: Option<u64>, loss: Loss) -> Result<Came, String> {
     let limits = Limits {
         bytes_max: if goes == Goes::Oldest { 256 << 10 } else { 2 << 20 },
         window_bytes_max: 40_000,
@@ -1654,6 +1680,8 @@ fn ahead(seed: u64, goes: Goes, crash_at: Option<u64>, loss: Loss) -> Result<Cam
     let mut sim = Arc::new(Sim::new(seed));
     crash_at.into_iter().for_each(|at| sim.crash_at(at));
     let (mut kept, mut came) = (Positioned::default(), Came::default());
+    // By frame, the rows for this sink.
+    let mut due: Vec<u64> = Vec::new();
     for life in 0..2 {
         let random = &mut Random(seed * 31 + life + 1);
         let mut run = || -> io::Result<()> {
@@ -1661,6 +1689,8 @@ fn ahead(seed: u64, goes: Goes, crash_at: Option<u64>, loss: Loss) -> Result<Cam
                 Ok((hub, recovered)) => (Arc::new(hub), recovered),
                 Err(OpenError::Io { source, .. }) => return Err(source),
             };
+            due.truncate(recovered.last_seq as usize);
+            assert_eq!(due.len() as u64, recovered.last_seq);
             let from = |stream: u64, next: &mut HashMap<u64, u64>| {
                 let at = next.entry(stream).or_insert(recovered.positions.get(&StreamId(stream)).map_or(0, |p| p.done));
                 *at += 10;
@@ -1681,7 +1711,11 @@ fn ahead(seed: u64, goes: Goes, crash_at: Option<u64>, loss: Loss) -> Result<Cam
                             parts.push((stream, from(stream, &mut next), random.below(3) as u32));
                         }
                     }
-                    match hub.accept(by_tenant(&parts)) {
+                    let frame = by_tenant(&parts);
+                    let frame = if selects { selected(random, frame) } else { frame };
+                    // If the disk fails now, it may be there or not.
+                    due.push((0..frame.rows.len()).filter(|row| select::takes(&frame, "files", *row)).count() as u64);
+                    match hub.accept(frame) {
                         Ok(_) => hub.commit()?,
                         Err(AcceptError::Disk(e)) => return Err(e),
                         Err(e) => panic!("{e}"),
@@ -1691,7 +1725,7 @@ fn ahead(seed: u64, goes: Goes, crash_at: Option<u64>, loss: Loss) -> Result<Cam
                 while is_last || (given < 2 && random.below(4) == 0) {
                     given += 1;
                     let mut frame = match cursor.next(Duration::ZERO)? {
-                        Next::Frame(frame) => frame,
+                        Next::Frame(frame) => frame.only_for("files"),
                         Next::Pressure => {
                             kept = store.clone();
                             cursor.committed(newest)?;
@@ -1711,6 +1745,7 @@ fn ahead(seed: u64, goes: Goes, crash_at: Option<u64>, loss: Loss) -> Result<Cam
                 if random.below(2) == 0 {
                     let positions = store.positions.clone();
                     while let Some(some) = cursor.ahead(&|stream| store.positions.get(&stream).copied()) {
+                        let some = some.only_for("files");
                         assert_eq!(some.validate(), Ok(()));
                         store.write(&some);
                     }
@@ -1735,11 +1770,14 @@ fn ahead(seed: u64, goes: Goes, crash_at: Option<u64>, loss: Loss) -> Result<Cam
             let delivered = sum(&mut totals.delivered.values());
             let rejected = sum(&mut totals.rejected.values().flat_map(|r| r.values()));
             let all = sum(&mut ledger.totals.tenants.values().map(|t| &t.kept));
-            if (delivered, rejected, ledger.residual()) != (kept.rows, all - kept.rows, 0) || !totals.buffered.is_empty() {
-                let text = format!("{delivered} delivered of {} stored, {rejected} rejected, {all} kept: {ledger:?}", kept.rows);
+            let (passed, due) = (sum(&mut totals.not_selected.values()), due.iter().sum::<u64>());
+            let wanted = (kept.rows, due - kept.rows, all - due, 0);
+            if (delivered, rejected, passed, ledger.residual()) != wanted || !totals.buffered.is_empty() {
+                let text = format!("{delivered} delivered of {} stored, {rejected} rejected, {due} of {all} due: {ledger:?}", kept.rows);
                 return Err(io::Error::other(text));
             }
             came.lost_rows += rejected;
+            came.passed_rows += passed;
             Ok(())
         };
         match run() {
@@ -1754,13 +1792,24 @@ fn ahead(seed: u64, goes: Goes, crash_at: Option<u64>, loss: Loss) -> Result<Cam
 
 #[test]
 fn what_goes_ahead_of_its_turn_is_counted_once_whenever_rows_go_and_a_crash_comes() {
+    each_crash(false);
+}
+
+#[test]
+fn what_goes_ahead_of_its_turn_is_what_the_sink_takes_and_is_counted_once() {
+    each_crash(true);
+}
+
+fn each_crash(selects: bool) {
     for goes in [Goes::Oldest, Goes::Newest] {
         for seed in seeds(3) {
-            let came = ahead(seed, goes, None, Loss::KeepAll).unwrap_or_else(|e| panic!("seed {seed}, {goes:?}: {e}"));
+            let came = ahead(seed, goes, selects, None, Loss::KeepAll).unwrap_or_else(|e| panic!("seed {seed}, {goes:?}: {e}"));
             assert!(came.ahead_rows > 20 && came.lost_rows > 20, "{} ahead, {} lost", came.ahead_rows, came.lost_rows);
+            assert_eq!(came.passed_rows > 20, selects);
             for at in (1..came.ops).step_by(if std::env::var("SLOW").is_ok() { 1 } else { 19 }) {
                 for loss in [Loss::LoseUnsynced, Loss::KeepAll, Loss::Seeded(at)] {
-                    ahead(seed, goes, Some(at), loss).unwrap_or_else(|e| panic!("seed {seed}, {goes:?}, crash at {at}, {loss:?}: {e}"));
+                    ahead(seed, goes, selects, Some(at), loss)
+                        .unwrap_or_else(|e| panic!("seed {seed}, {goes:?}, crash at {at}, {loss:?}: {e}"));
                 }
             }
         }

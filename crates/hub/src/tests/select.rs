@@ -2,14 +2,13 @@
 //! disk and process.
 
 use super::*;
-use crate::frame::{OTHERS, Selected};
 use std::collections::BTreeMap;
 
 /// By tenant.
 type Rows = BTreeMap<Vec<u8>, u64>;
 
 /// Whether a sink takes a row. Shares no code with the hub.
-fn takes(frame: &Frame, sink: &str, row: usize) -> bool {
+pub(super) fn takes(frame: &Frame, sink: &str, row: usize) -> bool {
     let named = frame.sinks.iter().position(|name| **name == *sink.as_bytes());
     let others = frame.sinks.iter().position(|name| name.is_empty());
     named.or(others).is_none_or(|bit| frame.rows.sinks[row] & (1 << bit) != 0)
