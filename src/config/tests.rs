@@ -18,7 +18,7 @@ steps:
   - meter: { name: tokens_in, quantity: tokens_in, unit: Tokens, by: [service, model] }
   - meter: { name: tokens_cached, quantity: tokens_cached, unit: Tokens, by: [service, model], part_of: tokens_in }
   - meter: { name: requests }
-  - keep: { when: 'true', metered: anyway }
+  - keep: { when: 'a', metered: anyway }
   - sample:
       levels: { error: all, warn: { first: 1000, thereafter: 10, tick: 1s }, info: { ratio: 0.1, key: request_id }, debug: none, trace: { when: 'request_id.endsWith("0")', weight: 10 } }
       other: all
@@ -454,7 +454,7 @@ fn a_sink_takes_what_its_condition_holds_for_or_what_is_diverted_to_it() {
         ("{ divert: files }", "  files: { archive: { path: a.log } }"),
     ] {
         let config =
-            GOOD.replace("  - keep: { when: 'true', metered: anyway }", &format!("  - quota: {{ records_per_day: 1, over: {over} }}"));
+            GOOD.replace("  - keep: { when: 'a', metered: anyway }", &format!("  - quota: {{ records_per_day: 1, over: {over} }}"));
         let start = config.find("  files:").unwrap();
         let end = start + config[start..].find('\n').unwrap();
         text += &render(&[&format!("{}{sinks}{}", &config[..start], &config[end..])]);
@@ -878,20 +878,20 @@ fn a_sampler_has_bounds() {
 fn steps_are_checked_together() {
     check_with(
         "  - keep",
-        "  - keep: { when: 'true' }\n  - meter: { name: requests }",
+        "  - keep: { when: 'a' }\n  - meter: { name: requests }",
         expect![[r#"
-        error: a.yaml:16:5: steps[4].keep: this filter stands after a meter
-          16 |   - keep: { when: 'true' }
-             |     ^^^^
-          what it drops would be on the bill of `tokens_in` (steps[1]) although it is not ours
-          help: move it before steps[1], or write `metered: anyway`
+            error: a.yaml:16:5: steps[4].keep: this filter stands after a meter
+              16 |   - keep: { when: 'a' }
+                 |     ^^^^
+              what it drops would be on the bill of `tokens_in` (steps[1]) although it is not ours
+              help: move it before steps[1], or write `metered: anyway`
 
-        error: a.yaml:17:20: steps[5].meter.name: `requests` is the name of steps[3] too
-          17 |   - meter: { name: requests }
-             |                    ^^^^^^^^
-          a bill tells meters apart by name
-          help: give each its own
-    "#]],
+            error: a.yaml:17:20: steps[5].meter.name: `requests` is the name of steps[3] too
+              17 |   - meter: { name: requests }
+                 |                    ^^^^^^^^
+              a bill tells meters apart by name
+              help: give each its own
+        "#]],
     );
     check_with(
         "  - drop",
@@ -1555,7 +1555,7 @@ sinks: { out: { stdout: {} } }
             error: a.yaml:1:37: labels.tenant: `tenant` is reserved
               1 | labels: { __meta: a, le: b, job: c, tenant: d, 9lives: e, app-name: f, _fine: g, env: prod, region: here }
                 |                                     ^^^^^^
-              weir puts these on its metrics itself: pipeline, source, sink, tenant, outcome, reason, note, state, policy, level, label, limit
+              weir puts these on its metrics itself: pipeline, source, sink, tenant, outcome, reason, note, state, policy, id, level, label, limit, result, hash
               help: write app_tenant
 
             error: a.yaml:1:48: labels.9lives: `9lives` is no name of a label
@@ -1597,7 +1597,7 @@ sinks: { out: { stdout: {} } }
             error: a.yaml:7:3: request_labels.reason: `reason` is reserved
               7 |   reason: { from: [r] }
                 |   ^^^^^^
-              weir puts these on its metrics itself: pipeline, source, sink, tenant, outcome, reason, note, state, policy, level, label, limit
+              weir puts these on its metrics itself: pipeline, source, sink, tenant, outcome, reason, note, state, policy, id, level, label, limit, result, hash
               help: write app_reason
 
             error: a.yaml:8:22: request_labels.component.from is empty
