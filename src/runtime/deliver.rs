@@ -26,8 +26,12 @@ const AHEAD_BYTES_MAX: i64 = 8 << 20;
 /// A step is what the store takes in this time; bounds of it: the smallest frame worth its overhead, and a whole one.
 const STEP: Duration = Duration::from_millis(50);
 const STEP_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=1 << 20;
-/// Work without a rest that is measured before it is believed; less than that is mostly commits.
-const MEASURED: Duration = Duration::from_secs(1);
+/// What is taken for a step before anything was measured.
+const STEP_BYTES_FIRST: u64 = 128 << 10;
+/// Work without a rest that is measured before it is believed, and so many bytes or else so long: little is mostly commits.
+const MEASURED: Duration = Duration::from_millis(200);
+const MEASURED_BYTES: u64 = 256 << 10;
+const MEASURED_MAX: Duration = Duration::from_secs(1);
 /// A frame that comes after this time was waited for.
 const RESTED: Duration = Duration::from_millis(10);
 /// Files that others renamed or removed are there again within two of these.
@@ -223,7 +227,7 @@ impl Speed {
     fn add(&mut self, bytes: u64, took: Duration) {
         self.bytes += bytes;
         self.took += took;
-        if self.took < MEASURED {
+        if self.took < MEASURED || (self.bytes < MEASURED_BYTES && self.took < MEASURED_MAX) {
             return;
         }
         let step = (self.bytes as f64 / self.took.as_secs_f64() * STEP.as_secs_f64()) as u64;
@@ -238,7 +242,7 @@ impl Speed {
     }
 
     fn step_bytes(&self) -> u64 {
-        self.step_bytes.unwrap_or(u64::MAX).clamp(*STEP_BYTES.start(), *STEP_BYTES.end())
+        self.step_bytes.unwrap_or(STEP_BYTES_FIRST).clamp(*STEP_BYTES.start(), *STEP_BYTES.end())
     }
 }
 
@@ -249,12 +253,14 @@ mod tests {
     #[test]
     fn a_step_is_what_a_store_takes_in_a_moment() {
         let mut speed = Speed::default();
-        assert_eq!(speed.step_bytes(), 1 << 20, "nobody is slow before that was seen");
+        assert_eq!(speed.step_bytes(), 128 << 10);
         speed.add(9, Duration::from_millis(900)); // a commit
         speed.rest();
-        speed.add(500_000, Duration::from_millis(500));
-        assert_eq!(speed.step_bytes(), 1 << 20);
-        speed.add(1_500_000, Duration::from_millis(500));
+        speed.add(9, Duration::from_millis(900));
+        speed.rest();
+        speed.add(300_000, Duration::from_millis(150));
+        assert_eq!(speed.step_bytes(), 128 << 10);
+        speed.add(100_000, Duration::from_millis(50));
         assert_eq!(speed.step_bytes(), 100_000); // 2 MB/s
         speed.add(4_000_000, Duration::from_secs(1));
         assert_eq!(speed.step_bytes(), 150_000);

