@@ -70,8 +70,8 @@ fn examples_of_what_was_dropped_are_found_by_reason_and_tenant_while_it_runs_and
 #[test]
 fn the_ledger_of_one_tenant_is_its_part_of_the_whole() {
     let place = Place::new();
-    // A counter that keeps nothing creates a summary for each tenant.
-    place.pipeline(&PIPELINE.replace("debug: none", "debug: { first: 0, thereafter: 0 }"));
+    // A counter that keeps next to nothing creates a summary for each tenant.
+    place.pipeline(&PIPELINE.replace("debug: none", "debug: { first: 1, thereafter: 0, tick: 1d }"));
     place.append("in/a.log", platform(72, 2000).concat());
     place.once();
     let whole = place.ask(&["ledger"]);

@@ -107,8 +107,8 @@ fn weights_and_summaries_are_the_input_and_the_bill_is_whole() {
     assert_eq!(ledger.received() + ledger.created(), ledger.kept() + dropped.values().sum::<u64>());
     assert_eq!(ledger.kept(), stored);
     for reason in dropped.keys() {
-        let examples = place.ask(&["ledger", "examples", "--reason", reason]);
-        assert!(examples.to_string().contains("request_id"), "no example of {reason}: {examples}");
+        let examples = place.run(&["ledger", "examples", "--reason", reason, "--json"]).good().text();
+        assert!(examples.contains("request_id"), "no example of {reason}: {examples}");
     }
 
     let report = place.ask(&["cost", "report", "--by", "tenant"]);

@@ -112,10 +112,11 @@ impl Express {
         self.owed_bytes > LAG_STEPS * self.step_bytes
     }
 
-    /// Tenants that are owed more than their share, of `tenants` at least.
+    /// Tenants that are owed more than half as much again as their share, of `tenants` at least: those who send about as much as
+    /// others are not told apart.
     pub fn greedy(&self, tenants: u64) -> impl Iterator<Item = u32> + '_ {
         let share = self.owed_bytes / self.owing.max(tenants).max(1);
-        self.owed.iter().enumerate().filter(move |(_, owed)| **owed > share).map(|(tenant, _)| tenant as u32)
+        self.owed.iter().enumerate().filter(move |(_, owed)| **owed > share + share / 2).map(|(tenant, _)| tenant as u32)
     }
 
     /// Whether this part was taken ahead of its turn.

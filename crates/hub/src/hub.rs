@@ -53,8 +53,8 @@ pub struct Limits {
 
 /// Of `bytes_max`, what headers without rows may take up.
 const HEADERS_SHARE: u64 = 8;
-/// Of `bytes_max`, what only tenants below their share may use. With a journal two segments at least, as room comes by the
-/// segment; in memory two full frames, but no more than a quarter.
+/// Of `bytes_max`, what only tenants that are not far above their share may use; in memory two full frames at least, but no more
+/// than a quarter.
 const RESERVED_SHARE: u64 = 8;
 const RESERVED_FRAMES_BYTES: u64 = 2 << 20;
 /// Pauses between attempts at what the disk refuses, twice as long each time; the first attempt is repeated at once.
@@ -476,7 +476,7 @@ impl Hub {
     pub fn greedy(&self) -> Vec<Vec<u8>> {
         let queue = self.lock();
         let (used, reserved) = match &self.store {
-            Store::Journal(_) => (queue.disk_bytes(), 2 * self.limits.segment_bytes.min(self.limits.bytes_max / 4)),
+            Store::Journal(_) => (queue.disk_bytes(), 0),
             Store::Memory(_) => (queue.window_bytes(), RESERVED_FRAMES_BYTES.min(self.limits.bytes_max / 4)),
         };
         let open = self.limits.bytes_max - reserved.max(self.limits.bytes_max / RESERVED_SHARE);
