@@ -81,7 +81,11 @@ fn steps_of(version: usize) -> String {
         ),
     };
     let mark = format!("  - shape: {{ set: {{ version: {{ text: v{version} }} }} }}\n");
-    if version % 2 == 0 { always + &other + &mark } else { other + "  - drop: { when: 'level == \"no such\"' }\n" + &always + &mark }
+    if version.is_multiple_of(2) {
+        always + &other + &mark
+    } else {
+        other + "  - drop: { when: 'level == \"no such\"' }\n" + &always + &mark
+    }
 }
 
 fn version_of(record: &Value) -> usize {
@@ -97,7 +101,7 @@ fn under_load(hub: &str) {
     let address = admin_address(&running);
     place.wait_received(&mut running, 1);
     let go_on = AtomicBool::new(true);
-    let versions = 10;
+    let versions = 10usize;
     std::thread::scope(|scope| {
         // Writes all the time: a share for each version that is in force, and never so far ahead that the last ones have none.
         let writer = scope.spawn(|| {
@@ -137,7 +141,7 @@ fn under_load(hub: &str) {
     let (kept, dropped) = ("weir_sampled_total", "weir_dropped_total");
     assert_eq!(metric(&page, kept, "level=\"info\""), FIRST as i64, "{page}");
     assert_eq!(metric(&page, dropped, "level=\"info\""), infos - FIRST as i64, "{page}");
-    let place_now = if (versions - 1) % 2 == 0 { "steps[0].sample" } else { "steps[1].sample" };
+    let place_now = if (versions - 1).is_multiple_of(2) { "steps[0].sample" } else { "steps[1].sample" };
     assert!(page.lines().any(|l| l.starts_with(kept) && l.contains("info") && l.contains(place_now)), "{page}");
     running.stop();
 
