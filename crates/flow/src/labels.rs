@@ -159,12 +159,15 @@ pub struct Reader {
     places: Vec<u32>,
 }
 
+/// Length of a value, its bytes as two words, and its number.
+type Recent = Option<(u8, (u64, u64), u32)>;
+
 /// Numbers of the values that a lane has met of one label.
 #[derive(Debug, Default)]
 struct Met {
     numbers: HashMap<Arc<str>, u32>,
     /// The last whose hash falls on each place, of at most 16 bytes as they are received: most records find theirs here.
-    recent: Vec<Option<(u8, (u64, u64), u32)>>,
+    recent: Vec<Recent>,
     epoch: u64,
     /// There is room for no other: what was not met is one too many.
     is_full: bool,

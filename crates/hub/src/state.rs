@@ -106,14 +106,16 @@ fn remove(disk: &Disk, path: &Path) -> io::Result<()> {
     }
 }
 
+/// Where a record stands, and its number of the frame and of entries, or what is wrong.
+type Seen = (Range<u64>, Result<(u64, u64), String>);
+
 /// Reads the log and changes nothing.
 pub(crate) fn look(disk: &Disk, dir: &Path) -> io::Result<Look> {
     let mut generations: Vec<u64> = disk.list(dir)?.iter().filter_map(|name| segment::number_with(name, ENDING)).collect();
     generations.sort_unstable();
     let mut look = Look { generations, good: Vec::new(), len: 0, seq: 0, entries: 0, lived: 0, forgets: false, damage: Vec::new() };
     let Some(newest) = look.generations.last() else { return Ok(look) };
-    // Number of the frame and of entries, or what is wrong.
-    let mut records: Vec<(Range<u64>, Result<(u64, u64), String>)> = Vec::new();
+    let mut records: Vec<Seen> = Vec::new();
     segment::pieces(disk, &path(dir, *newest), u64::MAX, &mut |piece| {
         records.push(match piece {
             Piece::Record { kind: Kind::State, seq, payload, range } => {
@@ -149,7 +151,7 @@ pub(crate) fn look(disk: &Disk, dir: &Path) -> io::Result<Look> {
 
 /// How many records were durable. What is bad was, if something was written after its batch had been fsynced: behind the
 /// record that closes the batch, the first with a higher number. Else it is the torn end.
-fn whole(records: &[(Range<u64>, Result<(u64, u64), String>)]) -> usize {
+fn whole(records: &[Seen]) -> usize {
     let mut seq = 0;
     for (at, (_, record)) in records.iter().enumerate() {
         match record {
@@ -667,7 +669,7 @@ impl Snapshot {
 
 /// Which of so many passes looks at a key (Fibonacci hashing: Knuth 6.4).
 fn part(key: u64, passes: u64) -> u64 {
-    (u128::from(key.wrapping_mul(0x9e37_79b9_7f4a_7c15)) * u128::from(passes) >> 64) as u64
+    ((u128::from(key.wrapping_mul(0x9e37_79b9_7f4a_7c15)) * u128::from(passes)) >> 64) as u64
 }
 
 /// Leaves the last row of each key and step.

@@ -17,10 +17,8 @@ impl Rules<'_> {
                 StepConfig::Keep(filter) => self.constant_filter(&at.key("keep").key("when"), filter, false),
                 StepConfig::Sample(sample) => self.constant_sampler(&at.key("sample"), sample),
                 StepConfig::Quota(quota) => self.limits_without_effect(&at.key("quota"), quota),
-                StepConfig::Meter(meter) => {
-                    if meter.when.as_deref().and_then(always) == Some(false) {
-                        self.at(&at.key("meter").key("when"), "never holds; this meter would count nothing; take the contradiction out");
-                    }
+                StepConfig::Meter(meter) if meter.when.as_deref().and_then(always) == Some(false) => {
+                    self.at(&at.key("meter").key("when"), "never holds; this meter would count nothing; take the contradiction out");
                 }
                 _ => {}
             }

@@ -492,8 +492,8 @@ fn substring(text: &str, from: i64, to: Option<i64>) -> Result<&str, Wrong> {
     const OUTSIDE: Wrong = "the text does not reach so far";
     let place = |at: i64| {
         let at = usize::try_from(at).map_err(|_| OUTSIDE)?;
-        let ends = text.char_indices().map(|(byte, _)| byte).chain([text.len()]);
-        ends.skip(at).next().ok_or(OUTSIDE)
+        let mut ends = text.char_indices().map(|(byte, _)| byte).chain([text.len()]);
+        ends.nth(at).ok_or(OUTSIDE)
     };
     let (from, to) = (place(from)?, to.map_or(Ok(text.len()), place)?);
     text.get(from..to).ok_or(OUTSIDE)

@@ -49,7 +49,8 @@ impl Shape {
             let spans = batch.spans[i * batch.fields..(i + 1) * batch.fields].to_vec();
             // Values first: a field whose new value there is not stays.
             let (mut values, mut ends) = (std::mem::take(&mut editor.values), std::mem::take(&mut editor.ends));
-            (values.clear(), ends.clear());
+            values.clear();
+            ends.clear();
             for (_, value) in &self.set {
                 let is_there = value.write(batch, i, &record, &spans, &mut values);
                 if !is_there && matches!(value, Value::Expression(_)) {

@@ -153,8 +153,7 @@ impl Parser<'_> {
     fn computed(&mut self, signs: &[(&'static str, Sign)], next: fn(&mut Self) -> Parsed<Part>) -> Parsed<Part> {
         let first = next(self)?;
         let (start, mut known, mut first, mut rest) = (first.start, first.expr.known(), first.expr, Vec::new());
-        loop {
-            let Some((symbol, sign)) = signs.iter().copied().find(|(symbol, _)| self.is(symbol)) else { break };
+        while let Some((symbol, sign)) = signs.iter().copied().find(|(symbol, _)| self.is(symbol)) {
             let at = self.start;
             self.advance()?;
             let part = next(self)?;
