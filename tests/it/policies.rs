@@ -24,7 +24,7 @@ steps:
   - sample: { levels: { error: all, warn: all, info: { first: 1000, thereafter: 100, tick: 1s }, debug: { first: 1000, thereafter: 100, tick: 1s } } }
   - quota: { bytes_per_minute: 256KiB, over: drop }
 memory: 2GiB
-sinks: { files: { archive: { path: "{tenant}.log" } } }
+sinks: { files: { archive: { path: "{tenant}.log" } }, store: { lake: {} } }
 rates: rates.yaml
 "#;
 
@@ -99,7 +99,7 @@ fn weights_and_summaries_are_the_input_and_the_bill_is_whole() {
     assert_eq!(restored, written.records, "weights of kept records and summaries, by tenant and level");
 
     let ledger = place.recount();
-    assert_eq!((ledger.difference("files"), ledger.residual()), (0, 0));
+    assert_eq!((ledger.difference("files"), ledger.difference("store"), ledger.residual()), (0, 0, 0));
     assert_eq!(ledger.received(), count);
     let dropped = ledger.dropped();
     assert_eq!(dropped.keys().map(String::as_str).collect::<Vec<_>>(), ["duplicate", "over_quota", "sampled"]);
@@ -111,7 +111,7 @@ fn weights_and_summaries_are_the_input_and_the_bill_is_whole() {
         assert!(examples.contains("request_id"), "no example of {reason}: {examples}");
     }
 
-    let report = place.ask(&["cost", "report", "--by", "tenant"]);
+    let report = place.ask(&["cost", "report"]);
     let mut billed: BTreeMap<String, u64> = BTreeMap::new();
     for row in report["usage"].as_array().expect("rows") {
         let quantity = row["quantity"].as_str().map_or_else(|| row["quantity"].as_u64(), |q| q.parse().ok()).expect("a quantity");
