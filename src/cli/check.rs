@@ -465,7 +465,9 @@ fn taken(config: &Config, name: &str, sink: &SinkConfig) -> String {
 fn describe_fairness(hub: &HubConfig) -> String {
     let room = match hub {
         HubConfig::Journal(journal) if journal.when_full == WhenFull::DropOldest => "",
-        HubConfig::Journal(_) | HubConfig::Memory(_) => "; of the last room in the hub tenants above their share get nothing",
+        HubConfig::Journal(_) | HubConfig::Memory(_) => {
+            "; of the last eighth of the hub tenants half as much again above their share get nothing"
+        }
     };
     format!("tenants take turns by bytes, who was idle first; a sink that lags takes those below their share first{room}")
 }

@@ -56,7 +56,7 @@ fn read(from: ChildStdout, bytes_per_second: u64, start: Instant, delays: &Mutex
         // What was not taken while nothing came is not made up for.
         due = due.max(Instant::now() - TICK) + Duration::from_secs_f64(text.len() as f64 / bytes_per_second as f64);
         if due > Instant::now() + Duration::from_millis(1) {
-            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            std::thread::sleep(due.saturating_duration_since(Instant::now())); // the sink's pace is the input of this test
         }
     }
 }
@@ -101,7 +101,7 @@ fn delays(steps: &str, bytes_per_second: u64, noise: impl Fn(&Place, Instant, &A
                 files[n % QUIET].write_all(line(&format!("q{}", n % QUIET), 1 + n / QUIET, start).as_bytes()).expect("appended");
             }
             ticks += 1;
-            std::thread::sleep(TICK);
+            std::thread::sleep(TICK); // the pace of the quiet ones
         }
     };
     quiet(ALONE);
@@ -116,7 +116,7 @@ fn delays(steps: &str, bytes_per_second: u64, noise: impl Fn(&Place, Instant, &A
     let since = Instant::now();
     let came = || delays.lock().expect("nobody panics with it").len() - QUIET;
     while came() < ticks * LINES && since.elapsed() < Duration::from_secs(5) {
-        std::thread::sleep(TICK);
+        std::thread::sleep(TICK); // between two looks
     }
     drop(running);
     reader.join().expect("no line is out of order");
@@ -155,7 +155,7 @@ fn behind_a_slow_sink_a_noisy_tenant_delays_the_others_to_twice_at_most() {
                 text.push_str(&line("noisy", n, start));
             }
             file.write_all(text.as_bytes()).expect("appended");
-            std::thread::sleep(TICK);
+            std::thread::sleep(TICK); // the pace of the noisy one
         }
     };
     check("a sink is the bottleneck", || delays("", SINK, noise));
@@ -173,7 +173,7 @@ fn in_a_busy_lane_a_noisy_tenant_delays_the_others_to_twice_at_most() {
             }
             let path = place.write(&format!("making/{i}.log"), &block);
             std::fs::rename(path, place.path(&format!("in/noisy{i}.log"))).expect("renamed");
-            std::thread::sleep(TICK);
+            std::thread::sleep(TICK); // the pace of the noisy one
         }
     };
     let steps = "steps:\n  - redact: { detect: [email], fields: [msg] }\n  - drop: { when: 'tenant == \"noisy\"' }\n";

@@ -55,7 +55,14 @@ fn the_readme_shows_what_the_quickstart_says() {
     let summary = place.run(&QUICKSTART).good();
     let summary = summary.text() + &summary.stderr;
     let ledger = place.run(&["ledger", "--recount"]).good().text();
-    for (from, said) in [("```text\nquickstart: 6600", &summary), ("$ weir ledger --recount\n", &ledger)] {
+    let mine = "sources:\n  app: { file: { include: [\"logs/app/*.log\"], formt: json } }\nsteps:\n  - sample: { levels: { error: all, info: { ratio: 15, key: id } } }\nsinks: { out: { stdout: {} } }\n";
+    place.write("mine.yaml", mine);
+    let mut check = weir();
+    check.args(["check", "mine.yaml"]).current_dir(place.path(""));
+    let mistakes = finish(check).exits(2);
+    let mistakes = mistakes.text() + &mistakes.stderr;
+    let blocks = [("```text\nquickstart: 6600", &summary), ("$ weir ledger --recount\n", &ledger), ("$ weir check mine.yaml\n", &mistakes)];
+    for (from, said) in blocks {
         let at = readme.find(from).expect("the README has this block");
         let shown = &readme[at..at + 8 + readme[at + 8..].find("```").expect("a block ends")];
         let shown = shown.lines().filter(|line| !line.is_empty() && !line.starts_with(['`', '$']) && line.trim() != "…");

@@ -381,6 +381,11 @@ impl Frame {
             let before = |row: u32| own.partition_point(|own| *own < row) as u32;
             part.rows = before(part.rows.start)..before(part.rows.end);
         }
+        Frame { state: self.state.clone(), lost: self.lost.clone(), ..self.of(parts, self.rows.only(&own)) }
+    }
+
+    /// Some of this frame's parts and rows, under its number and with its dictionaries.
+    fn of(&self, parts: Vec<Part>, rows: Rows) -> Frame {
         Frame {
             seq: self.seq,
             received: self.received,
@@ -391,9 +396,8 @@ impl Frame {
             routes: self.routes,
             sinks: self.sinks.clone(),
             parts,
-            state: self.state.clone(),
-            rows: self.rows.only(&own),
-            lost: self.lost.clone(),
+            rows,
+            ..Frame::default()
         }
     }
 
@@ -419,19 +423,7 @@ impl Frame {
             end += part.rows.len() as u32;
             Part { rows: start..end, ..part }
         });
-        Frame {
-            seq: self.seq,
-            received: self.received,
-            newest: self.newest,
-            tenants: self.tenants.clone(),
-            meters: self.meters.clone(),
-            values: self.values.clone(),
-            routes: self.routes,
-            sinks: self.sinks.clone(),
-            parts: parts.collect(),
-            rows: self.rows.only(&rows),
-            ..Frame::default()
-        }
+        self.of(parts.collect(), self.rows.only(&rows))
     }
 
     /// The first of the numbers that this frame stands for; nearly always its only one.

@@ -5,7 +5,7 @@
 //! Bound: `Limits`. When it is reached, `accept` waits: the lane stops reading its source, and sinks that gather are told
 //! (`Next::Pressure`). With `drop_oldest` the rows of the oldest frames go first, never their headers; these have an eighth
 //! of the limit for themselves, and beyond it lanes wait, too. A frame larger than the limit passes when nothing else is there.
-//! Where lanes wait, the last part of the limit is for tenants below their share: `greedy` names the others.
+//! Where lanes wait, the last part of the limit is for tenants that are not far above their share: `greedy` names the others.
 //! What the disk refuses is tried again, with pauses, for as long as it takes; `trouble` says what and why.
 
 use crate::cursor::Cursor;
