@@ -329,8 +329,7 @@ fn add_samplers(page: &Page, vitals: &Vitals, large: &Large) {
         let named = |step: &flow::step::Step| step.terms().map(|terms| terms.name.to_string());
         let names: BTreeMap<u32, String> =
             rules.step_ids.iter().zip(&rules.steps).filter_map(|(id, step)| Some((*id, named(step)?))).collect();
-        let tallies: Vec<_> = rules.sampling.tallies.lock().expect("nobody panics while counting").rows().collect();
-        for ((id, tenant, level), counts) in tallies {
+        for ((id, tenant, level), counts) in rules.sampling.tallies.rows() {
             // What a reload took away is told of no more.
             let Some(policy) = names.get(&id) else { continue };
             let tenant = label(&rules.tenants.name(tenant), pipeline, large);

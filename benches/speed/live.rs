@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// A process that does nothing for so long has a bug.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 const LINES_PER_SECOND: usize = 10_000;
 const IDLE_FILES: usize = 10_000;
 
@@ -406,14 +406,14 @@ fn received(dir: &Path) -> anyhow::Result<u64> {
 }
 
 /// A `weir run` that follows its files; killed if it is not stopped.
-struct Running {
+pub struct Running {
     child: Child,
     stderr: BufReader<std::process::ChildStderr>,
 }
 
 impl Running {
     /// Starts it and waits until it says that it is ready. Returns how long that took.
-    fn start(dir: &Path, pipeline: &Path, stdout: Stdio) -> anyhow::Result<(Running, Duration)> {
+    pub fn start(dir: &Path, pipeline: &Path, stdout: Stdio) -> anyhow::Result<(Running, Duration)> {
         let since = Instant::now();
         let mut command = Command::new(super::WEIR);
         command.arg("run").arg("--data").arg(dir.join("data")).arg(pipeline).env_remove("WEIR_LOG");
@@ -429,7 +429,7 @@ impl Running {
     }
 
     /// CPU time of all threads so far.
-    fn cpu(&self) -> anyhow::Result<Duration> {
+    pub fn cpu(&self) -> anyhow::Result<Duration> {
         let mut total = 0;
         for task in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
             let text = std::fs::read_to_string(task?.path().join("schedstat"))?;
@@ -446,7 +446,7 @@ impl Running {
     }
 
     /// Ends it in order; `records` must have been received.
-    fn stop(mut self, dir: &Path, records: u64) -> anyhow::Result<()> {
+    pub fn stop(mut self, dir: &Path, records: u64) -> anyhow::Result<()> {
         let since = Instant::now();
         while received(dir)? < records {
             ensure!(since.elapsed() < PATIENCE, "{} of {records} records were received", received(dir)?);

@@ -7,12 +7,13 @@
 //! the same run are the floor: compare multiples, as machines differ. A row is the median by CPU of `--runs` runs after
 //! one warm-up. What the warm-up stored is held against what the workload knows it must be, and each run's ledger
 //! against the counts: a wrong answer is an error and exit 1, a missed target is not. The rows `steady`, `ready`, `idle`,
-//! `overload` and `fair` measure a process that goes on (`live`).
+//! `overload` and `fair` measure a process that goes on (`live`), and so does `policies`: what each policy adds.
 //! Everything lies in a temporary folder: in memory if there is room for it (about six times the input), so that the
 //! disk of the machine is not in the numbers. Also not in them: what a real disk's fsync costs.
 
 mod live;
 mod measure;
+mod policies;
 mod workload;
 
 use anyhow::{Context, bail, ensure};
@@ -124,7 +125,8 @@ fn bench(options: &Options) -> anyhow::Result<()> {
     let is_wanted = |name: &str| options.only.as_ref().is_none_or(|only| only == name);
     let rows: Vec<&Row> = rows.iter().filter(|row| is_wanted(row.name)).collect();
     let live: Vec<&str> = live::ROWS.into_iter().filter(|row| is_wanted(row)).collect();
-    ensure!(!rows.is_empty() || !live.is_empty(), "--only names no row");
+    let policies = is_wanted(policies::ROW);
+    ensure!(!rows.is_empty() || !live.is_empty() || policies, "--only names no row");
 
     println!("{}", header());
     let floor = floors(dir, &workload, options.runs)?;
@@ -155,6 +157,9 @@ fn bench(options: &Options) -> anyhow::Result<()> {
                 wrong.push(format!("{row}: {error:#}"));
             }
         }
+    }
+    if policies && let Err(error) = policies::measure(dir, options.bytes / 2, options.runs) {
+        wrong.push(format!("policies: {error:#}"));
     }
     if !rows.is_empty()
         && let Err(error) = prove_policy(dir, &workload.part)

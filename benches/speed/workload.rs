@@ -2,7 +2,7 @@
 //!
 //! In: a folder and a size. Out: three files of the same records: `platform.ndjson`, `platform.cri.log` (one record in
 //! twenty split over a P and an F line) and `part.ndjson` (the first tenth), each with the numbers a run must arrive at.
-//! Deterministic: the same size gives the same bytes. Memory: one line and the buffers of three files.
+//! For the row `policies` the same lines of a thousand tenants, in several files. Deterministic: the same size gives the same bytes. Memory: one line and the buffers of three files.
 //! Same fields, order, proportions and messages as the workload that other collectors were measured on: 20 % debug,
 //! 70 info, 8 warn, 2 error; tenants and services with a few large ones; about 520 bytes a line; escapes and some UTF-8.
 
@@ -134,6 +134,35 @@ pub fn write(folder: &Path, bytes: u64) -> anyhow::Result<Workload> {
     Ok(Workload { whole: whole.close(&counts)?, cri: cri.close(&counts)?, part: part.close(&part_counts)? })
 }
 
+/// The same records of a thousand tenants, in files that grow side by side.
+pub struct Crowd {
+    pub records: u64,
+    pub bytes: u64,
+}
+
+pub const CROWD: usize = 1_000;
+
+/// Writes `crowd-0.ndjson` and so on, of so many bytes together.
+pub fn write_crowd(folder: &Path, bytes: u64, files: usize) -> anyhow::Result<Crowd> {
+    let mut maker = Maker::with_tenants((0..CROWD).map(|n| (format!("tenant-{n:04}"), 1)).collect());
+    // All alike, and none left out: caches like nothing less.
+    maker.tenants = (0..1024).map(|n| n % CROWD).collect();
+    let mut sheets = (0..files).map(|n| Sheet::create(folder, &format!("crowd-{n}.ndjson"))).collect::<Result<Vec<_>, _>>()?;
+    let mut crowd = Crowd { records: 0, bytes: 0 };
+    let mut line = Vec::new();
+    while crowd.bytes < bytes {
+        maker.line(&mut line);
+        line.push(b'\n');
+        sheets[crowd.records as usize % files].put(&line)?;
+        crowd.records += 1;
+        crowd.bytes += line.len() as u64;
+    }
+    for mut sheet in sheets {
+        sheet.file.flush().context("cannot write the crowd's files")?;
+    }
+    Ok(crowd)
+}
+
 /// What a run must know of one line.
 struct Facts {
     tenant: usize,
@@ -229,6 +258,7 @@ impl Random {
 struct Maker {
     random: Random,
     time_ns: u64,
+    names: Vec<String>,
     tenants: Vec<usize>,
     methods: Vec<usize>,
     services: Vec<usize>,
@@ -238,6 +268,11 @@ struct Maker {
 
 impl Maker {
     fn new() -> Maker {
+        Maker::with_tenants(TENANTS.map(|(name, weight)| (name.to_string(), weight)).to_vec())
+    }
+
+    /// Tenants with their weights; of more than a thousand some may never come.
+    fn with_tenants(tenants: Vec<(String, u64)>) -> Maker {
         let mut random = Random(SEED);
         let mut pods = Vec::new();
         for (family, model) in FAMILIES {
@@ -254,10 +289,11 @@ impl Maker {
         }
         let service_weights: Vec<u64> = (0..(FAMILIES.len() * STAGES.len()) as u64).map(|n| 1_000_000 / (n + 3)).collect();
         Maker {
-            tenants: random.picks(&TENANTS.map(|t| t.1)),
+            tenants: random.picks(&tenants.iter().map(|tenant| tenant.1).collect::<Vec<_>>()),
             methods: random.picks(&METHODS.map(|m| m.1)),
             services: random.picks(&service_weights),
             time_ns: START_SECONDS * 1_000_000_000,
+            names: tenants.into_iter().map(|tenant| tenant.0).collect(),
             random,
             pods,
         }
@@ -298,7 +334,7 @@ impl Maker {
             ),
             Stamp(self.time_ns),
             level,
-            TENANTS[tenant].0,
+            self.names[tenant],
             pod,
             request,
             last,

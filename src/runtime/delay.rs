@@ -17,7 +17,7 @@ use crate::env;
 use crate::examples::{Example, Examples, PER_FRAME_MAX};
 use crate::plan::Plan;
 use anyhow::Context;
-use flow::batch::{Batch, NO_STEP};
+use flow::batch::{BEFORE_STEPS, Batch, NO_STEP};
 use flow::debts::{Debts, Owed};
 use flow::event::{Outcome, Position, Reason, StreamId};
 use flow::fields::{Scanner, Span};
@@ -240,7 +240,7 @@ impl Decider {
             scouted: 0,
             ahead: None,
             table: Table::new(tail_of(&rules).map_or(0, |(_, tail)| tail.keys_max)),
-            debts: Debts::new(&rules, 0, std::mem::take(&mut delay.owed)),
+            debts: Debts::of_decider(&rules, std::mem::take(&mut delay.owed)),
             builder: Builder::of_decider(plan, created),
             scanner: Scanner::new(Arc::clone(&rules.fields)),
             batch: Batch::default(),
@@ -558,6 +558,8 @@ impl Decider {
         batch.outcome.resize(n, Outcome::Kept);
         batch.sampler.clear();
         batch.sampler.resize(n, NO_STEP);
+        batch.dropped_by.clear();
+        batch.dropped_by.resize(n, NO_STEP);
         batch.weight.clone_from(&rows.weight);
         batch.severity.clone_from(&rows.severity);
         batch.time.clear();
@@ -565,7 +567,9 @@ impl Decider {
         batch.tenant.clear();
         batch.tenant.extend(rows.tenant.iter().map(|tenant| numbers[*tenant as usize]));
         for part in frame.parts.iter().filter(|part| part.counts.iter().any(|count| count.outcome == Outcome::Created)) {
-            batch.outcome[part.rows.start as usize..part.rows.end as usize].fill(Outcome::Created);
+            let rows = part.rows.start as usize..part.rows.end as usize;
+            batch.outcome[rows.clone()].fill(Outcome::Created);
+            batch.dropped_by[rows].fill(BEFORE_STEPS); // no step has seen them
         }
         // Frames from before the step was there have no marks: they are as decided.
         let (number, tail) = tail_of(&rules).filter(|_| rows.requests.len() == n)?;

@@ -3,7 +3,7 @@
 //! In: logs, each a path's rotation chain with its partial state; a log stays with its lane. Out: frames,
 //! accepted by the hub. A turn reads one chunk of one log; tenants share the lane by bytes (`fair`). A log that was read to its
 //! end sleeps until somebody tells that it grew, or until it is time for a look. Where a hub has little room left, logs of
-//! tenants above their share are held back, and looked at again after [`HOLD`]. Memory: one
+//! tenants far above their share are held back, and looked at again after [`HOLD`]. Memory: one
 //! chunk (256 KiB, for a moment as long as the longest line) and one frame per pipeline; per log about 1 KiB.
 
 use super::build::{Builder, Stretch};
@@ -859,7 +859,7 @@ impl Lane {
         self.rest_anew(n);
         if let Some(gone) = current.arrive() {
             // Nobody runs these steps any more, and none of them comes back before this frame is taken.
-            lock(&plan.rules.sampling.tallies).forget(&gone);
+            plan.rules.sampling.tallies.forget(&gone);
             self.builders[n].forget(&gone);
             self.close_frame(n, env::now(), false)?;
             current.settle();

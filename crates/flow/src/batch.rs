@@ -2,7 +2,7 @@
 //!
 //! A batch is filled by `decode`, then each later stage reads some columns and writes others; no stage
 //! reorders or removes records. Memory: the arena is bounded by the source (a chunk, the longest line and
-//! what was joined); columns take 60 bytes a record and 12 for each field the plan names.
+//! what was joined); columns take 62 bytes a record and 12 for each field the plan names.
 
 use crate::condition::Columns;
 use crate::event::{Note, Outcome, Reason, Severity, Skip, StreamId};
@@ -11,10 +11,12 @@ use crate::labels::Column;
 use crate::units::UnixNanos;
 use std::sync::Arc;
 
-/// In [`Batch::sampler`]: no step.
+/// In [`Batch::sampler`] and [`Batch::dropped_by`]: no step.
 pub const NO_STEP: u16 = u16::MAX;
 /// In [`Batch::diverted`]: to nobody.
 pub const NO_SINK: u8 = u8::MAX;
+/// In [`Batch::dropped_by`]: what comes before the steps.
+pub const BEFORE_STEPS: u16 = u16::MAX - 1;
 
 #[derive(Default)]
 pub struct Batch {
@@ -51,6 +53,10 @@ pub struct Batch {
     pub weight: Vec<u32>,
     /// Number of the step that dropped the record for volume, or that last gave it a weight; [`NO_STEP`]: none.
     pub sampler: Vec<u16>,
+    /// Number of the step that dropped the record; [`NO_STEP`]: none.
+    pub dropped_by: Vec<u16>,
+    /// Number of the step that decides now, or [`BEFORE_STEPS`].
+    pub step: u16,
     /// Number of the sink that alone takes the record, as [`crate::select::Selection`] counts them, or [`NO_SINK`]. Empty: none.
     pub diverted: Vec<u8>,
     /// Who takes the record, if it is kept: a bit for each sink. Empty where nobody asks.
@@ -203,15 +209,16 @@ impl Batch {
     pub fn decide(&mut self, i: usize, outcome: Outcome) {
         if self.outcome[i] == Outcome::Kept {
             self.outcome[i] = outcome;
+            self.dropped_by[i] = self.step;
         }
     }
 
-    /// Drops record `i` for volume, by step `step`: the first drop wins.
+    /// Drops record `i` for volume: the first drop wins.
     #[inline(always)]
-    pub fn leave_out(&mut self, i: usize, reason: Reason, step: u16) {
+    pub fn leave_out(&mut self, i: usize, reason: Reason) {
         if self.outcome[i] == Outcome::Kept {
             self.outcome[i] = Outcome::Dropped(reason);
-            self.sampler[i] = step;
+            (self.dropped_by[i], self.sampler[i]) = (self.step, self.step);
         }
     }
 
@@ -235,6 +242,7 @@ impl Batch {
                 && self.outcome.len() == n
                 && self.weight.len() == n
                 && self.sampler.len() == n
+                && self.dropped_by.len() == n
                 && (self.requests.is_empty() || self.requests.len() == n),
             "a stage left a column short"
         );

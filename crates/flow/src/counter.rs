@@ -5,13 +5,12 @@
 //! an older time counts into the open window and never reopens one.
 //!
 //! Memory: 7 levels x 4,096 counters x 16 bytes = 448 KiB, fixed. Messages whose hashes meet share a counter,
-//! as in zap. Lanes share the counters without locks. State travels in the journal as 32-byte entries.
+//! as in zap. Lanes share the counters: each takes a level's lock once for all records of a batch. State travels in the
+//! journal as 32-byte entries.
 
-use crate::escape::unescape;
-use crate::fields::{Kind, Span};
 use crate::step::keys::State;
 use crate::units::UnixNanos;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::SeqCst};
+use std::sync::{Mutex, MutexGuard};
 
 /// zap has 7 levels, debug to fatal; the caller says which number is which.
 pub const LEVELS: usize = 7;
@@ -19,21 +18,24 @@ pub const COUNTERS_PER_LEVEL: usize = 4096;
 /// 8 bytes key, 8 reset_at, 8 n, 8 zero; all little-endian.
 pub const ENTRY_BYTES: usize = 32;
 
-const COUNTERS: usize = LEVELS * COUNTERS_PER_LEVEL;
-
 /// Counters of all levels; shared between lanes.
 pub struct Counters {
-    counters: Box<[Counter]>,
-    /// Bit per counter: touched since the last [`Counters::take_changes`].
-    dirty: Box<[AtomicU64]>,
+    levels: [Mutex<Level>; LEVELS],
 }
 
-#[derive(Default)]
+/// The counters of one level, held by one lane.
+pub struct Level {
+    counters: Box<[Counter]>,
+    /// Bit per counter: touched since the last [`Counters::take_changes`].
+    dirty: [u64; COUNTERS_PER_LEVEL / 64],
+}
+
+#[derive(Clone, Copy, Debug, Default)]
 struct Counter {
     /// The open window ends before this time, in ns; never decreases.
-    reset_at: AtomicI64,
+    reset_at: i64,
     /// Records in the open window.
-    n: AtomicU64,
+    n: u64,
 }
 
 impl Default for Counters {
@@ -44,41 +46,30 @@ impl Default for Counters {
 
 impl Counters {
     pub fn new() -> Counters {
-        Counters {
-            counters: std::iter::repeat_with(Counter::default).take(COUNTERS).collect(),
-            dirty: std::iter::repeat_with(AtomicU64::default).take(COUNTERS / 64).collect(),
-        }
+        let level = || Level { counters: vec![Counter::default(); COUNTERS_PER_LEVEL].into(), dirty: [0; COUNTERS_PER_LEVEL / 64] };
+        Counters { levels: std::array::from_fn(|_| Mutex::new(level())) }
     }
 
-    /// Counts one record that stands for `weight` and says whether to keep it.
-    ///
-    /// `level`: below [`LEVELS`]; any other is kept and not counted. `message_hash`: from [`hash_span`] or [`hash_raw`].
-    /// In each window of `tick_ns` the first `first` records are kept, then every `thereafter`-th; 0 keeps none of the rest.
-    /// A record that stands for several is kept if one of them would be.
-    #[inline]
-    pub fn check(&self, level: usize, message_hash: u32, t: UnixNanos, weight: u32, window: Window) -> bool {
-        if level >= LEVELS {
-            return true;
-        }
-        let key = level * COUNTERS_PER_LEVEL + message_hash as usize % COUNTERS_PER_LEVEL;
-        let before = self.counters[key].count(t, window.tick_ns, u64::from(weight));
-        self.mark_dirty(key);
-        window.keeps(before, u64::from(weight))
+    /// The counters of a level, which is below [`LEVELS`].
+    pub fn level(&self, level: usize) -> MutexGuard<'_, Level> {
+        self.levels[level].lock().expect("no holder of this lock panics")
     }
 
     /// Appends an entry for each counter touched since the last call, in key order.
     pub fn take_changes(&self, out: &mut Vec<u8>) {
-        for (word_at, word) in self.dirty.iter().enumerate() {
-            // The bits are cleared before the counters are read: a count in between marks its bit again.
-            let mut bits = if word.load(SeqCst) == 0 { 0 } else { word.swap(0, SeqCst) };
-            while bits != 0 {
-                let key = word_at * 64 + bits.trailing_zeros() as usize;
-                bits &= bits - 1;
-                let counter = &self.counters[key];
-                out.extend_from_slice(&(key as u64).to_le_bytes());
-                out.extend_from_slice(&counter.reset_at.load(SeqCst).to_le_bytes());
-                out.extend_from_slice(&counter.n.load(SeqCst).to_le_bytes());
-                out.extend_from_slice(&[0; 8]);
+        for number in 0..LEVELS {
+            let mut level = self.level(number);
+            for at in 0..level.dirty.len() {
+                let mut bits = std::mem::take(&mut level.dirty[at]);
+                while bits != 0 {
+                    let slot = at * 64 + bits.trailing_zeros() as usize;
+                    bits &= bits - 1;
+                    let counter = level.counters[slot];
+                    out.extend_from_slice(&((number * COUNTERS_PER_LEVEL + slot) as u64).to_le_bytes());
+                    out.extend_from_slice(&counter.reset_at.to_le_bytes());
+                    out.extend_from_slice(&counter.n.to_le_bytes());
+                    out.extend_from_slice(&[0; 8]);
+                }
             }
         }
     }
@@ -90,41 +81,35 @@ impl Counters {
     /// cut last entry) is passed over: the worst that can come of it is one fresh window.
     pub fn restore(&self, entries: &[u8]) {
         for entry in entries.chunks_exact(ENTRY_BYTES) {
-            let Some(counter) = usize::try_from(number_at(entry, 0)).ok().and_then(|key| self.counters.get(key)) else {
+            let key = number_at(entry, 0);
+            if key >= (LEVELS * COUNTERS_PER_LEVEL) as u64 {
                 continue;
-            };
-            let stored = (number_at(entry, 8) as i64, number_at(entry, 16));
-            if stored > (counter.reset_at.load(SeqCst), counter.n.load(SeqCst)) {
-                counter.reset_at.store(stored.0, SeqCst);
-                counter.n.store(stored.1, SeqCst);
             }
-        }
-    }
-
-    fn mark_dirty(&self, key: usize) {
-        let (word, bit) = (&self.dirty[key / 64], 1 << (key % 64));
-        // Most records find their bit set; reading it first leaves the cache line shared between lanes. The
-        // order of all lanes' steps is total (SeqCst): a bit seen set is cleared after our count, so the count is read.
-        if word.load(SeqCst) & bit == 0 {
-            word.fetch_or(bit, SeqCst);
+            let counter = &mut self.level(key as usize / COUNTERS_PER_LEVEL).counters[key as usize % COUNTERS_PER_LEVEL];
+            let stored = Counter { reset_at: number_at(entry, 8) as i64, n: number_at(entry, 16) };
+            if (stored.reset_at, stored.n) > (counter.reset_at, counter.n) {
+                *counter = stored;
+            }
         }
     }
 }
 
-impl Counter {
-    /// Counts `weight` records; how many its window had before. zap's `IncCheckReset`: two lanes that reset at once both
-    /// count into the new window.
-    fn count(&self, t: UnixNanos, tick_ns: i64, weight: u64) -> u64 {
-        let reset_at = self.reset_at.load(SeqCst);
-        if reset_at > t.0 {
-            return self.n.fetch_add(weight, SeqCst);
+impl Level {
+    /// Counts one record that stands for `weight` and says whether to keep it.
+    ///
+    /// `slot`: from [`crate::hash::slots`]. In each window of `tick_ns` the first `first` records are kept, then every
+    /// `thereafter`-th; 0 keeps none of the rest. A record that stands for several is kept if one of them would be.
+    #[inline]
+    pub fn check(&mut self, slot: u16, t: UnixNanos, weight: u32, window: Window) -> bool {
+        let slot = usize::from(slot) % COUNTERS_PER_LEVEL;
+        let counter = &mut self.counters[slot];
+        if counter.reset_at <= t.0 {
+            *counter = Counter { reset_at: t.0.saturating_add(window.tick_ns.max(0)), n: 0 };
         }
-        self.n.store(weight, SeqCst);
-        let next_reset_at = t.0.saturating_add(tick_ns.max(0));
-        match self.reset_at.compare_exchange(reset_at, next_reset_at, SeqCst, SeqCst) {
-            Ok(_) => 0,
-            Err(_) => self.n.fetch_add(weight, SeqCst),
-        }
+        let before = counter.n;
+        counter.n = before.wrapping_add(u64::from(weight));
+        self.dirty[slot / 64] |= 1 << (slot % 64);
+        window.keeps(before, u64::from(weight))
     }
 }
 
@@ -186,36 +171,6 @@ impl State for ExactCounter {
     }
 }
 
-/// Hash of several values as they are meant; of one it is [`hash_span`].
-pub fn hash_values(spans: impl Iterator<Item = Span>, line: &[u8]) -> u32 {
-    let bytes = spans.enumerate().flat_map(|(n, span)| {
-        let divider = (n > 0).then_some(0xff).into_iter();
-        let raw = if span.kind == Kind::Missing { &[] } else { span.raw(line) };
-        let (plain, escaped) = if span.kind == Kind::Escaped { (&[][..], raw) } else { (raw, &[][..]) };
-        divider.chain(plain.iter().copied()).chain(unescape(escaped))
-    });
-    fnv1a_32(bytes)
-}
-
-/// Hash of a message as it is meant: escapes are decoded. A missing message hashes as an empty one.
-pub fn hash_span(span: Span, line: &[u8]) -> u32 {
-    match span.kind {
-        Kind::Escaped => fnv1a_32(unescape(span.raw(line))),
-        Kind::Missing => hash_raw(&[]),
-        _ => hash_raw(span.raw(line)),
-    }
-}
-
-/// Hash of a message that stands as it is.
-pub fn hash_raw(bytes: &[u8]) -> u32 {
-    fnv1a_32(bytes.iter().copied())
-}
-
-/// Method: Fowler, Noll, Vo 1991, 32 bits, variant 1a.
-fn fnv1a_32(bytes: impl Iterator<Item = u8>) -> u32 {
-    bytes.fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
-}
-
 fn number_at(entry: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(entry[at..at + 8].try_into().expect("a range of 8 is 8 bytes"))
 }
@@ -229,8 +184,12 @@ mod tests {
     const T0: i64 = 1_700_000_000 * NANOS_PER_SECOND;
     const INFO: usize = 1;
 
-    fn hash(message: &str) -> u32 {
-        hash_raw(message.as_bytes())
+    fn slot(message: &str) -> u16 {
+        crate::hash::slots(&[message.as_bytes()])[0]
+    }
+
+    fn keeps(sampler: &Counters, level: usize, message: &str, t: i64, window: Window) -> bool {
+        sampler.level(level).check(slot(message), UnixNanos(t), 1, window)
     }
 
     fn window(first: u64, thereafter: u64) -> Window {
@@ -240,12 +199,12 @@ mod tests {
     #[test]
     fn eb_1_3_a_record_that_stands_for_several_counts_as_several() {
         let sampler = Counters::new();
-        let keep = |weight| sampler.check(INFO, 1, UnixNanos(T0), weight, window(10, 10));
+        let keep = |weight| sampler.level(INFO).check(1, UnixNanos(T0), weight, window(10, 10));
         // 1-8, 9-16, 17-20 (20 is one to keep), 21-29, 30.
         assert_eq!([8, 8, 4, 9, 1].map(keep), [true, true, true, false, true]);
         let sampler = Counters::new();
-        assert!(sampler.check(INFO, 1, UnixNanos(T0), u32::MAX, window(1, 0)));
-        assert!(!sampler.check(INFO, 1, UnixNanos(T0), 1, window(1, 0)));
+        assert!(sampler.level(INFO).check(1, UnixNanos(T0), u32::MAX, window(1, 0)));
+        assert!(!sampler.level(INFO).check(1, UnixNanos(T0), 1, window(1, 0)));
     }
 
     /// Runs info entries of one message at these times (after T0); returns the indices kept, from 1.
@@ -253,7 +212,7 @@ mod tests {
     fn check(first: u64, thereafter: u64, tick_ns: i64, times: impl IntoIterator<Item = i64>, want: &[usize]) {
         let sampler = Counters::new();
         let window = Window { first, thereafter, tick_ns };
-        let keep = |time| sampler.check(INFO, hash("m"), UnixNanos(T0 + time), 1, window);
+        let keep = |time| keeps(&sampler, INFO, "m", T0 + time, window);
         let kept: Vec<usize> = times.into_iter().enumerate().filter_map(|(n, time)| keep(time).then_some(n + 1)).collect();
         assert_eq!(kept, want);
     }
@@ -298,17 +257,11 @@ mod tests {
     }
 
     #[test]
-    fn eb_1_1_levels_do_not_share_counters_and_others_bypass_them() {
+    fn eb_1_1_levels_do_not_share_counters() {
         let sampler = Counters::new();
-        let keep = |level| sampler.check(level, hash("m"), UnixNanos(T0), 1, window(1, 100));
         for level in 0..LEVELS {
-            assert!(keep(level));
-            assert!(!keep(level));
-        }
-        for level in [LEVELS, usize::MAX] {
-            for _ in 0..5 {
-                assert!(sampler.check(level, 0, UnixNanos(T0), 1, window(1, 0)));
-            }
+            assert!(keeps(&sampler, level, "m", T0, window(1, 100)));
+            assert!(!keeps(&sampler, level, "m", T0, window(1, 100)));
         }
         let mut changes = Vec::new();
         sampler.take_changes(&mut changes);
@@ -317,32 +270,20 @@ mod tests {
 
     #[test]
     fn eb_1_1_messages_whose_hashes_meet_share_a_budget() {
-        let slot = |i: usize| hash(&format!("m{i}")) as usize % COUNTERS_PER_LEVEL;
-        let other = (1..).find(|&i| slot(i) == slot(0)).expect("slots repeat");
-        let apart = (1..).find(|&i| slot(i) != slot(0)).expect("slots differ");
+        let message = |i: usize| format!("m{i}");
+        let other = (1..).find(|&i| slot(&message(i)) == slot("m0")).expect("slots repeat");
+        let apart = (1..).find(|&i| slot(&message(i)) != slot("m0")).expect("slots differ");
         let sampler = Counters::new();
-        let keep = |i: usize| sampler.check(INFO, hash(&format!("m{i}")), UnixNanos(T0), 1, window(1, 0));
+        let keep = |i: usize| keeps(&sampler, INFO, &message(i), T0, window(1, 0));
         assert_eq!([keep(0), keep(other), keep(apart)], [true, false, true]);
-    }
-
-    #[test]
-    fn the_hash_is_fnv1a_of_what_is_meant() {
-        assert_eq!([hash(""), hash("a"), hash("foobar")], [0x811c_9dc5, 0xe40c_292c, 0xbf9c_f968]);
-        let line = br"foo\u0062ar";
-        let span = |end, kind| hash_span(Span { start: 0, end, kind }, line);
-        assert_eq!(span(11, Kind::Escaped), hash("foobar"));
-        assert_eq!(span(11, Kind::Text), hash(r"foo\u0062ar"));
-        assert_eq!(span(3, Kind::Text), hash("foo"));
-        assert_eq!(span(0, Kind::Missing), hash(""));
     }
 
     #[test]
     fn state_comes_back_from_its_changes() {
         let original = Counters::new();
         let mut journal: Vec<Vec<u8>> = Vec::new();
-        let ask = |sampler: &Counters, i: i64| {
-            sampler.check((i % 7) as usize, hash(&format!("message {}", i % 97)), UnixNanos(T0 + i * 7_000_000), 1, window(3, 5))
-        };
+        let ask =
+            |sampler: &Counters, i: i64| keeps(sampler, (i % 7) as usize, &format!("message {}", i % 97), T0 + i * 7_000_000, window(3, 5));
         for frame in 0..10 {
             let kept = (frame * 500..(frame + 1) * 500).filter(|i| ask(&original, *i)).count();
             assert!(kept > 0);
@@ -370,11 +311,11 @@ mod tests {
     fn entries_of_no_counter_are_passed_over() {
         let sampler = Counters::new();
         let mut entries = vec![0u8; 3 * ENTRY_BYTES];
-        for (entry, (key, n)) in [(COUNTERS as u64, 5u8), (u64::MAX, 6), (0, 7)].into_iter().enumerate() {
+        for (entry, (key, n)) in [((LEVELS * COUNTERS_PER_LEVEL) as u64, 5u8), (u64::MAX, 6), (0, 7)].into_iter().enumerate() {
             entries[entry * ENTRY_BYTES..entry * ENTRY_BYTES + 8].copy_from_slice(&key.to_le_bytes());
             entries[entry * ENTRY_BYTES + 16] = n;
         }
-        let counted = || sampler.counters.iter().map(|c| c.n.load(SeqCst)).sum::<u64>();
+        let counted = || (0..LEVELS).map(|level| sampler.level(level).counters.iter().map(|c| c.n).sum::<u64>()).sum::<u64>();
         sampler.restore(&entries[..95]);
         assert_eq!(counted(), 0, "a cut entry is none");
         sampler.restore(&entries);
@@ -385,12 +326,10 @@ mod tests {
     fn lanes_together_count_every_record_once() {
         let sampler = Counters::new();
         let (lanes, each) = (4, 20_000u64);
-        // The window is open before the lanes start, so no reset races: every number is given out once.
-        assert!(sampler.check(INFO, 7, UnixNanos(T0), 1, window(100, 10)));
+        let check = || sampler.level(INFO).check(7, UnixNanos(T0), 1, window(100, 10));
+        assert!(check());
         let kept: u64 = std::thread::scope(|scope| {
-            let runs: Vec<_> = (0..lanes)
-                .map(|_| scope.spawn(|| (0..each).filter(|_| sampler.check(INFO, 7, UnixNanos(T0), 1, window(100, 10))).count() as u64))
-                .collect();
+            let runs: Vec<_> = (0..lanes).map(|_| scope.spawn(|| (0..each).filter(|_| check()).count() as u64)).collect();
             runs.into_iter().map(|run| run.join().expect("a lane ends")).sum()
         });
         assert_eq!(kept + 1, 100 + (lanes * each + 1 - 100) / 10);

@@ -7,20 +7,22 @@
 //! for them a summary of weight 0 tells what was seen in each window.
 //!
 //! Debts belong to one lane, so a frame holds exactly the changes that its own records made: after a crash, what was not
-//! durable is decided anew and owed once. Memory: 72 bytes per step, tenant and level that was sampled; with `tenants_max`
-//! tenants the bound is 504 bytes for each step and tenant. State in frames: one 32-byte entry each.
+//! durable is decided anew and owed once. Memory: 64 bytes per step, tenant and level that was sampled, and 8 to count
+//! them; with `tenants_max` tenants the bound is 504 bytes for each step and tenant. State in frames: one 32-byte entry each.
 
 use crate::batch::{Batch, NO_STEP};
-use crate::escape::{escape_into, unescape};
-use crate::event::{Outcome, ReasonClass, Severity};
+use crate::escape::{escape_into, unescape_into};
+use crate::event::Severity;
 use crate::fields::Kind;
 use crate::pipeline::Rules;
+use crate::step::Step;
 use crate::step::sample::{LEVELS, key_hash, level_of, mix};
 use crate::tenancy::{Tenants, UNKNOWN};
 use crate::units::UnixNanos;
+use crate::word;
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// How what a step drops is made good.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,6 +39,8 @@ pub enum Class {
 /// What a step promises of one level.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Term {
+    /// The step decides about this level at all.
+    pub is_counted: bool,
     pub class: Class,
     /// How long a debt waits for a kept record, or how long is counted for one summary; in ns.
     pub window_ns: i64,
@@ -86,33 +90,97 @@ pub struct Closing {
     pub changes: Vec<(u32, Vec<u8>)>,
 }
 
-/// Records that policies kept and dropped: by step, then by tenant and level. Steps go by their ids, which a reload does not change.
+/// Which levels a step decides about; steps go by their ids, which a reload does not change.
+type Counted = (u32, [bool; LEVELS.len()]);
+/// (id of the step, tenant, level), and records kept and dropped.
+type Counts = BTreeMap<(u32, u32, usize), [u64; 2]>;
+
+/// What became of the records that one lane decided by one plan. Whoever asks adds up the lanes.
 #[derive(Debug, Default)]
-pub struct Tallies(BTreeMap<u32, Vec<[u64; 2]>>);
+pub struct Tally {
+    /// By tenant and level, 7 for each tenant: records that came to the steps.
+    seen: Vec<u64>,
+    /// By tenant, level and step: records that the step dropped.
+    dropped: Vec<u64>,
+    steps: Vec<Counted>,
+}
+
+impl Tally {
+    fn make_room(&mut self, tenants: usize) {
+        if self.seen.len() < tenants * LEVELS.len() {
+            self.seen.resize(tenants * LEVELS.len(), 0);
+            self.dropped.resize(self.seen.len() * self.steps.len(), 0);
+        }
+    }
+
+    fn add_to(&self, rows: &mut Counts) {
+        for (at, seen) in self.seen.iter().enumerate().filter(|(_, seen)| **seen > 0) {
+            // What a step did not drop went on to the next.
+            let mut left = *seen;
+            for (step, (id, counts)) in self.steps.iter().enumerate() {
+                let dropped = self.dropped[at * self.steps.len() + step];
+                left -= dropped;
+                if counts[at % LEVELS.len()] && left + dropped > 0 {
+                    let row = rows.entry((*id, (at / LEVELS.len()) as u32, at % LEVELS.len())).or_default();
+                    *row = [row[0] + left, row[1] + dropped];
+                }
+            }
+        }
+    }
+}
+
+/// Records that policies kept and dropped since the start of this run, by all lanes and all plans.
+#[derive(Debug, Default)]
+pub struct Tallies(Mutex<Lanes>);
+
+#[derive(Debug, Default)]
+struct Lanes {
+    tallies: Vec<Arc<Mutex<Tally>>>,
+    /// What lanes counted by plans before.
+    before: Counts,
+}
 
 impl Tallies {
-    fn add(&mut self, step_id: u32, at: usize, tally: [u32; 2]) {
-        let sums = self.0.entry(step_id).or_default();
-        if sums.len() <= at {
-            sums.resize(at + 1, [0; 2]);
-        }
-        sums[at].iter_mut().zip(tally).for_each(|(sum, n)| *sum += u64::from(n));
+    fn join(&self, steps: Vec<Counted>) -> Arc<Mutex<Tally>> {
+        let tally = Arc::new(Mutex::new(Tally { steps, ..Tally::default() }));
+        let mut lanes = lock(&self.0);
+        lanes.fold();
+        lanes.tallies.push(Arc::clone(&tally));
+        tally
     }
 
     /// (id of the step, tenant, level), and records kept and dropped.
-    pub fn rows(&self) -> impl Iterator<Item = ((u32, u32, usize), [u64; 2])> {
-        let of_step = |(step, sums): (&u32, &Vec<[u64; 2]>)| {
-            let step = *step;
-            let name = move |at: usize| (step, (at / LEVELS.len()) as u32, at % LEVELS.len());
-            sums.iter().enumerate().filter(|(_, n)| **n != [0; 2]).map(|(at, n)| (name(at), *n)).collect::<Vec<_>>()
-        };
-        self.0.iter().flat_map(of_step)
+    pub fn rows(&self) -> Counts {
+        let lanes = lock(&self.0);
+        let mut rows = lanes.before.clone();
+        lanes.tallies.iter().for_each(|tally| lock(tally).add_to(&mut rows));
+        rows
     }
 
-    /// Forgets the steps that are gone.
-    pub fn forget(&mut self, step_ids: &[u32]) {
-        self.0.retain(|id, _| !step_ids.contains(id));
+    /// Forgets steps that are gone, once no lane runs them any more.
+    pub fn forget(&self, step_ids: &[u32]) {
+        let mut lanes = lock(&self.0);
+        lanes.fold();
+        lanes.before.retain(|(id, ..), _| !step_ids.contains(id));
     }
+}
+
+impl Lanes {
+    /// Adds up what nobody goes on with.
+    fn fold(&mut self) {
+        let before = &mut self.before;
+        self.tallies.retain(|tally| {
+            let is_used = Arc::strong_count(tally) > 1;
+            if !is_used {
+                lock(tally).add_to(before);
+            }
+            is_used
+        });
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("nobody panics while counting")
 }
 
 pub struct Debts {
@@ -120,8 +188,10 @@ pub struct Debts {
     steps: Vec<StepDebts>,
     /// Numbers of the steps with exact weights.
     exact: Vec<u16>,
-    /// Cells of exact steps in which something is owed.
+    /// Cells of exact steps in which something is owed: of all, and by tenant and level.
     open: usize,
+    open_at: Vec<u32>,
+    tally: Arc<Mutex<Tally>>,
     /// What windows without traffic end by.
     pub clock: UnixNanos,
     /// Event times beyond this are taken for it: a clock that runs ahead must not open a window nobody can close.
@@ -131,14 +201,34 @@ pub struct Debts {
     pub is_once: bool,
     /// Draws of samplers that choose by chance.
     draws: u64,
-    /// For keys.
-    pub scratch: Vec<u8>,
+    /// Space that steps share.
+    pub scratch: Scratch,
+    /// A value without its escapes.
+    plain: Vec<u8>,
     /// By number of the tenant; 0 where it is not known yet.
     tenant_hashes: Vec<u64>,
     /// When the first window ends.
     due: i64,
     /// Debts of steps and lanes that are gone: told of in the first frame.
     orphans: Vec<Owed>,
+}
+
+/// Space that steps work in, so that nothing is allocated for each batch.
+#[derive(Default)]
+pub struct Scratch {
+    /// Kept records of each level.
+    pub rows: [Vec<u32>; LEVELS.len()],
+    /// Of each record: its list price.
+    pub money: Vec<i128>,
+    /// Of each of these rows: a hash, and whether the record stays.
+    pub hashes: Vec<u64>,
+    pub slots: Vec<u16>,
+    pub keeps: Vec<bool>,
+    /// Numbers of rows in another order.
+    pub order: Vec<u32>,
+    /// Texts, one after the other, and where each ends.
+    pub bytes: Vec<u8>,
+    pub ends: Vec<u32>,
 }
 
 struct StepDebts {
@@ -162,8 +252,6 @@ struct Cell {
     since_now: i64,
     /// Its name in the state of steps, once there was one.
     key: [u8; 8],
-    /// Since the last frame: kept and dropped by this step.
-    tally: [u32; 2],
     is_listed: bool,
     is_dirty: bool,
     /// Nobody pays it any more: a summary comes with the next frame.
@@ -175,7 +263,17 @@ const KEY_TAG: u8 = 0xd5;
 const ENTRY_BYTES: usize = 32;
 
 impl Debts {
+    /// Of a lane. What becomes of the records that a tail sampler marks is not known there.
     pub fn new(rules: &Rules, lane: u8, restored: Vec<Owed>) -> Debts {
+        Debts::of(rules, lane, restored, |step| !matches!(step, Step::Tail(_)))
+    }
+
+    /// Of whoever gives the verdicts of tail sampling, and counts nothing else: lanes did.
+    pub fn of_decider(rules: &Rules, restored: Vec<Owed>) -> Debts {
+        Debts::of(rules, 0, restored, |step| matches!(step, Step::Tail(_)))
+    }
+
+    fn of(rules: &Rules, lane: u8, restored: Vec<Owed>, counts: impl Fn(&Step) -> bool) -> Debts {
         let steps: Vec<StepDebts> = rules
             .steps
             .iter()
@@ -184,17 +282,25 @@ impl Debts {
             .collect();
         let is_exact = |s: &StepDebts| s.terms.as_ref().is_some_and(|t| t.levels.iter().any(|l| l.class == Class::Exact));
         let exact = (0u16..).zip(&steps).filter(|(_, s)| is_exact(s)).map(|(n, _)| n).collect();
+        let counted = |(step, debts): (&Step, &StepDebts)| {
+            let terms = debts.terms.as_ref().filter(|_| counts(step));
+            (debts.id, terms.map_or([false; LEVELS.len()], |terms| terms.levels.map(|level| level.is_counted)))
+        };
+        let tally = rules.sampling.tallies.join(rules.steps.iter().zip(&steps).map(counted).collect());
         let mut debts = Debts {
             lane,
             steps,
             exact,
             open: 0,
+            open_at: Vec::new(),
+            tally,
             clock: UnixNanos(i64::MIN),
             ceiling: UnixNanos(i64::MAX),
             is_once: false,
             tenants: Arc::clone(&rules.tenants),
             draws: u64::from(lane),
-            scratch: Vec::new(),
+            scratch: Scratch::default(),
+            plain: Vec::new(),
             tenant_hashes: Vec::new(),
             due: i64::MAX,
             orphans: Vec::new(),
@@ -215,7 +321,11 @@ impl Debts {
                 let time = owed.time.0;
                 *cell =
                     Cell { records: owed.records, kept: owed.kept.unwrap_or(0), since: time, time, since_now: i64::MIN, ..cell.clone() };
-                self.open += usize::from(class == Class::Exact);
+                if class == Class::Exact {
+                    let at = owed.tenant as usize * LEVELS.len() + owed.level;
+                    self.open_at.resize(self.open_at.len().max(at + 1), 0);
+                    (self.open, self.open_at[at]) = (self.open + 1, self.open_at[at] + 1);
+                }
             }
             _ => self.orphans.push(owed),
         }
@@ -236,20 +346,22 @@ impl Debts {
         let (record, spans) = (batch.record(i), batch.record_spans(i));
         for field in fields {
             let span = spans[*field];
-            let byte = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
             hash = match span.kind {
-                Kind::Missing | Kind::Null => byte(hash, 0xfe),
-                Kind::Escaped => unescape(span.raw(record)).fold(hash, byte),
-                _ => span.raw(record).iter().fold(hash, |hash, b| byte(hash, *b)),
+                Kind::Missing | Kind::Null => word::hash(&[0xfe], hash), // no byte of UTF-8
+                Kind::Escaped => {
+                    self.plain.clear();
+                    unescape_into(span.raw(record), &mut self.plain);
+                    word::hash(&self.plain, hash)
+                }
+                _ => word::hash(span.raw(record), hash),
             };
-            hash = byte(hash, 0xff); // no byte of UTF-8: values do not run into each other
         }
         mix(hash)
     }
 
-    /// The same as bytes, in the order of a sorted list of keys; written into `out`.
-    pub fn key_bytes(&mut self, batch: &Batch, i: usize, tenant: Option<u32>, fields: &[usize], out: &mut Vec<u8>) {
-        out.clear();
+    /// The same as bytes, in the order of a sorted list of keys; appended to `out`.
+    #[inline(always)]
+    pub fn push_key(&mut self, batch: &Batch, i: usize, tenant: Option<u32>, fields: &[usize], out: &mut Vec<u8>) {
         if let Some(tenant) = tenant {
             out.extend_from_slice(&self.tenant_hash(tenant).to_be_bytes());
         }
@@ -257,7 +369,7 @@ impl Debts {
             let span = batch.record_spans(i)[*field];
             match span.kind {
                 Kind::Missing | Kind::Null => out.push(0xfe),
-                Kind::Escaped => out.extend(unescape(span.raw(batch.record(i)))),
+                Kind::Escaped => unescape_into(span.raw(batch.record(i)), out),
                 _ => out.extend_from_slice(span.raw(batch.record(i))),
             }
             out.push(0xff);
@@ -267,9 +379,10 @@ impl Debts {
     /// True once in `rate` draws, on average; the same draws in every run.
     pub fn draw(&mut self, rate: u32) -> bool {
         self.draws = self.draws.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        mix(self.draws).is_multiple_of(u64::from(rate.max(1)))
+        rate <= 1 || mix(self.draws).is_multiple_of(u64::from(rate))
     }
 
+    #[inline(always)]
     fn tenant_hash(&mut self, tenant: u32) -> u64 {
         let at = tenant as usize;
         match self.tenant_hashes.get(at) {
@@ -282,46 +395,54 @@ impl Debts {
         }
     }
 
-    /// Notes what step `step` decided about record `i`, which no step dropped before.
+    /// Counts what a step whose weights are right on average decided about record `i`, which no step dropped before.
     #[inline(always)]
-    pub fn note(&mut self, step: u16, batch: &Batch, i: usize, level: usize, kept: bool) {
+    pub fn see(&mut self, step: u16, batch: &Batch, i: usize, level: usize, kept: bool) {
         let now = self.clock;
-        let weight = u64::from(batch.weight[i]);
         let debts = &mut self.steps[step as usize];
-        let term = debts.terms.as_ref().map_or(Term::default(), |terms| terms.levels[level]);
+        let window_ns = debts.terms.as_ref().map_or(0, |terms| terms.levels[level].window_ns);
         let cell = debts.cell(batch.tenant[i], level);
-        let tally = &mut cell.tally[usize::from(!kept)];
-        *tally = tally.saturating_add(1);
-        if term.class == Class::Average {
-            if cell.records == 0 {
-                cell.since_now = now.0;
-                self.due = self.due.min(now.0.saturating_add(term.window_ns));
-            }
-            cell.records = cell.records.saturating_add(weight);
-            cell.kept += u64::from(kept);
-            cell.time = batch.time[i].0;
-            cell.is_dirty = true;
+        if cell.records == 0 {
+            cell.since_now = now.0;
+            self.due = self.due.min(now.0.saturating_add(window_ns));
         }
+        cell.records = cell.records.saturating_add(u64::from(batch.weight[i]));
+        cell.kept += u64::from(kept);
+        cell.time = batch.time[i].0;
+        cell.is_dirty = true;
     }
 
-    /// Makes records that samplers dropped debts, and lets kept ones pay; all verdicts are final.
+    /// Counts what became of records; makes those that samplers dropped debts, and lets kept ones pay. All verdicts are final.
     pub fn settle(&mut self, batch: &mut Batch) {
-        if self.exact.is_empty() {
+        if !self.is_used() {
             return;
         }
+        let steps = self.steps.len();
+        let tenants = batch.tenant.iter().copied().max().map_or(0, |tenant| tenant as usize + 1);
+        let tally = Arc::clone(&self.tally);
+        let mut tally = lock(&tally);
+        tally.make_room(tenants);
+        self.open_at.resize(self.open_at.len().max(tally.seen.len()), 0);
         for i in 0..batch.len() {
-            match batch.outcome[i] {
-                Outcome::Kept if self.open > 0 => self.pay(batch, i),
-                Outcome::Dropped(reason) if reason.class() == ReasonClass::Volume && batch.sampler[i] != NO_STEP => self.owe(batch, i),
-                _ => {}
+            let level = level_of(batch.severity[i]);
+            let at = batch.tenant[i] as usize * LEVELS.len() + level;
+            if batch.dropped_by[i] == NO_STEP {
+                tally.seen[at] += 1;
+                if self.open > 0 && self.open_at[at] > 0 {
+                    self.pay(batch, i, level, at);
+                }
+            } else if let Some(step) = Some(batch.dropped_by[i] as usize).filter(|step| *step < steps) {
+                tally.seen[at] += 1;
+                tally.dropped[at * steps + step] += 1;
+                if batch.sampler[i] as usize == step {
+                    self.owe(batch, i, level, at);
+                }
             }
         }
     }
 
-    #[inline(always)]
-    fn owe(&mut self, batch: &Batch, i: usize) {
+    fn owe(&mut self, batch: &Batch, i: usize, level: usize, at: usize) {
         let now = self.clock;
-        let level = level_of(batch.severity[i]);
         let debts = &mut self.steps[batch.sampler[i] as usize];
         let Some(terms) = debts.terms.as_ref().filter(|t| t.levels[level].class == Class::Exact) else { return };
         let (by_arrival, window) = (terms.by_arrival, terms.levels[level].window_ns);
@@ -329,7 +450,7 @@ impl Debts {
         if cell.records == 0 {
             cell.since = if by_arrival { batch.arrival.0 } else { batch.time[i].0 };
             cell.since_now = now.0;
-            self.open += 1;
+            (self.open, self.open_at[at]) = (self.open + 1, self.open_at[at] + 1);
             self.due = self.due.min(now.0.saturating_add(window));
         }
         cell.records = cell.records.saturating_add(u64::from(batch.weight[i]));
@@ -337,9 +458,7 @@ impl Debts {
         cell.is_dirty = true;
     }
 
-    fn pay(&mut self, batch: &mut Batch, i: usize) {
-        let level = level_of(batch.severity[i]);
-        let at = batch.tenant[i] as usize * LEVELS.len() + level;
+    fn pay(&mut self, batch: &mut Batch, i: usize, level: usize, at: usize) {
         for number in &self.exact {
             let debts = &mut self.steps[*number as usize];
             let Some(cell) = debts.cells.get_mut(at).filter(|cell| cell.records > 0 && !cell.is_overdue) else { continue };
@@ -355,7 +474,9 @@ impl Debts {
             batch.sampler[i] = *number;
             cell.records -= paid;
             cell.is_dirty = true;
-            self.open -= usize::from(cell.records == 0);
+            if cell.records == 0 {
+                (self.open, self.open_at[at]) = (self.open - 1, self.open_at[at] - 1);
+            }
         }
     }
 
@@ -377,7 +498,6 @@ impl Debts {
 
     /// Ends the windows that are over, or all of them, and hands out what a frame takes along.
     pub fn close(&mut self, now: UnixNanos, all: bool, rules: &Rules) -> Closing {
-        let mut tallies = rules.sampling.tallies.lock().expect("nobody panics while counting");
         let mut closing = Closing::default();
         self.due = i64::MAX;
         for owed in std::mem::take(&mut self.orphans) {
@@ -395,16 +515,14 @@ impl Debts {
                 let (tenant, level) = (at / LEVELS.len() as u32, at as usize % LEVELS.len());
                 let cell = &mut step.cells[at as usize];
                 let term = terms.levels[level];
-                let tally = std::mem::take(&mut cell.tally);
-                if tally != [0; 2] {
-                    tallies.add(step.id, at as usize, tally);
-                }
                 let ends = cell.since_now.saturating_add(term.window_ns);
                 if cell.records > 0 && (all || cell.is_overdue || now.0 >= ends) {
                     let kept = (term.class == Class::Average).then_some(cell.kept);
                     let (sampler, time) = (Arc::clone(&terms.name), UnixNanos(cell.time));
                     closing.summaries.push(Summary { sampler, tenant, level, time, records: cell.records, kept });
-                    self.open -= usize::from(kept.is_none());
+                    if kept.is_none() {
+                        (self.open, self.open_at[at as usize]) = (self.open - 1, self.open_at[at as usize] - 1);
+                    }
                     (cell.records, cell.kept, cell.is_dirty) = (0, 0, true);
                 }
                 cell.is_overdue = false;

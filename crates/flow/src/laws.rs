@@ -1,6 +1,6 @@
 //! Laws that hold for every pipeline, tested over the whole heart: decode, scan, tenancy, steps, meters.
 
-use crate::batch::Batch;
+use crate::batch::{Batch, NO_SINK};
 use crate::condition::Condition;
 use crate::counter::{Counters, Window};
 use crate::decode::{Decoder, End, Format, Limits};
@@ -8,8 +8,12 @@ use crate::event::{Note, Outcome, Reason};
 use crate::fields::FieldSet;
 use crate::meter::{Group, Meter, Meters, Sums};
 use crate::pipeline::{Reading, Rules, Sampling, Worker};
+use crate::prices::{MeterPrices, Price, PriceList, Prices};
+use crate::step::quota::{Limit, Over, Period, Unit};
+use crate::step::rates::{Method, Rates};
 use crate::step::sample::{Counting, Key, Policy};
-use crate::step::{Filter, Sample, Step};
+use crate::step::threshold::Threshold;
+use crate::step::{Filter, Quota, Sample, Step};
 use crate::tenancy::Tenants;
 use crate::units::UnixNanos;
 use std::collections::BTreeMap;
@@ -263,4 +267,171 @@ fn any_bytes_are_conserved_and_billed_alike_in_any_order_of_steps() {
         assert_eq!(one.bill, other.bill);
         assert_eq!(one.kept, other.kept);
     }
+}
+
+/// Decides about lines, so many to a batch, and shows each batch.
+fn each_batch(steps: Vec<Step>, lines: &[String], per_batch: usize, now: UnixNanos, mut show: impl FnMut(&Batch)) -> Arc<Rules> {
+    let rules = Arc::new(Rules {
+        fields: Arc::new(FieldSet::new(&FIELDS)),
+        time: vec![field("ts")],
+        level: vec![field("level")],
+        tenant: vec![field("tenant")],
+        tenants: Arc::new(Tenants::new("unassigned", 100)),
+        step_ids: (0..steps.len() as u32).collect(),
+        steps,
+        meters: meters(),
+        sampling: Sampling::default(),
+        selection: crate::select::Selection::default(),
+        labels: crate::labels::Labels::default(),
+    });
+    let mut worker = Worker::new(Arc::clone(&rules));
+    for lines in lines.chunks(per_batch) {
+        let mut batch = Batch { arena: lines.concat().into_bytes(), ..Batch::default() };
+        let limits = Limits { line_bytes_max: 1 << 20, join_bytes_max: 1 << 20, join_age_ns: 0 };
+        Decoder::new(Format::Json, limits).decode(&mut batch, 0, End::Log, UnixNanos(0));
+        worker.process(&mut batch, Reading { json: true, drop_malformed: false }, now, &mut Sums::default());
+        show(&batch);
+    }
+    rules
+}
+
+/// What becomes of each line, for how many it stands, and which sink alone takes it, if so many lines make a batch.
+fn decide(steps: Vec<Step>, lines: &[String], per_batch: usize) -> Vec<(Outcome, u32, u8)> {
+    let mut decided = Vec::new();
+    each_batch(steps, lines, per_batch, UnixNanos(i64::MAX), |batch| {
+        let diverted = |i: usize| batch.diverted.get(i).copied().unwrap_or(NO_SINK);
+        decided.extend((0..batch.len()).map(|i| (batch.outcome[i], batch.weight[i], diverted(i))));
+    });
+    decided
+}
+
+/// Each token for 2 x 10^-12.
+fn prices() -> Prices {
+    let price = Price { matches: Vec::new(), units: 2, per: 1, minus: None };
+    let meters = vec![MeterPrices { prices: vec![price], wholes: Vec::new() }; 3];
+    Prices { lists: vec![PriceList { from_minute: i64::MIN, to_minute: i64::MAX, meters }] }
+}
+
+fn random_lines(seed: u64, count: usize, level: impl Fn(u64) -> &'static str) -> Vec<String> {
+    let mut state = seed | 1;
+    let mut next = move |bound: u64| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 11) % bound
+    };
+    let line = |n: usize| {
+        // Mostly forward, now and then back.
+        let time = UnixNanos(1_795_132_800_000_000_000 + (n as i64 * 3_000_000) - next(4) as i64 * 700_000_000);
+        let text = ["request completed", "slot 7 of \"gpu\" is free", "caf\u{e9}\tis a word \\ of its own, longer than sixteen", ""]
+            [next(4) as usize];
+        let msg = serde_json::to_string(&format!("{text}{}", next(9))).expect("a string");
+        let (tenant, service, request, tokens) = (next(7), next(5), next(60), next(100));
+        format!(
+            "{{\"ts\":\"{}\",\"level\":\"{}\",\"tenant\":\"t{tenant}\",\"service\":\"s{service}\",\"request_id\":\"r{request}\",\"tokens_in\":{tokens},\"msg\":{msg}}}\n",
+            time.rfc3339(),
+            level(next(3)),
+        )
+    };
+    (0..count).map(line).collect()
+}
+
+/// Steps work through a batch key by key and level by level; nobody may see that.
+#[test]
+fn a_batch_is_decided_as_its_records_one_by_one() {
+    let seed: u64 = std::env::var("SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(5);
+    println!("SEED={seed}");
+    let second = 1_000_000_000;
+    let window = Window { first: 2, thereafter: 5, tick_ns: second };
+    let key = |fields: &[&str], per_tenant| Key { fields: fields.iter().map(|f| field(f)).collect(), per_tenant };
+    let count = |fields: &[&str], exact| sample_info(Policy::Counter(Counting::new(window, key(fields, exact > 0), exact, 3)));
+    let limit = |unit, period, amount| Limit { unit, period, amount, full: amount };
+    let quota = |by: Option<&str>, keys_max| {
+        let limits = vec![limit(Unit::Records, Period::Second, 4), limit(Unit::Bytes, Period::Minute, 9_000)];
+        Step::Quota(Box::new(Quota::new("quota".into(), limits, by.map(field), Over::Drop, false, keys_max)))
+    };
+    let money = |over| {
+        let limits = vec![limit(Unit::Records, Period::Minute, 150), limit(Unit::Money, Period::Second, 900)];
+        let quota = Quota::new("money".into(), limits, None, over, false, 100);
+        Step::Quota(Box::new(Quota { prices: Some(prices()), ..quota }))
+    };
+    let rates = |method, fields: &[&str]| sample_info(Policy::Rates(Arc::new(Rates::new(method, second, 20)), key(fields, false)));
+    let threshold = |by_weight| sample_info(Policy::Threshold(Arc::new(Threshold::new(5, second, by_weight)), key(&[], true)));
+    let plans: [(&str, &dyn Fn() -> Vec<Step>); 12] = [
+        ("slots by message", &|| vec![count(&[], 0)]),
+        ("slots by fields", &|| vec![count(&["service", "msg"], 0)]),
+        ("exact keys", &|| vec![count(&[], 1_000)]),
+        ("exact keys beyond the bound", &|| vec![count(&["request_id"], 20)]),
+        ("rates", &|| vec![rates(Method::Throughput(50), &["service", "msg"]), quota(None, 100)]),
+        ("moving rates", &|| vec![rates(Method::Ema(3), &["service"])]),
+        ("thresholds", &|| vec![threshold(false), threshold(true)]),
+        ("quota", &|| vec![sample_info(Policy::ratio(0.6, None)), quota(None, 100), drop_if("service == \"s1\"")]),
+        ("quota in money", &|| vec![money(Over::Drop)]),
+        ("quota in money, sampled", &|| vec![money(Over::Sample { below: u64::MAX / 3 })]),
+        ("quota in money, diverted", &|| vec![money(Over::Divert { sink: 3 })]),
+        ("quota beyond the bound", &|| vec![sample_info(Policy::ratio(0.7, Some(field("request_id")))), quota(Some("request_id"), 20)]),
+    ];
+    for (name, steps) in plans {
+        let lines = random_lines(seed, 2_000, |n| ["info", "info", "error"][n as usize]);
+        let one_by_one = decide(steps(), &lines, 1);
+        let kept = one_by_one.iter().filter(|(outcome, _, sink)| (*outcome, *sink) == (Outcome::Kept, NO_SINK)).count();
+        assert!((100..1_900).contains(&kept), "{name} keeps {kept}: it decides nothing");
+        for per_batch in [7, 500, 2_000] {
+            assert_eq!(decide(steps(), &lines, per_batch), one_by_one, "{name}, {per_batch} to a batch");
+        }
+    }
+}
+
+/// The same for quotas over which a log waits: what is owed, and until when.
+#[test]
+fn a_batch_owes_as_its_records_one_by_one() {
+    let lines = random_lines(7, 2_000, |_| "info");
+    let start = UnixNanos(1_795_132_790_000_000_000); // before all of them
+    let owed = |per_batch: usize| {
+        let limit = |unit, period, amount| Limit { unit, period, amount, full: amount };
+        let limits = vec![limit(Unit::Records, Period::Second, 9), limit(Unit::Money, Period::Minute, 7_000)];
+        let quota = Quota::new("quota".into(), limits, Some(field("service")), Over::Delay, false, 100);
+        let steps = vec![Step::Quota(Box::new(Quota { prices: Some(prices()), ..quota }))];
+        let mut rests_until = None;
+        let rules = each_batch(steps, &lines, per_batch, start, |batch| {
+            assert!(batch.outcome.iter().all(|outcome| *outcome == Outcome::Kept), "nothing is lost");
+            rests_until = rests_until.max(batch.rests_until);
+        });
+        let Step::Quota(quota) = &rules.steps[0] else { unreachable!("just made") };
+        let mut bytes = Vec::new();
+        quota.buckets.take_changes(&mut bytes);
+        let mut buckets: Vec<Vec<u8>> = bytes.chunks_exact(32).map(<[u8]>::to_vec).collect();
+        buckets.sort();
+        (rests_until, quota.rest_of(0, start).is_some(), buckets)
+    };
+    let one_by_one = owed(1);
+    assert!(one_by_one.0 > Some(UnixNanos(start.0 + 30_000_000_000)) && one_by_one.1, "{:?}", one_by_one.0);
+    assert_eq!(one_by_one.2.len(), 7 * 5 * 2, "of each tenant, service and limit");
+    for per_batch in [7, 500, 2_000] {
+        assert_eq!(owed(per_batch), one_by_one, "{per_batch} to a batch");
+    }
+}
+
+/// Against zap's rule, written down once more: serde_json reads the message.
+#[test]
+fn eb_1_1_messages_are_counted_in_zaps_slots_as_they_are_meant() {
+    let lines = random_lines(11, 3_000, |_| "info");
+    let mut counters: BTreeMap<u32, (i64, u64)> = BTreeMap::new();
+    let want: Vec<bool> = lines
+        .iter()
+        .map(|line| {
+            let record: serde_json::Value = serde_json::from_str(line).expect("tests write JSON");
+            let message = record["msg"].as_str().expect("a message");
+            let hash = message.bytes().fold(0x811c_9dc5u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+            let time = crate::time::TimeParser::default();
+            let ts = record["ts"].as_str().expect("a time");
+            let t = { time }.parse(ts.as_bytes(), crate::fields::Kind::Text).expect("a time").0;
+            let counter = counters.entry(hash % 4096).or_default();
+            *counter = if counter.0 > t { (counter.0, counter.1 + 1) } else { (t + 1_000_000_000, 1) };
+            counter.1 <= 3 || (counter.1 - 3).is_multiple_of(4)
+        })
+        .collect();
+    let got = decide(vec![sample_info(counter(3, 4))], &lines, 700);
+    assert_eq!(got.iter().map(|(outcome, ..)| *outcome == Outcome::Kept).collect::<Vec<_>>(), want);
+    assert!(want.contains(&true) && want.contains(&false));
 }

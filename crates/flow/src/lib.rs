@@ -4,7 +4,8 @@
 //! arena and what is known of them), `decode` (chunk to records), `enrich` and `kubernetes` (whose container it
 //! was, written into the record), `fields` (the one structural pass over a
 //! record), `tenancy` (who pays), `condition` and `step` (keep or drop, and why), `debts` and `stamp` (whom kept records stand for), `meter` (what was used),
-//! `labels` (what requests say of themselves), `prices` (what it costs by list price), `select` (who takes it).
+//! `labels` (what requests say of themselves), `prices` (what it costs by list price), `select` (who takes it). `hash` says which
+//! hashes are a contract.
 //! `units` and `event` are the words that everybody shares.
 #![deny(unsafe_code)]
 
@@ -23,6 +24,7 @@ pub mod time;
 pub mod condition;
 pub mod counter;
 pub mod debts;
+pub mod hash;
 pub mod labels;
 pub mod meter;
 pub mod prices;

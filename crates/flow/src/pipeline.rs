@@ -3,7 +3,7 @@
 //! In: a batch whose records `decode` has split. Out: the same records with time, severity, tenant, verdict
 //! and weight, and the sums of the meters. Nothing here allocates per record once its buffers have grown.
 
-use crate::batch::{Batch, NO_STEP, Payer};
+use crate::batch::{BEFORE_STEPS, Batch, NO_STEP, Payer};
 use crate::debts::{Closing, Debts, Owed, Tallies};
 use crate::decimal::small_integer;
 use crate::event::{Note, Outcome, Reason};
@@ -46,7 +46,7 @@ pub struct Sampling {
     /// Debts of the last run that no lane has taken over yet.
     pub restored: Mutex<Vec<Owed>>,
     /// Since the start of this run, whatever was reloaded meanwhile.
-    pub tallies: Arc<Mutex<Tallies>>,
+    pub tallies: Arc<Tallies>,
 }
 
 /// How the records of one source are read.
@@ -134,6 +134,7 @@ impl Worker {
         self.debts.ceiling = if self.newest.is_some() { UnixNanos(i64::MAX) } else { UnixNanos(now.0.saturating_add(AHEAD_NS)) };
         self.editor.begin();
         for (number, step) in (0u16..).zip(&rules.steps) {
+            batch.step = number;
             // Keep or drop, and why; what nobody may read.
             step.apply(number, batch, now, &rules.meters, &mut self.mask, &mut self.debts, &mut self.editor);
         }
@@ -190,6 +191,9 @@ impl Worker {
         batch.sampler.clear();
         batch.sampler.resize(n, NO_STEP);
         batch.requests.clear();
+        batch.dropped_by.clear();
+        batch.dropped_by.resize(n, NO_STEP);
+        batch.step = BEFORE_STEPS;
         batch.time.clear();
         batch.severity.clear();
         if !reading.json {
@@ -215,7 +219,7 @@ impl Worker {
                     Malformed::TooDeep => Note::TooDeep.bit(),
                 };
                 if reading.drop_malformed {
-                    batch.outcome[i] = Outcome::Dropped(Reason::Malformed);
+                    batch.decide(i, Outcome::Dropped(Reason::Malformed));
                     batch.unmetered[i] = true;
                 }
             }

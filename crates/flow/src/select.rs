@@ -79,6 +79,7 @@ mod tests {
         let limits = Limits { line_bytes_max: 1 << 20, join_bytes_max: 1 << 20, join_age_ns: 0 };
         Decoder::new(Format::Json, limits).decode(&mut batch, 0, End::Log, UnixNanos(0));
         batch.outcome = vec![Outcome::Kept; batch.len()];
+        batch.dropped_by = vec![crate::batch::NO_STEP; batch.len()];
         batch.fields = fields.len();
         let mut scanner = Scanner::new(Arc::new(FieldSet::new(&fields)));
         for i in 0..batch.len() {

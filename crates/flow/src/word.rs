@@ -32,7 +32,8 @@ pub fn same(a: &[u8], b: &[u8]) -> bool {
     }
 }
 
-/// Folded multiplication (the method of wyhash) over a text, from a hash so far; only for tables in memory.
+/// Folded multiplication (the method of wyhash) over a text, from a hash so far. For tables: it is the same on every
+/// machine, but no contract.
 #[inline(always)]
 pub fn hash(text: &[u8], so_far: u64) -> u64 {
     const K: u64 = 0x9E37_79B9_7F4A_7C15;
@@ -48,7 +49,7 @@ pub fn hash(text: &[u8], so_far: u64) -> u64 {
 }
 
 #[inline(always)]
-fn fold(a: u64, b: u64) -> u64 {
+pub fn fold(a: u64, b: u64) -> u64 {
     let product = u128::from(a) * u128::from(b);
     product as u64 ^ (product >> 64) as u64
 }

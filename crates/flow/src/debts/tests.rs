@@ -4,17 +4,20 @@
 //! no frame took along, and everybody begins again from the state that frames left.
 
 use super::*;
+use crate::batch::BEFORE_STEPS;
 use crate::condition::Condition;
 use crate::counter::{Counters, Window};
 use crate::decode::{Decoder, End, Format, Limits};
+use crate::event::{Outcome, ReasonClass};
 use crate::fields::FieldSet;
 use crate::meter::{Meters, Sums};
 use crate::pipeline::{Reading, Sampling, Worker};
 use crate::step::quota::{Limit, Over, Period, Unit};
 use crate::step::rates::{Method, Rates};
 use crate::step::sample::{Counting, Key, Policy};
+use crate::step::tail::{Rest, Table};
 use crate::step::threshold::Threshold;
-use crate::step::{Filter, Quota, Sample, Step};
+use crate::step::{Clock, Filter, Quota, Sample, Tail};
 use crate::units::{NANOS_PER_MINUTE, NANOS_PER_SECOND};
 use proptest::prelude::*;
 use serde_json::Value;
@@ -302,7 +305,7 @@ fn a_weight_that_does_not_fit_is_left_to_a_summary() {
 
 #[test]
 fn eb_1_1_exact_keys_tell_messages_apart_that_share_a_slot() {
-    let slot = |n: usize| crate::counter::hash_raw(format!("m{n}").as_bytes()) as usize % crate::counter::COUNTERS_PER_LEVEL;
+    let slot = |n: usize| crate::hash::slots(&[format!("m{n}").as_bytes()])[0];
     let other = (1..).find(|n| slot(*n) == slot(0)).expect("slots repeat");
     let lines = [line(0, "info", "a", "m0", ""), line(1, "info", "a", &format!("m{other}"), "")];
     let count = |exact| run(vec![info(Policy::Counter(Counting::new(window(1, 0, 1), Key::default(), exact, 3)))], &lines).0.len();
@@ -380,7 +383,7 @@ fn eb_1_5_seen_is_sampled_plus_dropped_by_policy_level_and_tenant() {
         kept += batch.outcome.iter().filter(|o| **o == Outcome::Kept).count() as u64;
         process.close(n % LANES, UnixNanos(T0_S * NANOS_PER_SECOND), false, &mut durable);
     }
-    let tallies: Vec<_> = process.rules.sampling.tallies.lock().expect("nobody panics").rows().collect();
+    let tallies = process.rules.sampling.tallies.rows();
     let sum = |step: u32, level: usize| {
         tallies.iter().filter(|(k, _)| (k.0, k.2) == (step + 100, level)).fold([0, 0], |sum, (_, n)| [sum[0] + n[0], sum[1] + n[1]])
     };
@@ -392,6 +395,55 @@ fn eb_1_5_seen_is_sampled_plus_dropped_by_policy_level_and_tenant() {
     assert_eq!(reached, sum(0, 3)[0] + sum(0, 4)[0] + 225, "the quota sees what the sampler kept");
     assert_eq!((0..7).map(|level| sum(1, level)[0]).sum::<u64>(), kept);
     assert!((31..60).contains(&kept), "20 of each tenant, of which some stand for two: {kept}");
+}
+
+#[test]
+fn eb_1_5_a_tail_sampler_counts_its_verdicts_and_lanes_count_the_others() {
+    let now = UnixNanos(T0_S * NANOS_PER_SECOND);
+    for rest in [Rest::None, Rest::share(0.25)] {
+        let keep = Condition::parse("level == \"error\"", &mut field).expect("a condition");
+        let (name, key) = ("tail".into(), vec![field("request_id")]);
+        let tail = Tail { name, key, keep, rest, wait_ns: NANOS_PER_SECOND, keys_max: 1_000 };
+        let mut process = Process::start(vec![info(Policy::ratio(0.5, None)), Step::Tail(Box::new(tail))], 1, &Durable::default());
+        let level = |n: i64| if n % 37 == 0 { "error" } else { "info" };
+        let lines: Vec<String> =
+            (0..900).map(|n| line(n, level(n), &format!("t{}", n % 3), "m", &format!(",\"request_id\":\"{}\"", n % 100))).collect();
+        let mut batch = process.process(0, &lines, now);
+        let rules = Arc::clone(&process.rules);
+        let counted = |id: u32| {
+            let rows = rules.sampling.tallies.rows();
+            rows.iter().filter(|(key, _)| key.0 == id).fold([0, 0], |sum, (_, n)| [sum[0] + n[0], sum[1] + n[1]])
+        };
+        let of_lane = counted(100);
+        assert_eq!((of_lane[0] + of_lane[1], counted(101)), (875, [0, 0]));
+        // As the decider does it: rows of another kind are none of a step's.
+        let kept = |batch: &Batch| (0..batch.len()).filter(|i| batch.outcome[*i] == Outcome::Kept).collect::<Vec<_>>();
+        let weight = |batch: &Batch| kept(batch).iter().map(|i| u64::from(batch.weight[*i])).sum::<u64>();
+        batch.dropped_by.iter_mut().filter(|step| **step != NO_STEP).for_each(|step| *step = BEFORE_STEPS);
+        let (marks, before) = (batch.requests.clone(), (kept(&batch).len() as u64, weight(&batch)));
+        let mut table = Table::new(1_000);
+        table.see(&marks, |_| now, now, NANOS_PER_SECOND);
+        let Step::Tail(tail) = &rules.steps[1] else { unreachable!("just made") };
+        let mut debts = Debts::of_decider(&rules, Vec::new());
+        debts.clock = now;
+        tail.settle(1, &mut batch, Clock::Arrival, &table, &marks, |i| lines[i].as_bytes(), &mut debts);
+        let after = kept(&batch).len() as u64;
+        // 25 errors, each of a request of three records of its tenant, of which the sampler left about half; then a quarter of the rest.
+        let about = if rest == Rest::None { 35..=75 } else { 120..=220 };
+        assert!(about.contains(&after), "{after} of {}", before.0);
+        assert_eq!((counted(100), counted(101)), (of_lane, [after, before.0 - after]));
+        let summaries = debts.close(now, true, &rules).summaries;
+        let told: u64 = summaries.iter().map(|summary| summary.records).sum();
+        match rest {
+            Rest::None => assert_eq!(weight(&batch) + told, before.1, "sums are exact"),
+            Rest::Share { .. } => {
+                assert_eq!((told, summaries.iter().filter_map(|summary| summary.kept).sum::<u64>()), (before.1, after));
+            }
+        }
+        drop((debts, process));
+        rules.sampling.tallies.forget(&[100]);
+        assert_eq!((counted(100), counted(101)), ([0, 0], [after, before.0 - after]), "what nobody goes on with stays, or is forgotten");
+    }
 }
 
 #[test]
@@ -696,8 +748,8 @@ fn eb_1_2_a_policy_of_the_same_config_goes_on_in_new_rules_and_another_starts_an
             }
             process.close(0, now, true, &mut durable);
             process.assert_law(&durable, (n == 2).then_some(3));
-            let tallies = process.rules.sampling.tallies.lock().expect("nobody panics");
-            let counted: u64 = tallies.rows().filter(|(key, _)| key.0 == 100).map(|(_, n)| n.iter().sum::<u64>()).sum();
+            let tallies = process.rules.sampling.tallies.rows();
+            let counted: u64 = tallies.iter().filter(|(key, _)| key.0 == 100).map(|(_, n)| n.iter().sum::<u64>()).sum();
             (kept, counted)
         };
         let (whole, shared, anew) = (run(None), run(Some(100)), run(Some(101)));

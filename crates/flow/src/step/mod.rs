@@ -60,7 +60,7 @@ impl Step {
         match self {
             Step::Filter(filter) => filter.apply(batch, mask),
             Step::Sample(sample) => sample.apply(number, batch, now, mask, debts),
-            Step::Quota(quota) => quota.apply(number, batch, now, meters, mask, debts, editor),
+            Step::Quota(quota) => quota.apply(batch, now, meters, mask, debts, editor),
             Step::Dedup(dedup) => dedup.apply(batch, now),
             Step::Redact(redact) => redact.apply(batch, editor),
             Step::Shape(shape) => shape.apply(batch, editor),

@@ -13,12 +13,12 @@
 
 use super::keys::{Keys, State};
 use crate::batch::Batch;
-use crate::debts::{Class, Debts, Term, Terms};
+use crate::debts::{Class, Debts, Scratch, Term, Terms};
 use crate::event::{Outcome, Reason};
+use crate::hash::record_hash;
 use crate::meter::Meters;
 use crate::prices::Prices;
 use crate::step::redact::Editor;
-use crate::step::sample::{key_hash, level_of};
 use crate::units::{NANOS_PER_DAY, NANOS_PER_HOUR, NANOS_PER_MINUTE, NANOS_PER_SECOND, UnixNanos, days_from_civil};
 use std::sync::Arc;
 
@@ -213,6 +213,14 @@ impl Bucket {
     }
 }
 
+/// Numbers of the periods that a second lies in, one for each limit.
+struct Periods {
+    second: i64,
+    /// On the arrival clock: a period long after this time is not open.
+    set_back: Option<UnixNanos>,
+    numbers: [i64; LIMITS_MAX],
+}
+
 impl Quota {
     pub fn new(name: Arc<str>, limits: Vec<Limit>, by: Option<usize>, over: Over, by_arrival: bool, keys_max: usize) -> Quota {
         let (buckets, rests) = (Arc::new(Keys::new(keys_max, TAG)), Arc::new(Keys::new(keys_max, RESTS_TAG)));
@@ -226,112 +234,119 @@ impl Quota {
     }
 
     pub fn terms(&self) -> Terms {
-        let term = Term { class: Class::Exact, window_ns: NANOS_PER_MINUTE };
+        let term = Term { is_counted: true, class: Class::Exact, window_ns: NANOS_PER_MINUTE };
         Terms { name: Arc::clone(&self.name), by_arrival: self.by_arrival, levels: [term; 7] }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "what steps share, each lane its own")]
-    pub fn apply(
-        &self,
-        number: u16,
-        batch: &mut Batch,
-        now: UnixNanos,
-        meters: &Meters,
-        mask: &mut Vec<bool>,
-        debts: &mut Debts,
-        editor: &mut Editor,
-    ) {
+    /// Takes what the kept records of a batch cost, with one lock for each shard of buckets.
+    pub fn apply(&self, batch: &mut Batch, now: UnixNanos, meters: &Meters, mask: &mut Vec<bool>, debts: &mut Debts, editor: &mut Editor) {
         if self.over == Over::Delay && debts.is_once {
             return; // the clock must not show in what comes out
         }
-        let mut money = Vec::new();
+        let mut scratch = std::mem::take(&mut debts.scratch);
+        let Scratch { rows: [rows, ..], hashes, keeps, order, money, .. } = &mut scratch;
+        money.clear();
         if let Some(prices) = &self.prices {
             editor.swap_originals(batch); // meters read records as they were received
-            prices.costs(meters, batch, mask, &mut money);
+            prices.costs(meters, batch, mask, money);
             editor.swap_originals(batch);
         }
-        let mut rests_until = None;
-        for i in 0..batch.len() {
-            if batch.outcome[i] != Outcome::Kept {
-                continue;
-            }
-            let time = if self.by_arrival { now } else { batch.time[i].min(debts.ceiling) };
-            let hash = debts.key(batch, i, Some(batch.tenant[i]), self.by.as_slice());
-            let money = money.get(i).copied().unwrap_or(0);
-            let costs = [i128::from(batch.weight[i]), i128::from(batch.origin_bytes[i]), money];
-            let kept = match self.over {
-                Over::Drop => self.take(hash, time, costs),
-                Over::Sample { below } => self.take(hash, time, costs) || key_hash(batch.record(i)) < below,
-                Over::Divert { sink } => {
-                    if !self.take(hash, time, costs) {
-                        batch.divert(i, sink);
-                    }
-                    true
+        rows.clear();
+        hashes.clear();
+        keeps.clear();
+        rows.extend((0u32..).zip(&batch.outcome).filter(|(_, outcome)| **outcome == Outcome::Kept).map(|(i, _)| i));
+        hashes.extend(rows.iter().map(|i| debts.key(batch, *i as usize, Some(batch.tenant[*i as usize]), self.by.as_slice())));
+        keeps.resize(hashes.len(), true);
+        let time = |n: usize| if self.by_arrival { now } else { batch.time[rows[n] as usize].min(debts.ceiling) };
+        let mut taking = (&mut *keeps, self.periods(now), None);
+        self.buckets.change_each(
+            hashes,
+            order,
+            &mut taking,
+            |(_, periods, _), n, buckets| self.is_full_again(buckets, self.periods_at(periods, time(n))),
+            |(keeps, periods, rests_until), n, buckets| {
+                let i = rows[n] as usize;
+                let costs = [i128::from(batch.weight[i]), i128::from(batch.origin_bytes[i]), money.get(i).copied().unwrap_or(0)];
+                let buckets = self.fill(buckets, self.periods_at(periods, time(n)));
+                match self.over {
+                    Over::Delay => *rests_until = (*rests_until).max(self.owe_to(buckets, costs)),
+                    Over::Drop | Over::Sample { .. } | Over::Divert { .. } => keeps[n] = self.take_from(buckets, costs),
                 }
-                Over::Delay => {
-                    rests_until = rests_until.max(self.owe(hash, time, costs));
-                    true
-                }
-            };
-            debts.note(number, batch, i, level_of(batch.severity[i]), kept);
-            if !kept {
-                batch.leave_out(i, Reason::OverQuota, number);
+            },
+        );
+        let (.., rests_until) = taking;
+        for (i, _) in rows.iter().zip(&*keeps).map(|(i, keep)| (*i as usize, keep)).filter(|(_, keep)| !**keep) {
+            match self.over {
+                Over::Divert { sink } => batch.divert(i, sink),
+                Over::Sample { below } if record_hash(batch.record(i)) < below => {}
+                Over::Drop | Over::Sample { .. } | Over::Delay => batch.leave_out(i, Reason::OverQuota),
             }
         }
+        debts.scratch = scratch;
         if let Some(until) = rests_until.filter(|until| *until > now) {
             batch.rests_until = batch.rests_until.max(Some(until));
             self.rests.change(batch.log, |rest| rest.until <= now, |rest| *rest = Rest { until, since: now });
         }
     }
 
-    /// Takes what a record costs out of every bucket, or nothing if one has not enough.
-    fn take(&self, hash: u64, time: UnixNanos, costs: Costs) -> bool {
-        self.change(hash, time, |buckets| {
-            let within = buckets.iter().zip(&self.limits).all(|(bucket, limit)| bucket.left >= costs[limit.unit as usize]);
-            if within {
-                buckets.iter_mut().zip(&self.limits).for_each(|(bucket, limit)| bucket.left -= costs[limit.unit as usize]);
-            }
-            within
+    /// The periods of a time; most records lie in the second of the one before.
+    fn periods_at<'a>(&self, last: &'a mut Periods, time: UnixNanos) -> &'a Periods {
+        if Period::Second.number(time) != last.second {
+            *last = self.periods(time);
+        }
+        last
+    }
+
+    fn periods(&self, time: UnixNanos) -> Periods {
+        let mut numbers = [0; LIMITS_MAX];
+        for (number, limit) in numbers.iter_mut().zip(&self.limits) {
+            *number = limit.period.number(time);
+        }
+        Periods { second: Period::Second.number(time), set_back: self.by_arrival.then_some(time), numbers }
+    }
+
+    /// Nothing would be different without these buckets.
+    fn is_full_again(&self, buckets: &Buckets, periods: &Periods) -> bool {
+        buckets.0.iter().zip(&self.limits).zip(&periods.numbers).all(|((bucket, limit), period)| {
+            let mut bucket = *bucket;
+            bucket.fill(limit, *period, periods.set_back);
+            bucket.left == limit.full
         })
+    }
+
+    /// The buckets of a key, filled for these periods.
+    #[inline]
+    fn fill<'a>(&self, buckets: &'a mut Buckets, periods: &Periods) -> &'a mut [Bucket] {
+        if buckets.0.len() < self.limits.len() {
+            buckets.0.resize(self.limits.len(), Bucket::default());
+        }
+        for ((bucket, limit), period) in buckets.0.iter_mut().zip(&self.limits).zip(&periods.numbers) {
+            bucket.fill(limit, *period, periods.set_back);
+        }
+        &mut buckets.0
+    }
+
+    /// Takes what a record costs out of every bucket, or nothing if one has not enough.
+    #[inline]
+    fn take_from(&self, buckets: &mut [Bucket], costs: Costs) -> bool {
+        let within = buckets.iter().zip(&self.limits).all(|(bucket, limit)| bucket.left >= costs[limit.unit as usize]);
+        if within {
+            buckets.iter_mut().zip(&self.limits).for_each(|(bucket, limit)| bucket.left -= costs[limit.unit as usize]);
+        }
+        within
     }
 
     /// Takes what a record costs out of every bucket, whatever is in it. Returns until when its log is to rest.
-    fn owe(&self, hash: u64, time: UnixNanos, costs: Costs) -> Option<UnixNanos> {
-        self.change(hash, time, |buckets| {
-            let mut until = None;
-            for (bucket, limit) in buckets.iter_mut().zip(&self.limits) {
-                let cost = costs[limit.unit as usize];
-                bucket.left = bucket.left.saturating_sub(cost);
-                // Where nothing is sold nobody has to wait.
-                until = until.max(bucket.paid_at(limit).filter(|_| cost > 0));
-            }
-            until
-        })
-    }
-
-    /// Changes the buckets of a key, filled for the period that `time` lies in.
-    fn change<R>(&self, hash: u64, time: UnixNanos, change: impl FnOnce(&mut [Bucket]) -> R) -> R {
-        let mut periods = [0; LIMITS_MAX];
-        for (period, limit) in periods.iter_mut().zip(&self.limits) {
-            *period = limit.period.number(time);
+    #[inline]
+    fn owe_to(&self, buckets: &mut [Bucket], costs: Costs) -> Option<UnixNanos> {
+        let mut until = None;
+        for (bucket, limit) in buckets.iter_mut().zip(&self.limits) {
+            let cost = costs[limit.unit as usize];
+            bucket.left = bucket.left.saturating_sub(cost);
+            // Where nothing is sold nobody has to wait.
+            until = until.max(bucket.paid_at(limit).filter(|_| cost > 0));
         }
-        let set_back = self.by_arrival.then_some(time);
-        let is_full_again = |buckets: &Buckets| {
-            buckets.0.iter().zip(&self.limits).zip(&periods).all(|((bucket, limit), period)| {
-                let mut bucket = *bucket;
-                bucket.fill(limit, *period, set_back);
-                bucket.left == limit.full
-            })
-        };
-        self.buckets.change(hash, is_full_again, |buckets| {
-            if buckets.0.len() < self.limits.len() {
-                buckets.0.resize(self.limits.len(), Bucket::default());
-            }
-            for ((bucket, limit), period) in buckets.0.iter_mut().zip(&self.limits).zip(&periods) {
-                bucket.fill(limit, *period, set_back);
-            }
-            change(&mut buckets.0)
-        })
+        until
     }
 
     /// Until when a log was to rest when this was last said of it; it may be over. Where the clock was set back since, it rests as
@@ -356,6 +371,24 @@ impl Quota {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Quota {
+        /// One record.
+        fn take(&self, hash: u64, time: UnixNanos, costs: Costs) -> bool {
+            self.change(hash, time, |buckets| self.take_from(buckets, costs))
+        }
+
+        fn owe(&self, hash: u64, time: UnixNanos, costs: Costs) -> Option<UnixNanos> {
+            self.change(hash, time, |buckets| self.owe_to(buckets, costs))
+        }
+
+        fn change<R>(&self, hash: u64, time: UnixNanos, change: impl FnOnce(&mut [Bucket]) -> R) -> R {
+            let periods = self.periods(time);
+            self.buckets.change(hash, |buckets| self.is_full_again(buckets, &periods), |buckets| change(self.fill(buckets, &periods)))
+        }
+    }
+
+    use crate::hash::key_hash;
     use crate::units::days_from_civil;
 
     fn at(day: (i32, u32, u32), seconds: i64) -> UnixNanos {

@@ -6,8 +6,10 @@
 //! are not counted and have rate 1 (before any rates are known, the goal). A restart learns anew.
 
 use crate::units::{NANOS_PER_SECOND, UnixNanos};
-use hashbrown::HashMap;
-use std::sync::Mutex;
+use crate::word;
+use hashbrown::hash_table::Entry;
+use hashbrown::{HashMap, HashTable};
+use std::sync::{Mutex, MutexGuard};
 
 /// How rates follow from counts.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -36,12 +38,35 @@ pub struct Rates {
 #[derive(Default)]
 struct State {
     ends: Option<i64>,
-    counts: HashMap<Box<[u8]>, f64>,
+    keys: HashTable<Counted>,
+    /// Keys that this interval has counted, and records.
+    keys_counted: usize,
     counted: f64,
     averages: HashMap<Box<[u8]>, f64>,
-    rates: HashMap<Box<[u8]>, u32>,
+    /// The sum of the averages.
+    usual: f64,
     has_rates: bool,
     intervals: u32,
+}
+
+struct Counted {
+    hash: u64,
+    key: Box<[u8]>,
+    /// In this interval; 0: it is not among those that are counted.
+    count: f64,
+    /// From the last interval; 1 where none is known.
+    rate: u32,
+}
+
+/// Rates in the hands of one lane.
+pub struct Held<'a> {
+    rates: &'a Rates,
+    state: MutexGuard<'a, State>,
+}
+
+/// Hash of a key, for [`Held::rate`].
+pub fn hash(key: &[u8]) -> u64 {
+    word::hash(key, 0)
 }
 
 impl Rates {
@@ -57,52 +82,79 @@ impl Rates {
         self.interval_ns
     }
 
-    /// Counts a record and returns the rate of its key.
-    pub fn rate(&self, key: &[u8], time: UnixNanos, weight: u32) -> u32 {
-        let state = &mut *self.state.lock().expect("no holder of this lock panics");
-        let ends = *state.ends.get_or_insert(time.0.saturating_add(self.interval_ns));
-        if time.0 >= ends || self.is_burst(state) {
-            self.end_interval(state);
-            state.ends = Some(time.0.saturating_add(self.interval_ns));
+    /// A lane holds them for all records of a batch.
+    pub fn hold(&self) -> Held<'_> {
+        Held { rates: self, state: self.state.lock().expect("no holder of this lock panics") }
+    }
+}
+
+impl Held<'_> {
+    /// Counts a record and returns the rate of its key. `hash`: of the key, from [`hash`].
+    #[inline]
+    pub fn rate(&mut self, key: &[u8], hash: u64, time: UnixNanos, weight: u32) -> u32 {
+        let (rates, state) = (self.rates, &mut *self.state);
+        let ends = *state.ends.get_or_insert(time.0.saturating_add(rates.interval_ns));
+        if time.0 >= ends || state.is_burst(rates.method) {
+            state.end_interval(rates);
+            state.ends = Some(time.0.saturating_add(rates.interval_ns));
         }
-        let has_room = state.counts.len() < self.keys_max;
-        if let Some(count) = state.counts.get_mut(key) {
-            *count += f64::from(weight);
-        } else if has_room {
-            state.counts.insert(key.into(), f64::from(weight));
+        let weight = f64::from(weight);
+        let has_room = state.keys_counted < rates.keys_max;
+        let mut rate = 1;
+        match state.keys.entry(hash, |counted| counted.hash == hash && word::same(&counted.key, key), |counted| counted.hash) {
+            Entry::Occupied(slot) => {
+                let counted = slot.into_mut();
+                rate = counted.rate;
+                if counted.count > 0.0 || has_room {
+                    state.keys_counted += usize::from(counted.count == 0.0);
+                    counted.count += weight;
+                }
+            }
+            Entry::Vacant(slot) if has_room => {
+                state.keys_counted += 1;
+                slot.insert(Counted { hash, key: key.into(), count: weight, rate });
+            }
+            Entry::Vacant(_) => {}
         }
-        state.counted += f64::from(weight);
-        match (state.has_rates, self.method) {
-            (true, _) => state.rates.get(key).copied().unwrap_or(1),
+        state.counted += weight;
+        match (state.has_rates, rates.method) {
+            (true, _) => rate,
             (false, Method::Average(goal) | Method::Ema(goal)) => goal.max(1),
             (false, Method::Throughput(_)) => 1,
         }
     }
+}
 
-    fn is_burst(&self, state: &State) -> bool {
-        let usual: f64 = state.averages.values().sum();
-        matches!(self.method, Method::Ema(_)) && state.intervals >= BURST_AFTER && state.counted > usual * BURST_MULTIPLE
+impl State {
+    fn is_burst(&self, method: Method) -> bool {
+        matches!(method, Method::Ema(_)) && self.intervals >= BURST_AFTER && self.counted > self.usual * BURST_MULTIPLE
     }
 
-    fn end_interval(&self, state: &mut State) {
-        let counts = std::mem::take(&mut state.counts);
-        state.counted = 0.0;
-        state.intervals = state.intervals.saturating_add(1);
-        state.rates = match self.method {
+    fn end_interval(&mut self, rates: &Rates) {
+        let counted = self.keys.drain().filter(|counted| counted.count > 0.0);
+        let counts: HashMap<Box<[u8]>, f64> = counted.map(|counted| (counted.key, counted.count)).collect();
+        (self.keys_counted, self.counted) = (0, 0.0);
+        self.intervals = self.intervals.saturating_add(1);
+        let new = match rates.method {
             Method::Average(goal) => rates_of(&counts, f64::from(goal)),
             Method::Ema(goal) => {
                 // An interval without traffic says nothing about the next one.
                 if !counts.is_empty() {
-                    follow(&mut state.averages, &counts);
+                    follow(&mut self.averages, &counts);
+                    self.usual = self.averages.values().sum();
                 }
-                rates_of(&state.averages, f64::from(goal))
+                rates_of(&self.averages, f64::from(goal))
             }
             Method::Throughput(goal) => {
-                let slots = f64::from(goal) * self.interval_ns as f64 / NANOS_PER_SECOND as f64 / counts.len().max(1) as f64;
+                let slots = f64::from(goal) * rates.interval_ns as f64 / NANOS_PER_SECOND as f64 / counts.len().max(1) as f64;
                 counts.into_iter().map(|(key, count)| (key, (count / slots).ceil().max(1.0) as u32)).collect()
             }
         };
-        state.has_rates = true;
+        for (key, rate) in new {
+            let hash = hash(&key);
+            self.keys.insert_unique(hash, Counted { hash, key, count: 0.0, rate }, |counted| counted.hash);
+        }
+        self.has_rates = true;
     }
 }
 
@@ -149,7 +201,7 @@ mod tests {
     }
 
     fn count(rates: &Rates, key: &str, second: i64, times: u32) -> u32 {
-        (0..times).map(|_| rates.rate(key.as_bytes(), UnixNanos(second * SECOND), 1)).last().unwrap_or(0)
+        (0..times).map(|_| rates.hold().rate(key.as_bytes(), hash(key.as_bytes()), UnixNanos(second * SECOND), 1)).last().unwrap_or(0)
     }
 
     #[test]
@@ -204,7 +256,7 @@ mod tests {
     fn eb_1_7_old_times_count_into_the_open_interval() {
         let rates = Rates::new(Method::Average(10), SECOND, 5);
         for time in [5, i64::MIN, 0, -3, i64::MAX, i64::MAX - 1, 6] {
-            assert!(rates.rate(b"a", UnixNanos(time), u32::MAX) >= 1);
+            assert!(rates.hold().rate(b"a", hash(b"a"), UnixNanos(time), u32::MAX) >= 1);
         }
     }
 }

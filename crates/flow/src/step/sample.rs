@@ -7,14 +7,18 @@
 use crate::batch::Batch;
 use crate::condition::Condition;
 use crate::counter::{Counters, ExactCounter, Window};
-use crate::debts::{Class, Debts, Term, Terms};
+use crate::debts::{Class, Debts, Scratch, Term, Terms};
+use crate::escape::unescape_into;
 use crate::event::{Outcome, Reason};
-use crate::fields::Kind;
+use crate::fields::{Kind, Span};
+use crate::hash::{SIDE_BY_SIDE, record_hash};
 use crate::step::keys::Keys;
-use crate::step::rates::{Method, Rates};
+use crate::step::rates::{self, Method, Rates};
 use crate::step::threshold::Threshold;
 use crate::units::{NANOS_PER_MINUTE, UnixNanos};
 use std::sync::Arc;
+
+pub use crate::hash::{key_hash, mix};
 
 /// Where a policy has no window of its own.
 const WINDOW_NS: i64 = NANOS_PER_MINUTE;
@@ -117,7 +121,7 @@ impl Policy {
             },
             Policy::Threshold(threshold, _) => (Class::Average, threshold.tick_ns()),
         };
-        Term { class, window_ns }
+        Term { is_counted: !matches!(self, Policy::All), class, window_ns }
     }
 }
 
@@ -127,109 +131,110 @@ impl Sample {
     }
 
     pub fn apply(&self, number: u16, batch: &mut Batch, now: UnixNanos, mask: &mut Vec<bool>, debts: &mut Debts) {
-        for (level, policy) in self.policies.iter().enumerate() {
+        let mut rows = std::mem::take(&mut debts.scratch.rows);
+        rows.iter_mut().for_each(Vec::clear);
+        for i in 0..batch.len() {
+            if batch.outcome[i] == Outcome::Kept {
+                rows[level_of(batch.severity[i])].push(i as u32);
+            }
+        }
+        for (level, (policy, rows)) in self.policies.iter().zip(&rows).enumerate().filter(|(_, (_, rows))| !rows.is_empty()) {
+            let rows = Rows { number, level, rows, now, by_arrival: self.by_arrival };
             match policy {
                 Policy::All => {}
-                Policy::When { when, weight } => {
-                    mask.clear();
-                    mask.extend((0..batch.len()).map(|i| level_of(batch.severity[i]) == level));
-                    let ours = mask.clone();
-                    when.eval(&*batch, mask);
-                    for i in (0..batch.len()).filter(|i| ours[*i]) {
-                        if batch.outcome[i] == Outcome::Kept {
-                            self.settle(number, batch, i, level, mask[i].then_some(batch.weight[i].saturating_mul(*weight)), debts);
-                        }
-                    }
-                }
-                _ => {
-                    for i in 0..batch.len() {
-                        if level_of(batch.severity[i]) == level && batch.outcome[i] == Outcome::Kept {
-                            let kept = self.decide(policy, level, batch, i, now, debts);
-                            self.settle(number, batch, i, level, kept, debts);
-                        }
-                    }
-                }
+                Policy::None => rows.each().for_each(|i| batch.leave_out(i, Reason::Sampled)),
+                Policy::When { when, weight } => rows.select(when, *weight, batch, mask),
+                Policy::Ratio { below, key: None, .. } => rows.hash_records(*below, batch, debts),
+                Policy::Ratio { below, rate, key: Some(key) } => rows.hash_keys(*below, *rate, *key, batch, debts),
+                Policy::Counter(counting) => match &counting.exact {
+                    Some(keys) => self.count_keys(keys, counting, &rows, batch, debts),
+                    None => self.count_slots(counting, &rows, batch, debts),
+                },
+                Policy::Rates(rates, key) => rows.rate(rates, key, batch, debts),
+                Policy::Threshold(threshold, key) => rows.draw(threshold, key, batch, debts),
             }
         }
+        debts.scratch.rows = rows;
     }
 
-    /// What a kept record stands for; `None` if it is dropped. Where weights are exact, `debts` adds to it later.
+    /// The fields that a counter tells records apart by; none: the whole record.
     #[inline(always)]
-    fn decide(&self, policy: &Policy, level: usize, batch: &Batch, i: usize, now: UnixNanos, debts: &mut Debts) -> Option<u32> {
-        let weight = batch.weight[i];
-        match policy {
-            Policy::All | Policy::When { .. } => Some(weight),
-            Policy::None => None,
-            Policy::Ratio { below, rate, key } => {
-                let hash = match key.map(|k| batch.record_spans(i)[k]) {
-                    Some(span) if !matches!(span.kind, Kind::Missing | Kind::Null) => {
-                        key_hash(span.text(batch.record(i)).as_deref().unwrap_or_default())
-                    }
-                    _ => key_hash(batch.record(i)),
-                };
-                let is_kept = hash < *below || *below == u64::MAX;
-                is_kept.then(|| if key.is_some() { whole(rate * f64::from(weight), batch.record(i)) } else { weight })
-            }
-            Policy::Counter(counting) => self.count(counting, level, batch, i, self.time(batch, i, now, debts), debts).then_some(weight),
-            Policy::Rates(rates, key) => {
-                let mut bytes = std::mem::take(&mut debts.scratch);
-                debts.key_bytes(batch, i, key.tenant(batch, i), &key.fields, &mut bytes);
-                let rate = rates.rate(&bytes, self.time(batch, i, now, debts), weight);
-                debts.scratch = bytes;
-                let is_exact = matches!(rates.method(), Method::Throughput(_));
-                debts.draw(rate).then(|| if is_exact { weight } else { weight.saturating_mul(rate) })
-            }
-            Policy::Threshold(threshold, key) => {
-                let hash = debts.key(batch, i, key.tenant(batch, i), &[]);
-                let stands_for = threshold.check(hash, self.time(batch, i, now, debts), weight)?;
-                Some(whole(stands_for, batch.record(i)))
-            }
+    fn counted_by<'a>(&'a self, counting: &'a Counting, batch: &Batch, i: usize) -> &'a [usize] {
+        if !counting.key.fields.is_empty() {
+            return &counting.key.fields;
         }
-    }
-
-    fn time(&self, batch: &Batch, i: usize, now: UnixNanos, debts: &Debts) -> UnixNanos {
-        if self.by_arrival { now } else { batch.time[i].min(debts.ceiling) }
-    }
-
-    #[inline(always)]
-    fn count(&self, counting: &Counting, level: usize, batch: &Batch, i: usize, time: UnixNanos, debts: &mut Debts) -> bool {
-        let (record, window) = (batch.record(i), counting.window);
         let spans = batch.record_spans(i);
-        let present = |field: &usize| !matches!(spans[*field].kind, Kind::Missing | Kind::Null);
-        let message = self.message.iter().position(present).map(|at| &self.message[at..=at]);
-        let fields = if counting.key.fields.is_empty() { message } else { Some(counting.key.fields.as_slice()) };
-        match &counting.exact {
-            Some(keys) => {
-                let tenant = counting.key.tenant(batch, i);
-                let mut hash = debts.key(batch, i, tenant, fields.unwrap_or_default());
-                if fields.is_none() {
-                    hash = mix(hash ^ key_hash(record));
-                }
-                keys.change(hash, |counter| counter.is_over(time), |counter| counter.check(time, batch.weight[i], window))
-            }
-            None => {
-                let hash = match fields {
-                    Some([field]) => crate::counter::hash_span(spans[*field], record),
-                    Some(fields) => crate::counter::hash_values(fields.iter().map(|field| spans[*field]), record),
-                    None => crate::counter::hash_raw(record),
-                };
-                self.counters.check(level, hash, time, batch.weight[i], window)
-            }
-        }
+        let message = self.message.iter().position(|field| !matches!(spans[*field].kind, Kind::Missing | Kind::Null));
+        message.map_or(&[], |at| &self.message[at..=at])
     }
 
-    /// Writes one decision: what a kept record stands for.
-    #[inline(always)]
-    fn settle(&self, number: u16, batch: &mut Batch, i: usize, level: usize, kept: Option<u32>, debts: &mut Debts) {
-        debts.note(number, batch, i, level, kept.is_some());
-        match kept {
-            Some(weight) if weight == batch.weight[i] => {}
-            Some(weight) => {
-                batch.weight[i] = weight;
-                batch.sampler[i] = number;
-            }
-            None => batch.leave_out(i, Reason::Sampled, number),
+    fn count_keys(&self, keys: &Keys<ExactCounter>, counting: &Counting, rows: &Rows, batch: &mut Batch, debts: &mut Debts) {
+        let mut scratch = std::mem::take(&mut debts.scratch);
+        let Scratch { hashes, keeps, order, .. } = &mut scratch;
+        hashes.clear();
+        for i in rows.each() {
+            let fields = self.counted_by(counting, batch, i);
+            let hash = debts.key(batch, i, counting.key.tenant(batch, i), fields);
+            hashes.push(if fields.is_empty() { mix(hash ^ record_hash(batch.record(i))) } else { hash });
         }
+        keeps.clear();
+        keeps.resize(hashes.len(), false);
+        let time = |n: usize| rows.time(batch, rows.rows[n] as usize, debts);
+        keys.change_each(
+            hashes,
+            order,
+            keeps,
+            |_, n, counter| counter.is_over(time(n)),
+            |keeps, n, counter| keeps[n] = counter.check(time(n), batch.weight[rows.rows[n] as usize], counting.window),
+        );
+        rows.leave_out(keeps, batch);
+        debts.scratch = scratch;
+    }
+
+    fn count_slots(&self, counting: &Counting, rows: &Rows, batch: &mut Batch, debts: &mut Debts) {
+        let mut scratch = std::mem::take(&mut debts.scratch);
+        let Scratch { keeps, slots, bytes, .. } = &mut scratch;
+        slots.clear();
+        for group in rows.rows.chunks(SIDE_BY_SIDE) {
+            // Where a text does not stand in the record as it is meant, it is written down first.
+            bytes.clear();
+            let mut written = [const { None }; SIDE_BY_SIDE];
+            let mut raw = [[].as_slice(); SIDE_BY_SIDE];
+            for (n, i) in group.iter().map(|i| *i as usize).enumerate() {
+                let (record, spans) = (batch.record(i), batch.record_spans(i));
+                match self.counted_by(counting, batch, i) {
+                    [] => raw[n] = record,
+                    [field] if spans[*field].kind != Kind::Escaped => raw[n] = raw_of(spans[*field], record),
+                    fields => {
+                        let from = bytes.len();
+                        for (nth, field) in fields.iter().enumerate() {
+                            if nth > 0 {
+                                bytes.push(0xff);
+                            }
+                            match spans[*field].kind {
+                                Kind::Escaped => unescape_into(spans[*field].raw(record), bytes),
+                                _ => bytes.extend_from_slice(raw_of(spans[*field], record)),
+                            }
+                        }
+                        written[n] = Some(from..bytes.len());
+                    }
+                }
+            }
+            for (text, range) in raw.iter_mut().zip(written) {
+                if let Some(range) = range {
+                    *text = &bytes[range];
+                }
+            }
+            slots.extend_from_slice(&crate::hash::slots(&raw[..group.len()])[..group.len()]);
+        }
+        keeps.clear();
+        let mut counters = self.counters.level(rows.level);
+        keeps.extend(
+            rows.each().zip(&*slots).map(|(i, slot)| counters.check(*slot, rows.time(batch, i, debts), batch.weight[i], counting.window)),
+        );
+        drop(counters);
+        rows.leave_out(keeps, batch);
+        debts.scratch = scratch;
     }
 
     fn exact(&self) -> impl Iterator<Item = &Keys<ExactCounter>> {
@@ -262,21 +267,148 @@ impl Sample {
     }
 }
 
+/// The kept records of one level in a batch, and what all their decisions share.
+struct Rows<'a> {
+    number: u16,
+    level: usize,
+    rows: &'a [u32],
+    now: UnixNanos,
+    by_arrival: bool,
+}
+
+impl Rows<'_> {
+    fn each(&self) -> impl Iterator<Item = usize> {
+        self.rows.iter().map(|i| *i as usize)
+    }
+
+    #[inline(always)]
+    fn time(&self, batch: &Batch, i: usize, debts: &Debts) -> UnixNanos {
+        if self.by_arrival { self.now } else { batch.time[i].min(debts.ceiling) }
+    }
+
+    /// `keeps`: one for each row. Kept ones stand for what they stood for.
+    fn leave_out(&self, keeps: &[bool], batch: &mut Batch) {
+        for (i, _) in self.each().zip(keeps).filter(|(_, keep)| !**keep) {
+            batch.leave_out(i, Reason::Sampled);
+        }
+    }
+
+    /// Writes one decision of a sampler whose weights are right on average: what a kept record stands for.
+    #[inline(always)]
+    fn settle(&self, batch: &mut Batch, i: usize, kept: Option<u32>, debts: &mut Debts) {
+        debts.see(self.number, batch, i, self.level, kept.is_some());
+        match kept {
+            Some(weight) => self.weigh(batch, i, weight),
+            None => batch.leave_out(i, Reason::Sampled),
+        }
+    }
+
+    #[inline(always)]
+    fn weigh(&self, batch: &mut Batch, i: usize, weight: u32) {
+        if weight != batch.weight[i] {
+            (batch.weight[i], batch.sampler[i]) = (weight, self.number);
+        }
+    }
+
+    fn select(&self, when: &Condition, weight: u32, batch: &mut Batch, mask: &mut Vec<bool>) {
+        mask.clear();
+        mask.resize(batch.len(), false);
+        self.each().for_each(|i| mask[i] = true);
+        when.eval(&*batch, mask);
+        for i in self.each() {
+            if mask[i] {
+                self.weigh(batch, i, batch.weight[i].saturating_mul(weight));
+            } else {
+                batch.leave_out(i, Reason::Sampled);
+            }
+        }
+    }
+
+    /// Keeps the records whose hash is below this.
+    fn hash_records(&self, below: u64, batch: &mut Batch, debts: &mut Debts) {
+        let mut keeps = std::mem::take(&mut debts.scratch.keeps);
+        keeps.clear();
+        keeps.extend(self.each().map(|i| is_below(record_hash(batch.record(i)), below)));
+        self.leave_out(&keeps, batch);
+        debts.scratch.keeps = keeps;
+    }
+
+    /// The same by the hash of a field, where there is one; each kept record stands for `rate`.
+    fn hash_keys(&self, below: u64, rate: f64, key: usize, batch: &mut Batch, debts: &mut Debts) {
+        let mut hashes = std::mem::take(&mut debts.scratch.hashes);
+        hashes.clear();
+        for i in self.each() {
+            let (span, record) = (batch.record_spans(i)[key], batch.record(i));
+            hashes.push(match span.kind {
+                Kind::Missing | Kind::Null => record_hash(record),
+                Kind::Escaped => key_hash(&span.text(record).unwrap_or_default()),
+                _ => key_hash(span.raw(record)),
+            });
+        }
+        for (i, hash) in self.each().zip(&hashes) {
+            let kept = is_below(*hash, below).then(|| whole(rate * f64::from(batch.weight[i]), batch.record(i)));
+            self.settle(batch, i, kept, debts);
+        }
+        debts.scratch.hashes = hashes;
+    }
+
+    fn rate(&self, rates: &Rates, key: &Key, batch: &mut Batch, debts: &mut Debts) {
+        let mut scratch = std::mem::take(&mut debts.scratch);
+        let Scratch { bytes, ends, hashes, .. } = &mut scratch;
+        bytes.clear();
+        ends.clear();
+        hashes.clear();
+        for i in self.each() {
+            let start = bytes.len();
+            debts.push_key(batch, i, key.tenant(batch, i), &key.fields, bytes);
+            ends.push(bytes.len() as u32);
+            hashes.push(rates::hash(&bytes[start..]));
+        }
+        let mut start = 0;
+        let mut held = rates.hold();
+        for ((i, end), hash) in self.each().zip(&*ends).zip(&mut *hashes) {
+            let rate = held.rate(&bytes[start..*end as usize], *hash, self.time(batch, i, debts), batch.weight[i]);
+            (start, *hash) = (*end as usize, u64::from(rate));
+        }
+        drop(held);
+        let is_exact = matches!(rates.method(), Method::Throughput(_));
+        for (i, rate) in self.each().zip(&*hashes).map(|(i, rate)| (i, *rate as u32)) {
+            let kept = debts.draw(rate);
+            match (is_exact, kept) {
+                (true, true) => {}
+                (true, false) => batch.leave_out(i, Reason::Sampled),
+                (false, _) => self.settle(batch, i, kept.then(|| batch.weight[i].saturating_mul(rate)), debts),
+            }
+        }
+        debts.scratch = scratch;
+    }
+
+    fn draw(&self, threshold: &Threshold, key: &Key, batch: &mut Batch, debts: &mut Debts) {
+        let mut held = threshold.hold();
+        for i in self.each() {
+            let hash = debts.key(batch, i, key.tenant(batch, i), &[]);
+            let stands_for = held.check(hash, self.time(batch, i, debts), batch.weight[i]);
+            let kept = stands_for.map(|rate| whole(rate, batch.record(i)));
+            self.settle(batch, i, kept, debts);
+        }
+    }
+}
+
+/// Whether a hash is among the lowest; 2^64 cannot be said, and its neighbour is all.
+fn is_below(hash: u64, below: u64) -> bool {
+    hash < below || below == u64::MAX
+}
+
+/// A value as it stands; a missing one is empty.
+fn raw_of(span: Span, record: &[u8]) -> &[u8] {
+    if span.kind == Kind::Missing { &[] } else { span.raw(record) }
+}
+
 /// A whole number that is `rate` on average: the hash of the record decides between the two next to it.
 pub(super) fn whole(rate: f64, record: &[u8]) -> u32 {
-    let up = (key_hash(record) >> 11) as f64 / (1u64 << 53) as f64; // 53 bits fill a fraction
+    if rate.fract() == 0.0 {
+        return rate as u32;
+    }
+    let up = (record_hash(record) >> 11) as f64 / (1u64 << 53) as f64; // 53 bits fill a fraction
     (rate.floor() as u32).saturating_add(u32::from(up < rate.fract()))
-}
-
-/// FNV-1a-64 with a final mix (Steele 2014), so that the top bits depend on every byte. Part of the contract:
-/// every node and every release decides alike.
-pub fn key_hash(bytes: &[u8]) -> u64 {
-    mix(bytes.iter().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3)))
-}
-
-/// Makes every bit of a hash depend on every other.
-pub fn mix(mut hash: u64) -> u64 {
-    hash = (hash ^ hash >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    hash = (hash ^ hash >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    hash ^ hash >> 31
 }

@@ -9,12 +9,13 @@
 //! go; if there are none, a new one is not remembered and counted: its matching records are still kept.
 
 use super::Clock;
-use super::sample::{key_hash, level_of, mix, whole};
+use super::sample::{level_of, whole};
 use crate::batch::Batch;
 use crate::condition::Condition;
 use crate::debts::{Class, Debts, Term, Terms};
 use crate::event::{Outcome, Reason};
 use crate::fields::Kind;
+use crate::hash::{mix, record_hash};
 use crate::units::{NANOS_PER_MINUTE, UnixNanos};
 use hashbrown::HashMap;
 use std::sync::Arc;
@@ -59,7 +60,7 @@ impl Rest {
 impl Tail {
     pub fn terms(&self) -> Terms {
         let class = if self.rest == Rest::None { Class::Exact } else { Class::Average };
-        Terms { name: Arc::clone(&self.name), by_arrival: true, levels: [Term { class, window_ns: NANOS_PER_MINUTE }; 7] }
+        Terms { name: Arc::clone(&self.name), by_arrival: true, levels: [Term { is_counted: true, class, window_ns: NANOS_PER_MINUTE }; 7] }
     }
 
     /// Marks the records of a batch.
@@ -87,13 +88,13 @@ impl Tail {
             return Some(weight);
         }
         let Rest::Share { below, rate } = self.rest else { return None };
-        let hash = if mark >> 1 == 0 { key_hash(record) } else { mark >> 1 };
+        let hash = if mark >> 1 == 0 { record_hash(record) } else { mark >> 1 };
         let is_kept = mix(hash ^ SALT) < below || below == u64::MAX;
         is_kept.then(|| whole(rate * f64::from(weight), record))
     }
 
-    /// Writes the verdicts of records of which the columns `tenant`, `severity`, `weight`, `time` and `outcome` are known.
-    /// `number`: the step's own; `marks` and `record`: of each. Those that are not `Kept` have theirs already.
+    /// Writes the verdicts of records of which the columns `tenant`, `severity`, `weight`, `time`, `outcome` and `dropped_by` are
+    /// known. `number`: the step's own; `marks` and `record`: of each. Those that are not `Kept` have theirs already.
     #[expect(clippy::too_many_arguments, reason = "columns of the batch, and what a frame has beside them")]
     pub fn settle<'a>(
         &self,
@@ -105,20 +106,23 @@ impl Tail {
         record: impl Fn(usize) -> &'a [u8],
         debts: &mut Debts,
     ) {
+        batch.step = number;
         for i in 0..batch.len() {
             if batch.outcome[i] != Outcome::Kept {
                 continue;
             }
             let received = if clock == Clock::Event { batch.time[i] } else { batch.arrival };
             let stands_for = self.verdict(table, marks[i], received, batch.weight[i], record(i));
-            debts.note(number, batch, i, level_of(batch.severity[i]), stands_for.is_some());
+            if self.rest != Rest::None {
+                debts.see(number, batch, i, level_of(batch.severity[i]), stands_for.is_some());
+            }
             match stands_for {
                 Some(weight) if weight == batch.weight[i] => {}
                 Some(weight) => {
                     batch.weight[i] = weight;
                     batch.sampler[i] = number;
                 }
-                None => batch.leave_out(i, Reason::Sampled, number),
+                None => batch.leave_out(i, Reason::Sampled),
             }
         }
         debts.settle(batch);
@@ -189,6 +193,7 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hash::key_hash;
 
     const WAIT: i64 = 10;
 
@@ -277,7 +282,7 @@ mod tests {
                 assert_eq!(kept.is_some(), verdict("other bytes of the same request").is_some());
             }
             // A sampler that kept the lower half of all hashes stands before this one.
-            let of_earlier = key_hash(line.as_bytes()) < u64::MAX / 2;
+            let of_earlier = record_hash(line.as_bytes()) < u64::MAX / 2;
             sums.0 += kept.map_or(0, u64::from);
             sums.1 += u64::from(of_earlier && mark == 0);
             sums.2 += if of_earlier && mark == 0 { kept.map_or(0, u64::from) } else { 0 };

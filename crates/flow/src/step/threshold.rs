@@ -7,10 +7,10 @@
 //! Reservoir: every record alike. Priority: by weight; heavy records are certain (Duffield, Lund, Thorup 2007). Memory: 40
 //! bytes, or with `per_tenant` so many for each tenant; beyond [`KEYS_MAX`] they share one window. A restart begins anew.
 
-use crate::step::sample::mix;
+use crate::hash::mix;
 use crate::units::UnixNanos;
 use hashbrown::HashMap;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 
 const KEYS_MAX: usize = 10_000;
 
@@ -30,6 +30,12 @@ struct Window {
     draws: u64,
 }
 
+/// The windows in the hands of one lane.
+pub struct Held<'a> {
+    threshold: &'a Threshold,
+    windows: MutexGuard<'a, HashMap<u64, Window>>,
+}
+
 impl Threshold {
     pub fn new(size: u32, tick_ns: i64, by_weight: bool) -> Threshold {
         Threshold { size: f64::from(size), tick_ns, by_weight, windows: Mutex::default() }
@@ -39,19 +45,27 @@ impl Threshold {
         self.tick_ns
     }
 
+    /// A lane holds the windows for all records of a batch.
+    pub fn hold(&self) -> Held<'_> {
+        Held { threshold: self, windows: self.windows.lock().expect("no holder of this lock panics") }
+    }
+}
+
+impl Held<'_> {
     /// What a kept record stands for; `None` if it is dropped.
-    pub fn check(&self, key: u64, time: UnixNanos, weight: u32) -> Option<f64> {
-        let mut windows = self.windows.lock().expect("no holder of this lock panics");
+    #[inline]
+    pub fn check(&mut self, key: u64, time: UnixNanos, weight: u32) -> Option<f64> {
+        let (size, tick_ns, windows) = (self.threshold.size, self.threshold.tick_ns, &mut *self.windows);
         let key = if windows.len() >= KEYS_MAX && !windows.contains_key(&key) { 0 } else { key };
-        let next = time.0.saturating_add(self.tick_ns);
+        let next = time.0.saturating_add(tick_ns);
         let window = windows.entry(key).or_insert(Window { ends: next, seen: 0.0, last: 1.0, draws: key });
         if time.0 >= window.ends {
-            let is_next = time.0.saturating_sub(window.ends) < self.tick_ns;
-            window.last = if is_next { (self.size / window.seen).min(1.0) } else { 1.0 };
+            let is_next = time.0.saturating_sub(window.ends) < tick_ns;
+            window.last = if is_next { (size / window.seen).min(1.0) } else { 1.0 };
             (window.ends, window.seen) = (next, 0.0);
         }
-        let own = if self.by_weight { f64::from(weight) } else { 1.0 };
-        let threshold = window.last.min(self.size / (window.seen + own));
+        let own = if self.threshold.by_weight { f64::from(weight) } else { 1.0 };
+        let threshold = window.last.min(size / (window.seen + own));
         let probability = (threshold * own).min(1.0);
         window.seen += own;
         window.draws = window.draws.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -68,7 +82,7 @@ mod tests {
     fn run(threshold: &Threshold, windows: i64, weights: impl Fn(u64) -> u32, count: u64) -> Vec<(usize, f64)> {
         let window = |w| {
             let kept: Vec<f64> =
-                (0..count).filter_map(|n| threshold.check(1, UnixNanos(w * 1_000 + n as i64 % 1_000), weights(n))).collect();
+                (0..count).filter_map(|n| threshold.hold().check(1, UnixNanos(w * 1_000 + n as i64 % 1_000), weights(n))).collect();
             (kept.len(), kept.iter().sum())
         };
         (0..windows).map(window).collect()
@@ -93,17 +107,17 @@ mod tests {
         let sum: f64 = run(&threshold, 300, weights, 10_000).iter().map(|w| w.1).sum();
         let want = 300.0 * (10.0 * 5_000.0 + 9_990.0);
         assert!((sum / want - 1.0).abs() < 0.02, "{sum} {want}");
-        let heavy = (0..100).filter(|n| threshold.check(1, UnixNanos(300_000 + n), 5_000).is_some()).count();
+        let heavy = (0..100).filter(|n| threshold.hold().check(1, UnixNanos(300_000 + n), 5_000).is_some()).count();
         assert!(heavy > 50, "{heavy}");
     }
 
     #[test]
     fn eb_1_7_times_that_jump_end_no_window_twice() {
         let threshold = Threshold::new(1, 1_000, false);
-        let kept = [0, -5, i64::MIN, 999].map(|time| threshold.check(1, UnixNanos(time), 1).is_some());
+        let kept = [0, -5, i64::MIN, 999].map(|time| threshold.hold().check(1, UnixNanos(time), 1).is_some());
         assert!(kept[0]);
         for time in [i64::MAX, 0, i64::MAX - 1] {
-            threshold.check(1, UnixNanos(time), u32::MAX);
+            threshold.hold().check(1, UnixNanos(time), u32::MAX);
         }
     }
 }
