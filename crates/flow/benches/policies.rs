@@ -12,6 +12,7 @@ use flow::counter::{Counters, Window};
 use flow::decode::{Decoder, End, Format, Limits};
 use flow::event::Outcome;
 use flow::fields::FieldSet;
+use flow::labels::Labels;
 use flow::meter::{Meters, Sums};
 use flow::pipeline::{Reading, Rules, Sampling, Worker};
 use flow::select::Selection;
@@ -87,8 +88,8 @@ fn rules(steps: impl FnOnce(&Arc<Tenants>) -> Vec<Step>) -> Arc<Rules> {
     let steps = steps(&tenants);
     Arc::new(Rules {
         fields: Arc::new(FieldSet::new(&FIELDS)),
-        time: vec![field("ts")],
-        level: vec![field("level")],
+        time: vec![field("ts").into()],
+        level: vec![field("level").into()],
         tenant: vec![field("tenant")],
         step_ids: (0..steps.len() as u32).map(|n| n + 100).collect(),
         steps,
@@ -96,6 +97,7 @@ fn rules(steps: impl FnOnce(&Arc<Tenants>) -> Vec<Step>) -> Arc<Rules> {
         meters: Meters::default(),
         sampling: Sampling { rate: Some(field("sample_rate")), sampler: Some(field("sampler")), ..Sampling::default() },
         selection: Selection::default(),
+        labels: Labels::default(),
     })
 }
 

@@ -65,6 +65,10 @@ pub struct Batch {
     pub requests: Vec<u64>,
     /// Who pays, where the records' own fields do not say it alone.
     pub payer: Payer,
+    /// The time that a parser found, or [`crate::parse::NO_TIME`]; empty where nothing is parsed.
+    pub parsed_time: Vec<i64>,
+    /// Records that no parser took and that are to be dropped for it. Empty: none.
+    pub refused: Vec<bool>,
     /// Records that their pod asked to leave out: they are dropped as filtered. Empty: none.
     pub left_out: Vec<bool>,
     /// The stream that the records are of, and the number of its source in the pipeline.
@@ -150,6 +154,8 @@ impl Batch {
         self.origin_bytes.clear();
         self.notes.clear();
         self.payer = Payer::Record;
+        self.parsed_time.clear();
+        self.refused.clear();
         self.left_out.clear();
         self.copies.clear();
         self.diverted.clear();
@@ -173,6 +179,29 @@ impl Batch {
     /// The record pushed last has the runtime's time this many bytes before its content.
     pub fn set_prefix(&mut self, bytes: usize) {
         *self.prefix.last_mut().expect("a record was pushed before") = bytes as u32;
+    }
+
+    /// Record `i` becomes `content`, which stands behind all else in `arena` (this batch's own, taken out); its runtime's time is
+    /// still found.
+    pub(crate) fn stand_anew(&mut self, i: usize, arena: &mut Vec<u8>, content: &[u8]) {
+        let prefix = self.start[i] - self.prefix[i]..self.start[i];
+        arena.extend_from_within(prefix.start as usize..prefix.end as usize);
+        self.start[i] = arena.len() as u32;
+        arena.extend_from_slice(content);
+        self.end[i] = arena.len() as u32;
+    }
+
+    /// Nothing is decided about any record yet.
+    pub fn undecided(&mut self) {
+        let n = self.len();
+        fill(&mut self.outcome, n, Outcome::Kept);
+        fill(&mut self.unmetered, n, false);
+        fill(&mut self.metered_anyway, n, false);
+        fill(&mut self.weight, n, 1);
+        fill(&mut self.sampler, n, NO_STEP);
+        fill(&mut self.dropped_by, n, NO_STEP);
+        self.requests.clear();
+        self.step = BEFORE_STEPS;
     }
 
     /// The runtime's time of record `i`, as text; empty where there is none.
@@ -249,6 +278,11 @@ impl Batch {
     }
 }
 
+fn fill<T: Clone>(column: &mut Vec<T>, n: usize, value: T) {
+    column.clear();
+    column.resize(n, value);
+}
+
 impl Columns for Batch {
     fn len(&self) -> usize {
         self.start.len()
@@ -260,5 +294,9 @@ impl Columns for Batch {
 
     fn span(&self, field: usize, i: usize) -> Span {
         self.spans[i * self.fields + field]
+    }
+
+    fn spans(&self, i: usize) -> &[Span] {
+        self.record_spans(i)
     }
 }

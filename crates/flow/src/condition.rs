@@ -8,6 +8,8 @@
 //! - Operators, loosest first: `||`; `&&`; `== != < <= > >= in [..]`; `!`. Parentheses.
 //! - Methods with a literal text: `.startsWith(t) .endsWith(t) .contains(t) .matches(regex)` (found anywhere in the
 //!   field, RE2 syntax). `has(field)`: the field is there, be it null. A field alone holds if it is `true`.
+//! - Whatever else an [`Expression`] takes, where it is true or false: `latency_ms / 1000 > 5`, `a + b == c`,
+//!   `path.lowerAscii().startsWith("/v1")`, `x ? y : z`, `timestamp(ts).getHours() < 6`.
 //!
 //! What a comparison means:
 //! - With a missing field or a null every comparison and method is false, `!=` too; `!` turns that around. So
@@ -18,11 +20,16 @@
 //! - Values of different types are not equal (`!=` holds) and have no order. Objects and lists equal nothing.
 //! - `size` counts characters of a text, elements of a list, keys of an object; of anything else it is missing.
 //!
-//! [`Expression`] has the same words and gives a value instead of an answer, with CEL's errors.
+//! What computes is read as an [`Expression`], with CEL's types, from one `&&`, `||` or parenthesis to the next; a `c ? a : b`
+//! from its beginning. Where that has an error (a missing field, a type it does not take, an overflow) it is false, and `!`
+//! turns that around. So `a + 0 != 1` needs a number, as `a != 1` needs a value.
+//!
+//! A value of a type that a comparison, a method or a computation does not take is a mismatch: the answer is as said above, and
+//! [`Condition::mismatches`] counts the record. A missing field and a null are none.
 //!
 //! Bounds: 16 KiB of text, nesting 64, lists of 1,000, 32 regexes of 1 MiB compiled each; beyond them the text is
-//! refused with a reason. Evaluation allocates nothing per record: `contains`, `endsWith` and `matches` on a
-//! text with escapes decode it into one buffer per thread, given back above 1 MiB.
+//! refused with a reason. Evaluation allocates nothing per record but the texts that an expression makes: `contains`,
+//! `endsWith` and `matches` on a text with escapes decode it into one buffer per thread, given back above 1 MiB.
 
 use crate::decimal::{Decimal, small_integer};
 use crate::escape::{unescape, unescape_into};
@@ -32,6 +39,8 @@ use regex::bytes::{Regex, RegexBuilder};
 use std::cell::RefCell;
 use std::cmp::Ordering;
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering as Memory};
 
 mod constant;
 mod expression;
@@ -41,6 +50,8 @@ mod tests;
 
 pub use expression::Expression;
 
+use expression::{Expr, Record, Val, Wrong};
+
 pub const TEXT_BYTES_MAX: usize = 16 << 10;
 pub const NESTING_MAX: usize = 64;
 pub const LIST_MAX: usize = 1_000;
@@ -48,10 +59,11 @@ pub const REGEXES_MAX: usize = 32;
 const REGEX_BYTES_MAX: usize = 1 << 20; // 32 of them make 32 MiB at worst
 const SCRATCH_BYTES_KEPT: usize = 1 << 20;
 
-/// A parsed condition. A clone has regex caches of its own: give each lane one.
+/// A parsed condition. A clone has regex caches of its own: give each lane one. All clones count mismatches together.
 #[derive(Clone, Debug)]
 pub struct Condition {
     root: Node,
+    mismatches: Arc<AtomicU64>,
 }
 
 /// Why a text is no condition.
@@ -78,6 +90,8 @@ pub trait Columns {
     fn len(&self) -> usize;
     fn line(&self, i: usize) -> &[u8];
     fn span(&self, field: usize, i: usize) -> Span;
+    /// All spans of one record, by field.
+    fn spans(&self, i: usize) -> &[Span];
 
     fn is_empty(&self) -> bool {
         self.len() == 0
@@ -88,7 +102,12 @@ impl Condition {
     /// Reads a condition. `resolve` gives the column of a field path such as `kubernetes.labels.tenant`; keys in
     /// brackets are joined with dots too.
     pub fn parse(text: &str, resolve: &mut dyn FnMut(&str) -> usize) -> Result<Condition, ConditionError> {
-        Ok(Condition { root: parse::parse(text, resolve)? })
+        Ok(Condition { root: parse::parse(text, resolve)?, mismatches: Arc::default() })
+    }
+
+    /// How many records had a value of a type that the condition does not take, since it was read; clones count together.
+    pub fn mismatches(&self) -> u64 {
+        self.mismatches.load(Memory::Relaxed)
     }
 
     /// Narrows `mask`: of the records marked in it, those for which the condition holds stay marked.
@@ -97,21 +116,35 @@ impl Condition {
     pub fn eval<C: Columns + ?Sized>(&self, view: &C, mask: &mut [bool]) {
         debug_assert_eq!(view.len(), mask.len());
         // 64 records at a time: each node loops over them, and `&&` and `||` hand on only what is still open.
+        let mut mismatches = 0;
         for (block, marks) in mask.chunks_mut(64).enumerate() {
             let mut active = 0;
             for (bit, mark) in marks.iter().enumerate() {
                 active |= u64::from(*mark) << bit;
             }
-            let held = self.root.select(view, block * 64, active);
+            let mut mismatched = 0;
+            let held = self.root.select(view, block * 64, active, &mut mismatched);
+            mismatches += u64::from(mismatched.count_ones());
             for (bit, mark) in marks.iter_mut().enumerate() {
                 *mark = held >> bit & 1 == 1;
             }
         }
+        self.count(mismatches);
     }
 
     /// Whether the condition holds for one record. `spans`: one per column; a column beyond them is missing.
     pub fn matches_one(&self, line: &[u8], spans: &[Span]) -> bool {
-        self.root.select(&OneRecord { line, spans }, 0, 1) == 1
+        let mut mismatched = 0;
+        let held = self.root.select(&OneRecord { line, spans }, 0, 1, &mut mismatched);
+        self.count(mismatched);
+        held == 1
+    }
+
+    /// Lanes share the counter: it is written once per batch, and only where there is something to count.
+    fn count(&self, mismatches: u64) {
+        if mismatches > 0 {
+            self.mismatches.fetch_add(mismatches, Memory::Relaxed);
+        }
     }
 }
 
@@ -131,6 +164,10 @@ impl Columns for OneRecord<'_> {
 
     fn span(&self, field: usize, _: usize) -> Span {
         self.spans.get(field).copied().unwrap_or_default()
+    }
+
+    fn spans(&self, _: usize) -> &[Span] {
+        self.spans
     }
 }
 
@@ -172,6 +209,8 @@ enum Node {
         field: usize,
         test: TextTest,
     },
+    /// What computes: it holds where its value is `true`.
+    Expr(Box<Expr>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -221,8 +260,9 @@ enum TextTest {
 }
 
 impl Node {
-    /// Which of the records `base + bit` for the bits of `active` it holds for.
-    fn select<C: Columns + ?Sized>(&self, view: &C, base: usize, active: u64) -> u64 {
+    /// Which of the records `base + bit` for the bits of `active` it holds for. Marks in `odd` those with a value of a type that
+    /// it does not take.
+    fn select<C: Columns + ?Sized>(&self, view: &C, base: usize, active: u64, odd: &mut u64) -> u64 {
         match self {
             Node::Const(true) => active,
             Node::Const(false) => 0,
@@ -232,7 +272,7 @@ impl Node {
                     if left == 0 {
                         break;
                     }
-                    left = node.select(view, base, left);
+                    left = node.select(view, base, left, odd);
                 }
                 left
             }
@@ -242,54 +282,89 @@ impl Node {
                     if open == 0 {
                         break;
                     }
-                    open &= !node.select(view, base, open);
+                    open &= !node.select(view, base, open, odd);
                 }
                 active & !open
             }
-            Node::Not(node) => active & !node.select(view, base, active),
-            Node::Has(field) => each(base, active, |i| view.span(*field, i).kind != Kind::Missing),
-            Node::IsTrue(field) => each(base, active, |i| view.span(*field, i).kind == Kind::True),
-            Node::IsNull { field, wanted } => each(base, active, |i| match view.span(*field, i).kind {
+            Node::Not(node) => active & !node.select(view, base, active, odd),
+            Node::Has(field) => each(base, active, odd, |i, _| view.span(*field, i).kind != Kind::Missing),
+            Node::IsTrue(field) => each(base, active, odd, |i, odd| is_true(view.span(*field, i), odd)),
+            Node::IsNull { field, wanted } => each(base, active, odd, |i, _| match view.span(*field, i).kind {
                 Kind::Missing => false,
                 kind => (kind == Kind::Null) == *wanted,
             }),
-            Node::Equal { field, text, wanted } => each(base, active, |i| is_equal(view.span(*field, i), view.line(i), text, *wanted)),
-            Node::Against { field, op, number } => each(base, active, |i| is_against(view.span(*field, i), view.line(i), *op, number)),
-            Node::Compare { left, op, right } => each(base, active, |i| holds(left.value(view, i), *op, right.value(view, i))),
-            Node::In { item, set } => each(base, active, |i| set.has(item.value(view, i))),
-            Node::Text { field, test } => each(base, active, |i| test.holds(view.span(*field, i), view.line(i))),
+            Node::Equal { field, text, wanted } => {
+                each(base, active, odd, |i, odd| is_equal(view.span(*field, i), view.line(i), text, *wanted, odd))
+            }
+            Node::Against { field, op, number } => {
+                each(base, active, odd, |i, odd| is_against(view.span(*field, i), view.line(i), *op, number, odd))
+            }
+            Node::Compare { left, op, right } => {
+                each(base, active, odd, |i, odd| holds(left.value(view, i, odd), *op, right.value(view, i, odd), odd))
+            }
+            Node::In { item, set } => each(base, active, odd, |i, odd| set.holds(item.value(view, i, odd), odd)),
+            Node::Text { field, test } => each(base, active, odd, |i, odd| test.holds(view.span(*field, i), view.line(i), odd)),
+            Node::Expr(expr) => each(base, active, odd, |i, odd| is_true_value(expr, &Record::new(view.line(i), view.spans(i)), odd)),
         }
     }
 }
 
-/// Asks about each record of a mask.
+/// Asks about each record of a mask. `test` says of each, in its second argument, whether a value was of a wrong type.
 #[inline(always)]
-fn each(base: usize, active: u64, mut test: impl FnMut(usize) -> bool) -> u64 {
+fn each(base: usize, active: u64, odd: &mut u64, mut test: impl FnMut(usize, &mut bool) -> bool) -> u64 {
     let (mut rest, mut held) = (active, 0);
     while rest != 0 {
         let bit = rest.trailing_zeros();
         rest &= rest - 1;
-        held |= u64::from(test(base + bit as usize)) << bit;
+        let mut is_odd = false;
+        held |= u64::from(test(base + bit as usize, &mut is_odd)) << bit;
+        *odd |= u64::from(is_odd) << bit;
     }
     held
 }
 
 #[inline(always)]
-fn is_equal(span: Span, line: &[u8], text: &[u8], wanted: bool) -> bool {
+fn is_true(span: Span, odd: &mut bool) -> bool {
+    *odd = !matches!(span.kind, Kind::True | Kind::False | Kind::Missing | Kind::Null);
+    span.kind == Kind::True
+}
+
+#[inline(always)]
+fn is_equal(span: Span, line: &[u8], text: &[u8], wanted: bool, odd: &mut bool) -> bool {
     match span.kind {
         Kind::Text => (span.raw(line) == text) == wanted,
         Kind::Escaped => unescape(span.raw(line)).eq(text.iter().copied()) == wanted,
         Kind::Missing | Kind::Null => false,
-        _ => !wanted,
+        _ => {
+            *odd = true;
+            !wanted
+        }
     }
 }
 
 #[inline(always)]
-fn is_against(span: Span, line: &[u8], op: Op, number: &Number) -> bool {
+fn is_against(span: Span, line: &[u8], op: Op, number: &Number, odd: &mut bool) -> bool {
     match span.kind {
         Kind::Number => compare_numbers(Numeric::read(span.raw(line)), number.numeric()).is_some_and(|order| op.allows(order)),
         Kind::Missing | Kind::Null => false,
-        _ => op == Op::Ne,
+        _ => {
+            *odd = true;
+            op == Op::Ne
+        }
+    }
+}
+
+fn is_true_value(expr: &Expr, record: &Record<'_>, odd: &mut bool) -> bool {
+    let value = expr.value(record);
+    *odd = record.mismatched.get() || matches!(value, Err(Wrong::Type(_)));
+    match value {
+        Ok(Val::Bool(value)) => value,
+        // A field alone, as in `x ? y : z`: only its type is wrong, unless it is null.
+        Ok(value) => {
+            *odd |= value != Val::Null;
+            false
+        }
+        Err(_) => false,
     }
 }
 
@@ -338,13 +413,19 @@ impl Number {
 
 impl Operand {
     #[inline]
-    fn value<'a, C: Columns + ?Sized>(&'a self, view: &'a C, i: usize) -> Value<'a> {
+    fn value<'a, C: Columns + ?Sized>(&'a self, view: &'a C, i: usize, odd: &mut bool) -> Value<'a> {
         match self {
             Operand::Field(field) => field_value(view.span(*field, i), view.line(i)),
-            Operand::Size(field) => match size(view.span(*field, i), view.line(i)) {
-                Some(size) => Value::Number(Numeric::Small(size)),
-                None => Value::Missing,
-            },
+            Operand::Size(field) => {
+                let span = view.span(*field, i);
+                match size(span, view.line(i)) {
+                    Some(size) => Value::Number(Numeric::Small(size)),
+                    None => {
+                        *odd |= !matches!(span.kind, Kind::Missing | Kind::Null);
+                        Value::Missing
+                    }
+                }
+            }
             Operand::Text(text) => Value::Text(text),
             Operand::Number(number) => Value::Number(number.numeric()),
             Operand::Bool(value) => Value::Bool(*value),
@@ -367,7 +448,7 @@ fn field_value(span: Span, line: &[u8]) -> Value<'_> {
     }
 }
 
-fn holds(left: Value<'_>, op: Op, right: Value<'_>) -> bool {
+fn holds(left: Value<'_>, op: Op, right: Value<'_>, odd: &mut bool) -> bool {
     use Value::{Bool, Escaped, Missing, Null, Number, Text};
     let order = match (left, right) {
         (Missing | Null, _) | (_, Missing | Null) => return false,
@@ -384,7 +465,10 @@ fn holds(left: Value<'_>, op: Op, right: Value<'_>) -> bool {
     };
     match order {
         Some(order) => op.allows(order),
-        None => op == Op::Ne,
+        None => {
+            *odd = true;
+            op == Op::Ne
+        }
     }
 }
 
@@ -445,6 +529,23 @@ impl<'a> Numeric<'a> {
 }
 
 impl Set {
+    fn holds(&self, item: Value<'_>, odd: &mut bool) -> bool {
+        let held = self.has(item);
+        *odd |= !held && !self.takes(item);
+        held
+    }
+
+    /// Whether it has a value of this type; a missing one and null are of any.
+    fn takes(&self, item: Value<'_>) -> bool {
+        match item {
+            Value::Missing | Value::Null => true,
+            Value::Nested => false,
+            Value::Bool(_) => self.has_true || self.has_false,
+            Value::Number(_) => !self.numbers.is_empty(),
+            Value::Text(_) | Value::Escaped(_) => !self.texts.is_empty(),
+        }
+    }
+
     fn has(&self, item: Value<'_>) -> bool {
         match item {
             Value::Missing | Value::Nested => false,
@@ -469,12 +570,16 @@ impl Set {
 
 impl TextTest {
     #[inline]
-    fn holds(&self, span: Span, line: &[u8]) -> bool {
+    fn holds(&self, span: Span, line: &[u8], odd: &mut bool) -> bool {
         match (span.kind, self) {
             (Kind::Text, _) => self.holds_for(span.raw(line)),
             (Kind::Escaped, TextTest::StartsWith(start)) => unescape(span.raw(line)).take(start.len()).eq(start.iter().copied()),
             (Kind::Escaped, _) => with_unescaped(span.raw(line), |text| self.holds_for(text)),
-            _ => false,
+            (Kind::Missing | Kind::Null, _) => false,
+            _ => {
+                *odd = true;
+                false
+            }
         }
     }
 

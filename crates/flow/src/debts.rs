@@ -641,16 +641,13 @@ impl Summary {
 
     /// Appends it as a JSON object in the fields that this plan reads; `weight`: one of [`Summary::weights`].
     pub fn write(&self, weight: u32, rules: &Rules, out: &mut Vec<u8>) {
-        let name = |candidates: &[usize], other: &'static str| match candidates.first() {
-            Some(field) => rules.fields.paths()[*field].clone(),
-            None => other.into(),
-        };
+        let name = |field: Option<usize>, other: &'static str| field.map_or(other.into(), |field| rules.fields.paths()[field].clone());
         out.push(b'{');
-        push_member(out, &name(&rules.time, "ts"), self.time.rfc3339().as_bytes());
+        push_member(out, &name(rules.time.first().map(|time| time.field), "ts"), self.time.rfc3339().as_bytes());
         if self.level > 0 {
-            push_member(out, &name(&rules.level, "level"), LEVELS[self.level].as_bytes());
+            push_member(out, &name(rules.level.first().map(|level| level.field), "level"), LEVELS[self.level].as_bytes());
         }
-        push_member(out, &name(&rules.tenant, "tenant"), &rules.tenants.name(self.tenant));
+        push_member(out, &name(rules.tenant.first().copied(), "tenant"), &rules.tenants.name(self.tenant));
         push_member(out, "weir.summary", if self.kept.is_some() { b"seen" } else { b"sampled" });
         push_member(out, "sampler", self.sampler.as_bytes());
         let written = match self.kept {

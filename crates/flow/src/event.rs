@@ -174,10 +174,14 @@ pub enum Note {
     Conflict = 16,
     /// An expression of a `shape` step had no value: a field was missing, or of a type it does not take; its field stays as it was.
     NotSet = 17,
+    /// No parser of its source matched the line; it is kept whole (`parse_error`).
+    ParseError = 18,
+    /// A pattern of its source needs more steps for this line than it is given; it is kept whole (`parse_limit`).
+    ParseLimit = 19,
 }
 
 impl Note {
-    pub const ALL: [Note; 18] = [
+    pub const ALL: [Note; 20] = [
         Note::NotJson,
         Note::TooDeep,
         Note::DuplicateTenant,
@@ -196,6 +200,8 @@ impl Note {
         Note::UnknownTag,
         Note::Conflict,
         Note::NotSet,
+        Note::ParseError,
+        Note::ParseLimit,
     ];
 
     pub fn name(self) -> &'static str {
@@ -218,6 +224,8 @@ impl Note {
             Note::UnknownTag => "unknown_tag",
             Note::Conflict => "conflict",
             Note::NotSet => "not_set",
+            Note::ParseError => "parse_error",
+            Note::ParseLimit => "parse_limit",
         }
     }
 

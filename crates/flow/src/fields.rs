@@ -119,6 +119,10 @@ pub struct Scanner {
 const NOT_FLAT_MAX: u32 = 256;
 
 impl Scanner {
+    pub fn fields(&self) -> &Arc<FieldSet> {
+        &self.fields
+    }
+
     pub fn new(fields: Arc<FieldSet>) -> Scanner {
         Scanner::with_level(fields, Level::detect())
     }

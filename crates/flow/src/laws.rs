@@ -83,8 +83,8 @@ fn run(steps: Vec<Step>, input: &[u8]) -> Outcomes {
     let tenants = Arc::new(Tenants::new("unassigned", 100));
     let rules = Arc::new(Rules {
         fields: Arc::new(FieldSet::new(&FIELDS)),
-        time: vec![field("ts")],
-        level: vec![field("level")],
+        time: vec![field("ts").into()],
+        level: vec![field("level").into()],
         tenant: vec![field("tenant")],
         tenants: Arc::clone(&tenants),
         step_ids: (0..steps.len() as u32).collect(),
@@ -273,8 +273,8 @@ fn any_bytes_are_conserved_and_billed_alike_in_any_order_of_steps() {
 fn each_batch(steps: Vec<Step>, lines: &[String], per_batch: usize, now: UnixNanos, mut show: impl FnMut(&Batch)) -> Arc<Rules> {
     let rules = Arc::new(Rules {
         fields: Arc::new(FieldSet::new(&FIELDS)),
-        time: vec![field("ts")],
-        level: vec![field("level")],
+        time: vec![field("ts").into()],
+        level: vec![field("level").into()],
         tenant: vec![field("tenant")],
         tenants: Arc::new(Tenants::new("unassigned", 100)),
         step_ids: (0..steps.len() as u32).collect(),

@@ -1,7 +1,7 @@
 //! The pure heart: bytes in, decisions out. No clock, disk, network or task in here.
 //!
 //! Read in this order: `pipeline` (one batch through every stage: the hot path), `batch` (records in one
-//! arena and what is known of them), `decode` (chunk to records), `enrich` and `kubernetes` (whose container it
+//! arena and what is known of them), `decode` (chunk to records), `parse` (lines that are no JSON become records), `enrich` and `kubernetes` (whose container it
 //! was, written into the record), `fields` (the one structural pass over a
 //! record), `tenancy` (who pays), `condition` and `step` (keep or drop, and why), `debts` and `stamp` (whom kept records stand for), `meter` (what was used),
 //! `labels` (what requests say of themselves), `prices` (what it costs by list price), `select` (who takes it). `hash` says which
@@ -16,7 +16,9 @@ pub mod decode;
 pub mod enrich;
 pub mod fields;
 pub mod kubernetes;
+pub mod parse;
 
+pub mod conventions;
 pub mod severity;
 pub mod tenancy;
 pub mod time;

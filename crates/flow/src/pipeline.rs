@@ -3,18 +3,21 @@
 //! In: a batch whose records `decode` has split. Out: the same records with time, severity, tenant, verdict
 //! and weight, and the sums of the meters. Nothing here allocates per record once its buffers have grown.
 
-use crate::batch::{BEFORE_STEPS, Batch, NO_STEP, Payer};
+use crate::batch::{Batch, Payer};
+use crate::condition::Condition;
+use crate::conventions::{LevelField, TimeField};
 use crate::debts::{Closing, Debts, Owed, Tallies};
 use crate::decimal::small_integer;
-use crate::event::{Note, Outcome, Reason};
+use crate::event::{Note, Outcome, Reason, Severity};
 use crate::fields::{FieldSet, Kind, Malformed, Scanner};
 use crate::labels::{self, Labels};
 use crate::meter::{Meters, Sums};
+use crate::parse::{NO_TIME, drop_refused};
 use crate::select::Selection;
 use crate::step::{Editor, Step};
 use crate::tenancy::{Tenancy, Tenants};
-use crate::time::TimeParser;
-use crate::units::UnixNanos;
+use crate::time::{TimeParser, in_range};
+use crate::units::{NANOS_PER_SECOND, UnixNanos};
 use std::sync::{Arc, Mutex};
 
 /// How far event time may run ahead of the clock.
@@ -24,8 +27,8 @@ const AHEAD_NS: i64 = crate::units::NANOS_PER_MINUTE;
 pub struct Rules {
     pub fields: Arc<FieldSet>,
     /// Candidates in order of preference, by index into `fields`.
-    pub time: Vec<usize>,
-    pub level: Vec<usize>,
+    pub time: Vec<TimeField>,
+    pub level: Vec<LevelField>,
     pub tenant: Vec<usize>,
     pub tenants: Arc<Tenants>,
     pub steps: Vec<Step>,
@@ -73,6 +76,14 @@ pub struct Worker {
 }
 
 impl Rules {
+    /// How many records conditions met with a value of a type that they do not take, since the start or the last reload.
+    pub fn mismatches(&self) -> u64 {
+        let of_steps = self.steps.iter().filter_map(|step| if let Step::Filter(filter) = step { Some(&filter.when) } else { None });
+        let of_sinks = self.selection.conditions.iter().map(|(_, when)| when);
+        let of_meters = self.meters.groups.iter().filter_map(|group| group.when.as_ref());
+        of_steps.chain(of_sinks).chain(of_meters).map(Condition::mismatches).sum()
+    }
+
     /// Goes on with what `before` remembers, in every step whose config is the same; other steps start anew.
     pub fn share(&mut self, before: &Rules) {
         for (step, id) in self.steps.iter_mut().zip(&self.step_ids) {
@@ -127,6 +138,7 @@ impl Worker {
     pub fn process(&mut self, batch: &mut Batch, reading: Reading, now: UnixNanos, sums: &mut Sums) {
         self.scan(batch, reading); // where the fields are, when it was, how severe
         leave_out(batch); // what a pod asked to leave out
+        drop_refused(batch); // what no parser took
         self.tenancy.apply(batch); // who pays
         let rules = Arc::clone(&self.rules);
         self.labels.read(&rules.labels, batch); // what the request says of itself
@@ -180,20 +192,7 @@ impl Worker {
         batch.fields = rules.fields.len();
         batch.is_json = reading.json;
         batch.spans.resize(n * batch.fields, Default::default());
-        batch.outcome.clear();
-        batch.outcome.resize(n, Outcome::Kept);
-        batch.unmetered.clear();
-        batch.unmetered.resize(n, false);
-        batch.metered_anyway.clear();
-        batch.metered_anyway.resize(n, false);
-        batch.weight.clear();
-        batch.weight.resize(n, 1);
-        batch.sampler.clear();
-        batch.sampler.resize(n, NO_STEP);
-        batch.requests.clear();
-        batch.dropped_by.clear();
-        batch.dropped_by.resize(n, NO_STEP);
-        batch.step = BEFORE_STEPS;
+        batch.undecided();
         batch.time.clear();
         batch.severity.clear();
         if !reading.json {
@@ -237,19 +236,42 @@ impl Worker {
         }
     }
 
+    /// The time that a field says, if it has one.
+    #[inline(always)]
+    fn time_of(&mut self, batch: &Batch, i: usize, time: TimeField) -> Option<UnixNanos> {
+        let (spans, record) = (batch.record_spans(i), batch.record(i));
+        let span = spans[time.field];
+        if span.kind == Kind::Missing {
+            return None;
+        }
+        let whole = self.times.parse(span.raw(record), span.kind)?;
+        let nanos = time.nanos.map(|field| spans[field]).filter(|span| span.kind != Kind::Missing);
+        let beyond = nanos.and_then(|span| small_integer(span.raw(record))).filter(|nanos| (0..NANOS_PER_SECOND).contains(nanos));
+        Some(UnixNanos(whole.0 + beyond.unwrap_or(0)))
+    }
+
     fn read_times(&mut self, batch: &mut Batch) {
         let rules = Arc::clone(&self.rules);
         for i in 0..batch.len() {
-            let own = batch.first_present(i, &rules.time).and_then(|span| self.times.parse(span.raw(batch.record(i)), span.kind));
-            let time = own.or_else(|| self.times.parse(batch.outer_time(i), crate::fields::Kind::Text));
+            let parsed = batch.parsed_time.get(i).filter(|time| **time != NO_TIME).and_then(|time| in_range(UnixNanos(*time)));
+            let own = parsed.or_else(|| rules.time.iter().find_map(|time| self.time_of(batch, i, *time)));
+            let time = own.or_else(|| self.times.parse(batch.outer_time(i), Kind::Text));
             if time.is_none() {
                 batch.note(i, Note::ArrivalTime);
             }
             batch.time.push(time.unwrap_or(batch.arrival));
-            let severity =
-                batch.first_present(i, &rules.level).map_or(0, |span| crate::severity::parse(span.raw(batch.record(i)), span.kind));
+            let severity = rules.level.iter().map(|level| severity_of(batch, i, *level)).find(|severity| *severity > 0).unwrap_or(0);
             batch.severity.push(severity);
         }
+    }
+}
+
+#[inline(always)]
+fn severity_of(batch: &Batch, i: usize, level: LevelField) -> Severity {
+    let span = batch.record_spans(i)[level.field];
+    match span.kind {
+        Kind::Missing => 0,
+        kind => level.scale.severity(span.raw(batch.record(i)), kind),
     }
 }
 

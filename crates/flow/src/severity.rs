@@ -51,6 +51,15 @@ pub fn parse_otel_number(raw: &[u8], kind: Kind) -> Severity {
     }
 }
 
+/// Syslog's own priority, 0 to 7, number or string; 0 for anything else.
+pub fn parse_syslog_number(raw: &[u8], kind: Kind) -> Severity {
+    const CLASSES: [Severity; 8] = [FATAL, FATAL, FATAL, ERROR, WARN, NOTICE, INFO, DEBUG];
+    match (kind, small_integer(raw)) {
+        (Kind::Number | Kind::Text, Some(number @ 0..=7)) => CLASSES[number as usize],
+        _ => UNKNOWN,
+    }
+}
+
 /// `trace`, `debug`, `info`, `warn`, `error`, `fatal` or `unknown`.
 pub fn class_name(severity: Severity) -> &'static str {
     match severity {

@@ -62,14 +62,14 @@ impl TimeParser {
         let (fraction_nanos, zone) = split_fraction(tail)?;
         let zone_seconds = parse_zone(zone)?;
         if *head == self.head {
-            return in_range(self.head_seconds - zone_seconds, fraction_nanos);
+            return at(self.head_seconds - zone_seconds, fraction_nanos);
         }
         if head[17..] == *b"60" {
             return leap_second(head, zone_seconds);
         }
         self.head_seconds = head_seconds(head)?;
         self.head = *head;
-        in_range(self.head_seconds - zone_seconds, fraction_nanos)
+        at(self.head_seconds - zone_seconds, fraction_nanos)
     }
 }
 
@@ -81,7 +81,7 @@ fn leap_second(head: &[u8; HEAD_BYTES], zone_seconds: i64) -> Option<UnixNanos> 
     if seconds.rem_euclid(3600) != 3599 {
         return None;
     }
-    in_range(seconds, NANOS_PER_SECOND - 1)
+    at(seconds, NANOS_PER_SECOND - 1)
 }
 
 /// `2026-01-31T12:00:00` as if it were UTC; every part is checked against the calendar.
@@ -188,14 +188,16 @@ fn parse_number(raw: &[u8]) -> Option<UnixNanos> {
         _ => 0,
     };
     let nanos = i64::try_from(number.scaled(shift)?).ok()?;
-    in_range(nanos / NANOS_PER_SECOND, nanos % NANOS_PER_SECOND)
+    at(nanos / NANOS_PER_SECOND, nanos % NANOS_PER_SECOND)
 }
 
-fn in_range(seconds: i64, nanos: i64) -> Option<UnixNanos> {
-    if !(FIRST_SECOND..END_SECOND).contains(&seconds) {
-        return None;
-    }
-    Some(UnixNanos(seconds * NANOS_PER_SECOND + nanos))
+fn at(seconds: i64, nanos: i64) -> Option<UnixNanos> {
+    seconds.checked_mul(NANOS_PER_SECOND).and_then(|whole| in_range(UnixNanos(whole + nanos)))
+}
+
+/// A time of the years that are taken.
+pub(crate) fn in_range(time: UnixNanos) -> Option<UnixNanos> {
+    (FIRST_SECOND * NANOS_PER_SECOND..END_SECOND * NANOS_PER_SECOND).contains(&time.0).then_some(time)
 }
 
 #[cfg(test)]

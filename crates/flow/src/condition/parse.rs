@@ -2,15 +2,19 @@
 //!
 //! In: the text and what resolves field paths. Out: the root node, or the first mistake with its byte offset. `value` is the
 //! other grammar over the same words: expressions, which compute.
+//! A part between `&&`, `||` and parentheses that is no plain comparison is read again as an expression; so is all before a `?`.
+//! Expressions are never read again, so the work is at most the text times its nesting.
 //! Bounds are those of `condition`; recursion is bounded by the nesting.
 
+use super::expression::{Expr, Val};
 use super::{ConditionError, LIST_MAX, NESTING_MAX, Node, Number, Op, Operand, REGEXES_MAX, Set, TEXT_BYTES_MAX, TextTest, compile};
 use memchr::memmem::Finder;
+use regex::bytes::Regex;
 
 mod value;
 
-const FUNCTIONS: &str = "has(field) and size(field)";
-const METHODS: &str = "startsWith, endsWith, contains and matches";
+use value::{FUNCTIONS, METHODS};
+
 const EXAMPLE: &str = "a condition reads as level == \"error\" && status >= 500";
 
 type Parsed<T> = Result<T, ConditionError>;
@@ -48,11 +52,9 @@ enum Token {
 }
 
 /// Longer ones first, so that `<=` is not read as `<`. Those we do not know the use of get an error that helps.
-const SYMBOLS: [&str; 23] =
-    ["==", "!=", "<=", ">=", "&&", "||", "=~", "<", ">", "!", "(", ")", "[", "]", ",", ".", "-", "=", "&", "|", "?", ":", "+"];
-
-/// Those of expressions alone.
-const COMPUTING: [&str; 3] = ["*", "/", "%"];
+const SYMBOLS: [&str; 26] = [
+    "==", "!=", "<=", ">=", "&&", "||", "=~", "<", ">", "!", "(", ")", "[", "]", ",", ".", "-", "=", "&", "|", "?", ":", "+", "*", "/", "%",
+];
 
 /// A part of the text that was read, and where it stands.
 struct Term {
@@ -64,6 +66,8 @@ struct Term {
 enum What {
     Value(Operand),
     Test(Node),
+    /// What computes, of whatever type.
+    Computed(Expr),
 }
 
 struct Parser<'a> {
@@ -76,20 +80,59 @@ struct Parser<'a> {
     previous_end: usize,
     nesting: usize,
     regexes: usize,
-    /// It reads an expression: `* / %` are words, too.
-    computes: bool,
+    /// Those compiled so far, by where they stand: what is read again is not compiled again.
+    compiled: Vec<(usize, Result<Regex, regex::Error>)>,
+    /// How what is read here may look, for errors.
+    example: &'static str,
     resolve: &'a mut dyn FnMut(&str) -> usize,
+}
+
+/// Where a parser was, so that it can go back.
+struct Mark {
+    next_at: usize,
+    token: Token,
+    start: usize,
+    previous_end: usize,
+    nesting: usize,
+    regexes: usize,
 }
 
 impl<'a> Parser<'a> {
     fn new(text: &'a str, resolve: &'a mut dyn FnMut(&str) -> usize) -> Parser<'a> {
-        Parser { text, next_at: 0, token: Token::End, start: 0, previous_end: 0, nesting: 0, regexes: 0, computes: false, resolve }
+        Parser {
+            text,
+            next_at: 0,
+            token: Token::End,
+            start: 0,
+            previous_end: 0,
+            nesting: 0,
+            regexes: 0,
+            compiled: Vec::new(),
+            example: EXAMPLE,
+            resolve,
+        }
+    }
+
+    fn mark(&self) -> Mark {
+        let (next_at, start, previous_end) = (self.next_at, self.start, self.previous_end);
+        Mark { next_at, token: self.token.clone(), start, previous_end, nesting: self.nesting, regexes: self.regexes }
+    }
+
+    fn go_back(&mut self, mark: Mark) {
+        (self.next_at, self.token, self.start) = (mark.next_at, mark.token, mark.start);
+        (self.previous_end, self.nesting, self.regexes) = (mark.previous_end, mark.nesting, mark.regexes);
     }
 }
 
 impl Parser<'_> {
     fn any(&mut self) -> Parsed<Term> {
-        self.chain("||", Parser::all, Node::Any)
+        let begin = self.mark();
+        let term = self.chain("||", Parser::all, Node::Any)?;
+        if !self.is("?") {
+            return Ok(term);
+        }
+        self.go_back(begin); // `?` binds loosest: all so far is its condition
+        Ok(computed(self.choice()?))
     }
 
     fn all(&mut self) -> Parsed<Term> {
@@ -111,7 +154,33 @@ impl Parser<'_> {
         Ok(self.term(start, What::Test(join(nodes))))
     }
 
+    /// A plain comparison, or else what computes. Of two mistakes the one that got further is told.
     fn relation(&mut self) -> Parsed<Term> {
+        let begin = self.mark();
+        let plain = self.plain_relation();
+        if plain.is_ok() && self.ends_relation() {
+            return plain;
+        }
+        let plain_end = self.mark();
+        self.go_back(begin);
+        match (plain, self.comparison()) {
+            (Ok(_), Ok(part)) if self.start > plain_end.start => Ok(computed(part)),
+            (Ok(term), Ok(_)) => {
+                self.go_back(plain_end);
+                Ok(term)
+            }
+            (Err(mistake), Ok(part)) if self.ends_relation() || self.start > mistake.at => Ok(computed(part)),
+            (Err(mistake), Ok(_)) => Err(mistake),
+            (Ok(_), Err(mistake)) => Err(mistake),
+            (Err(plain), Err(mistake)) => Err(if mistake.at > plain.at { mistake } else { plain }),
+        }
+    }
+
+    fn ends_relation(&self) -> bool {
+        matches!(self.token, Token::End | Token::Symbol("&&" | "||" | ")" | "?"))
+    }
+
+    fn plain_relation(&mut self) -> Parsed<Term> {
         let left = self.unary()?;
         if self.token == Token::Name("in".into()) {
             let left_start = left.start;
@@ -328,10 +397,10 @@ impl Parser<'_> {
 
     fn call(&mut self, name: &str, start: usize) -> Parsed<Term> {
         if !matches!(name, "has" | "size") {
-            let help = match same_word(name, &["has", "size", "startsWith", "endsWith", "contains", "matches"]) {
-                Some(known @ ("has" | "size")) => format!("write {known}(field)"),
-                Some(known) => format!("write field.{known}(\"..\")"),
-                None => format!("the functions are {FUNCTIONS}; fields have the methods {METHODS}"),
+            let help = match (same_word(name, &FUNCTIONS), same_word(name, &METHODS)) {
+                (Some(known), _) => format!("write {known}(field)"),
+                (None, Some(known)) => format!("write field.{known}({})", value::example_argument(known)),
+                (None, None) => unknown_help(),
             };
             return Err(fault(start, format!("there is no function `{name}`"), help));
         }
@@ -357,17 +426,18 @@ impl Parser<'_> {
 
     fn method(&mut self, path: &str, name: &str, start: usize, at: usize) -> Parsed<Term> {
         if !matches!(name, "startsWith" | "endsWith" | "contains" | "matches") {
-            let help = match same_word(name, &["startsWith", "endsWith", "contains", "matches", "size", "has"]) {
-                Some(known @ ("has" | "size")) => format!("write {known}({path})"),
-                Some(known) => format!("write {path}.{known}(\"..\")"),
-                None => format!("the methods are {METHODS}; the functions are {FUNCTIONS}"),
+            let help = match (same_word(name, &METHODS), same_word(name, &FUNCTIONS)) {
+                (Some(known), _) => format!("write {path}.{known}({})", value::example_argument(known)),
+                (None, Some(known)) => format!("write {known}({path})"),
+                (None, None) => unknown_help(),
             };
             return Err(fault(at, format!("there is no method `{name}`"), help));
         }
         self.advance()?;
         let argument_at = self.start;
         let Token::Text(argument) = self.token.clone() else {
-            return Err(fault(argument_at, format!("{name} takes a text in quotes"), format!("write {path}.{name}(\"..\")")));
+            let quotes = if name == "matches" { " in quotes" } else { "" }; // the others take what is computed, too
+            return Err(fault(argument_at, format!("{name} takes a text{quotes}"), format!("write {path}.{name}(\"..\")")));
         };
         self.advance()?;
         let argument_end = self.previous_end;
@@ -391,7 +461,15 @@ impl Parser<'_> {
                 "join them with |, as in matches(\"timeout|refused\")",
             ));
         }
-        compile(pattern).map(TextTest::Matches).map_err(|error| {
+        let compiled = match self.compiled.iter().find(|(place, _)| *place == at) {
+            Some((_, compiled)) => compiled.clone(),
+            None => {
+                let compiled = compile(pattern);
+                self.compiled.push((at, compiled.clone()));
+                compiled
+            }
+        };
+        compiled.map(TextTest::Matches).map_err(|error| {
             let (column, message) = regex_mistake(&error);
             // The column counts in the pattern; where the literal has escapes, that is not its place in the text.
             let literal = &self.text[at..end];
@@ -414,11 +492,13 @@ impl Parser<'_> {
     fn test(&self, term: Term) -> Parsed<Node> {
         let found = match term.what {
             What::Test(node) => return Ok(node),
+            What::Computed(expr) => match expr.is_test() {
+                Ok(()) => return Ok(lower(expr)),
+                Err(found) => found,
+            },
             What::Value(Operand::Bool(value)) => return Ok(Node::Const(value)),
             What::Value(Operand::Field(field)) => return Ok(Node::IsTrue(field)),
-            What::Value(Operand::Text(_)) => "a text",
-            What::Value(Operand::Number(_) | Operand::Size(_)) => "a number",
-            What::Value(Operand::Null) => "null",
+            What::Value(operand) => operand.type_name().expect("a field was answered above"),
         };
         let source = &self.text[term.start..term.end];
         Err(fault(
@@ -437,6 +517,7 @@ impl Parser<'_> {
                 "a comparison cannot be compared again",
                 "join conditions with && and ||, turn one around with !(..)",
             )),
+            What::Computed(_) => Err(fault(term.start, "here computes what is compared", self.example)), // and is read again as that
         }
     }
 
@@ -502,7 +583,7 @@ impl Parser<'_> {
             ("|", _) => "write || for `or`".into(),
             (")", _) => "leave it out, or open it with `(`".into(),
             ("-", Some(_)) => NAME_HELP.into(),
-            ("?" | ":" | "+", _) => "conditions compare and do not compute; write each case with && and ||".into(),
+            (":", Some(_)) => "write level == \"error\" ? status > 500 : status > 400".into(),
             _ => EXAMPLE.into(),
         };
         let message = match (symbol, before) {
@@ -536,17 +617,30 @@ impl Parser<'_> {
                 let length = bytes.iter().take_while(|&&byte| is_name_byte(byte)).count();
                 Ok((Token::Name(rest[..length].into()), length))
             }
-            _ => match SYMBOLS
-                .iter()
-                .chain(&COMPUTING)
-                .take(if self.computes { usize::MAX } else { SYMBOLS.len() })
-                .find(|&&symbol| rest.starts_with(symbol))
-            {
+            _ => match SYMBOLS.iter().find(|&&symbol| rest.starts_with(symbol)) {
                 Some(symbol) => Ok((Token::Symbol(symbol), symbol.len())),
                 None => Err(unknown_character(rest, self.start)),
             },
         }
     }
+}
+
+fn computed(part: value::Part) -> Term {
+    Term { what: What::Computed(part.expr), start: part.start, end: part.end }
+}
+
+/// What computes as a node; `!` in front of all of it turns errors around, as it does for nodes.
+fn lower(expr: Expr) -> Node {
+    match expr {
+        Expr::Const(Val::Bool(value)) => Node::Const(value),
+        Expr::Field(field) => Node::IsTrue(field),
+        Expr::Not(inner) => Node::Not(Box::new(lower(*inner))),
+        expr => Node::Expr(Box::new(expr)),
+    }
+}
+
+fn unknown_help() -> String {
+    format!("the functions are {}; the methods {}", FUNCTIONS.join(", "), METHODS.join(", "))
 }
 
 const NAME_HELP: &str = "a name with other characters than letters, digits and _ is written record[\"odd-key\"]";
@@ -564,8 +658,31 @@ fn compare(left: Operand, op: Op, right: Operand) -> Result<Node, (&'static str,
             Node::Equal { field, text, wanted: op == Op::Eq }
         }
         (Operand::Field(field), op, Operand::Number(number)) => Node::Against { field, op, number },
-        (left, op, right) => Node::Compare { left, op, right },
+        (left, op, right) => {
+            let is_equality = matches!(op, Op::Eq | Op::Ne);
+            let of_size = matches!((&left, &right), (Operand::Size(_), _) | (_, Operand::Size(_)));
+            if let (Some(a), Some(b)) = (left.type_name(), right.type_name())
+                && a != b
+                && (of_size || !is_equality)
+            {
+                return Err(("values of these types are never compared so", "a text is in quotes, a number and true are not"));
+            }
+            Node::Compare { left, op, right }
+        }
     })
+}
+
+impl Operand {
+    /// What it is for every record.
+    fn type_name(&self) -> Option<&'static str> {
+        match self {
+            Operand::Field(_) => None,
+            Operand::Size(_) | Operand::Number(_) => Some("a number"),
+            Operand::Text(_) => Some("a text"),
+            Operand::Bool(_) => Some("true or false"),
+            Operand::Null => Some("null"),
+        }
+    }
 }
 
 /// Words that are no field names.
@@ -595,7 +712,6 @@ fn unknown_character(rest: &str, at: usize) -> ConditionError {
     let character = rest.chars().next().unwrap_or(' ');
     let help = match character {
         '\u{201c}' | '\u{201d}' | '\u{201e}' | '\u{2018}' | '\u{2019}' => "write plain quotes: \"..\" or '..'",
-        '*' | '/' | '%' => "conditions compare and do not compute",
         '#' => "put comments into the YAML around the condition",
         _ => NAME_HELP,
     };

@@ -35,8 +35,8 @@ fn field(name: &str) -> usize {
 fn rules(steps: Vec<Step>) -> Arc<Rules> {
     Arc::new(Rules {
         fields: Arc::new(FieldSet::new(&FIELDS)),
-        time: vec![field("ts")],
-        level: vec![field("level")],
+        time: vec![field("ts").into()],
+        level: vec![field("level").into()],
         tenant: vec![field("tenant")],
         tenants: Arc::new(Tenants::new("unassigned", 1_000)),
         step_ids: (0..steps.len() as u32).map(|n| n + 100).collect(),

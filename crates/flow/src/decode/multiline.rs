@@ -11,11 +11,14 @@
 //! cannot be told apart: where their lines interleave, so do their groups.
 
 use crate::units::{ByteSize, Span};
+use parse::pattern::Pattern;
 use regex::bytes::{Regex, RegexBuilder};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::sync::Arc;
 
-/// Joining of lines that belong together. Give exactly one of `preset`, `start` and `continuation`.
+/// Joining of lines that belong together. Give exactly one of `preset`, `start`, `continuation`, `end` and `rules`.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MultilineConfig {
@@ -26,6 +29,11 @@ pub struct MultilineConfig {
     pub start: Option<String>,
     /// A regular expression, found anywhere in a line: a line that matches goes on with the record before it.
     pub continuation: Option<String>,
+    /// A pattern in Ruby's dialect, found anywhere in a line: a line that matches is the last of a record.
+    pub end: Option<String>,
+    /// Rules of a state machine, as Fluent Bit's multiline parsers have them: 1 to 64, tried in order.
+    #[serde(default)]
+    pub rules: Vec<RuleConfig>,
     /// Most lines of one record, at least 2; then it is noted as `partial`, and the rest is another record (with `preset`: one a line).
     #[serde(default = "lines_max")]
     pub lines_max: u32,
@@ -35,6 +43,18 @@ pub struct MultilineConfig {
     /// A record is complete when no line has come for this long.
     #[serde(default = "age")]
     pub age: Span,
+}
+
+/// One rule: a line that matches while a record is in one of these states takes it to the next one.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RuleConfig {
+    /// States before the line; `start_state` begins a record.
+    pub from: Vec<String>,
+    /// In Ruby's dialect, with or without `/.../`, found anywhere in the line.
+    pub pattern: String,
+    /// The state after it: one that a rule begins with, or that none does, so that the record ends where nothing goes on.
+    pub to: String,
 }
 
 /// Whose stack traces.
@@ -77,6 +97,37 @@ enum Machine {
     Rules(Vec<Rule>),
     Start(Regex),
     Continuation(Regex),
+    End(Matcher),
+}
+
+/// Says whether a line is of a kind.
+#[derive(Clone)]
+enum Matcher {
+    Plain(Regex),
+    /// In Ruby's dialect; one that needs more steps than it is given does not match.
+    Ruby(Arc<Pattern>),
+}
+
+impl fmt::Debug for Matcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Matcher::Plain(regex) => write!(f, "{regex:?}"),
+            Matcher::Ruby(pattern) => write!(f, "{:?}", pattern.report().translated),
+        }
+    }
+}
+
+impl Matcher {
+    fn ruby(pattern: &str) -> Result<Matcher, String> {
+        Pattern::new(pattern).map(|pattern| Matcher::Ruby(Arc::new(pattern))).map_err(|error| format!("pattern {pattern:?}: {error}"))
+    }
+
+    fn is_match(&self, line: &[u8]) -> bool {
+        match self {
+            Matcher::Plain(regex) => regex.is_match(line),
+            Matcher::Ruby(pattern) => pattern.is_match(line),
+        }
+    }
 }
 
 /// One rule of a preset: a line that matches `pattern` in a state of `from` leads to `to`.
@@ -84,7 +135,7 @@ enum Machine {
 struct Rule {
     /// Bits of states; bit [`START`]: it may start a group.
     from: u32,
-    pattern: Regex,
+    pattern: Matcher,
     to: State,
 }
 
@@ -92,6 +143,9 @@ struct Rule {
 pub(super) type State = u8;
 /// No group is open, or only a new one may follow.
 const START: State = 0;
+const START_STATE: &str = "start_state";
+const STATES_MAX: usize = 32;
+const RULES_MAX: usize = 64;
 
 /// What a line is to the group before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,11 +161,14 @@ pub(super) enum Role {
 impl Multiline {
     /// Checks and compiles a config; what is wrong is a sentence for its reader.
     pub fn new(config: &MultilineConfig) -> Result<Multiline, String> {
-        let machine = match (config.preset, &config.start, &config.continuation) {
-            (Some(preset), None, None) => Machine::Rules(rules(preset)),
-            (None, Some(pattern), None) => Machine::Start(compile(pattern)?),
-            (None, None, Some(pattern)) => Machine::Continuation(compile(pattern)?),
-            _ => return Err("multiline takes exactly one of `preset`, `start` and `continuation`".into()),
+        let own = (!config.rules.is_empty()).then_some(&config.rules);
+        let machine = match (config.preset, &config.start, &config.continuation, &config.end, own) {
+            (Some(preset), None, None, None, None) => Machine::Rules(rules(preset)),
+            (None, Some(pattern), None, None, None) => Machine::Start(compile(pattern)?),
+            (None, None, Some(pattern), None, None) => Machine::Continuation(compile(pattern)?),
+            (None, None, None, Some(pattern), None) => Machine::End(Matcher::ruby(pattern)?),
+            (None, None, None, None, Some(own)) => Machine::Rules(own_rules(own)?),
+            _ => return Err("multiline takes exactly one of `preset`, `start`, `continuation`, `end` and `rules`".into()),
         };
         Ok(Multiline {
             machine,
@@ -143,6 +200,11 @@ impl Multiline {
             Machine::Start(_) => open.map_or(first, |_| next),
             Machine::Continuation(pattern) if open.is_some() && pattern.is_match(line) => next,
             Machine::Continuation(_) => first,
+            Machine::End(pattern) => match (open, pattern.is_match(line)) {
+                (None, true) => Role::Alone,
+                (None, false) => first,
+                (Some(_), last) => Role::Next { state: START, last },
+            },
         }
     }
 }
@@ -153,6 +215,35 @@ fn compile(pattern: &str) -> Result<Regex, String> {
         regex::Error::CompiledTooBig(_) => "the regular expression takes more than 1 MiB compiled".to_string(),
         error => error.to_string(),
     })
+}
+
+/// Numbers the states by their first mention; `start_state` is the start.
+fn own_rules(own: &[RuleConfig]) -> Result<Vec<Rule>, String> {
+    let mut names = vec![START_STATE];
+    let mut number = |name| match names.iter().position(|known| *known == name) {
+        Some(number) => number,
+        None => {
+            names.push(name);
+            names.len() - 1
+        }
+    };
+    let mut rules = Vec::new();
+    for rule in own {
+        let from = rule.from.iter().fold(0u64, |bits, state| bits | 1u64.checked_shl(number(state.as_str()) as u32).unwrap_or(0));
+        let to = number(rule.to.as_str());
+        rules.push(Rule { from: from as u32, pattern: Matcher::ruby(&rule.pattern)?, to: to as State });
+    }
+    if names.len() > STATES_MAX || own.len() > RULES_MAX {
+        return Err(format!(
+            "there are {} rules over {} states; at most {RULES_MAX} and {STATES_MAX} are possible",
+            own.len(),
+            names.len()
+        ));
+    }
+    if !own.iter().any(|rule| rule.from.iter().any(|state| state == START_STATE)) {
+        return Err(format!("no rule begins a record; one of them is `from: [{START_STATE}]`"));
+    }
+    Ok(rules)
 }
 
 /// The rules of Fluent Bit's parsers, in its order (src/multiline/flb_ml_parser_*.c). Two things are different:
@@ -193,7 +284,7 @@ fn rules(preset: Preset) -> Vec<Rule> {
     };
     let rule = |(from, pattern, to): &(&[State], &str, State)| Rule {
         from: from.iter().fold(0, |bits, state| bits | 1 << state),
-        pattern: RegexBuilder::new(pattern).unicode(false).build().expect("the patterns of presets are tested"),
+        pattern: Matcher::Plain(RegexBuilder::new(pattern).unicode(false).build().expect("the patterns of presets are tested")),
         to: *to,
     };
     table.iter().map(rule).collect()

@@ -35,6 +35,8 @@ fn grouped(format: Format, by: impl FnOnce(&mut MultilineConfig)) -> Setup {
         preset: None,
         start: None,
         continuation: None,
+        end: None,
+        rules: Vec::new(),
         lines_max: 1_000,
         bytes_max: crate::units::ByteSize(1 << 20),
         age: crate::units::Span(GROUP_AGE),

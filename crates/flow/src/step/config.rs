@@ -5,6 +5,7 @@
 //! the binary's `config`, which knows line and column. Nothing here is bounded but the sampling policy's keys.
 
 use super::quota::{Period, Unit};
+use crate::conventions;
 use crate::units::{Amount, ByteSize, Ratio, Span};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
@@ -81,11 +82,13 @@ fn tenants_max() -> u32 {
 #[derive(Clone, Debug, PartialEq, serde::Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FieldsConfig {
-    /// Event time: RFC 3339 text, or a number of seconds, milliseconds, microseconds or nanoseconds since 1970. A record
-    /// without a usable one takes its arrival time and is noted as `arrival_time`.
+    /// Event time: RFC 3339 text, or a number of seconds, milliseconds, microseconds or nanoseconds since 1970; the first of these
+    /// fields that can be read counts. Beside one that ends with `Seconds` or `.seconds`, one with `Nanos` or `.nanos` is added. A
+    /// record without a usable time takes its arrival time and is noted as `arrival_time`.
     #[serde(default = "fields_time")]
     pub time: Vec<String>,
-    /// Severity, as a word (`info`) or a number.
+    /// Severity, as a word (`info`) or a number: of `severityNumber` as OpenTelemetry has them, of `PRIORITY` as syslog, of others as
+    /// pino, bunyan (30) and logback (20000). The first of these fields that can be read counts.
     #[serde(default = "fields_level")]
     pub level: Vec<String>,
     /// Text for people.
@@ -100,15 +103,15 @@ impl Default for FieldsConfig {
 }
 
 fn fields_time() -> Vec<String> {
-    ["ts", "time", "@timestamp", "timestamp"].map(String::from).to_vec()
+    conventions::TIME.map(String::from).to_vec()
 }
 
 fn fields_level() -> Vec<String> {
-    ["level", "severity", "log.level"].map(String::from).to_vec()
+    conventions::LEVEL.map(String::from).to_vec()
 }
 
 fn fields_message() -> Vec<String> {
-    ["msg", "message"].map(String::from).to_vec()
+    conventions::MESSAGE.map(String::from).to_vec()
 }
 
 /// One step. Steps run as written; each record gets one verdict and the first drop wins.

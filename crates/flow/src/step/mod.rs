@@ -9,7 +9,7 @@ mod dedup;
 pub mod detect;
 mod filter;
 pub mod keys;
-mod members;
+pub(crate) mod members;
 pub mod quota;
 pub mod rates;
 pub mod redact;

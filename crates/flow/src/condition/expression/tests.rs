@@ -22,6 +22,7 @@ fn value_of(text: &str, line: &str) -> String {
     let found = expression.write(line.as_bytes(), &spans, &mut out);
     let value = out.strip_prefix(b"before").expect("what was there stays");
     assert_eq!(found, !value.is_empty(), "{text}");
+    assert_eq!(expression.value(line.as_bytes(), &spans).ok().as_deref(), found.then_some(value), "{text}");
     if found { String::from_utf8(value.to_vec()).expect("a value is UTF-8") } else { "-".into() }
 }
 
@@ -64,6 +65,137 @@ fn texts_are_joined_cut_and_changed() {
         (r#"record["odd-key"] + labels["app-name"]"#, r#"{"odd-key":"a","labels":{"app-name":"b"}}"#, r#""ab""#),
         ("a", r#"{"a":"\ud83d\ude00\ud800"}"#, "\"\u{1f600}\u{fffd}\""),
     ]);
+}
+
+#[test]
+fn characters_are_found_by_their_number() {
+    let line = r#"{"a":"\u00fcber/x/\ud83d\ude00","n":1}"#;
+    check(&[
+        (r#"a.indexOf("/")"#, line, "4"),
+        (r#"a.lastIndexOf("/")"#, line, "6"),
+        (r#"a.indexOf("?")"#, line, "-1"),
+        (r#"a.lastIndexOf("")"#, line, "8"),
+        (r#"a.indexOf("")"#, line, "0"),
+        ("a.charAt(0)", line, "\"\u{fc}\""),
+        ("a.charAt(7)", line, "\"\u{1f600}\""),
+        ("a.charAt(8)", line, r#""""#),
+        ("a.charAt(9)", line, "-"),
+        ("a.charAt(-1)", line, "-"),
+        ("a.reverse()", line, "\"\u{1f600}/x/reb\u{fc}\""),
+        (r#"a.substring(a.indexOf("/") + 1, a.lastIndexOf("/"))"#, line, r#""x""#),
+        ("n.reverse()", line, "-"),
+    ]);
+}
+
+#[test]
+fn times_are_read_compared_and_taken_apart() {
+    // A Saturday, the 60th day of a leap year.
+    let line = r#"{"ts":"2020-02-29T23:59:58.987+01:00","ms":1582930798987,"end":"2020-03-01 01:00:00","took":"1h30m","bad":"soon","z":0,"n":null}"#;
+    check(&[
+        ("timestamp(ts)", line, r#""2020-02-29T22:59:58.987Z""#),
+        ("timestamp(ms)", line, r#""2020-02-28T22:59:58.987Z""#),
+        ("timestamp(1582930798)", line, r#""2020-02-28T22:59:58Z""#),
+        ("timestamp(1582930798.5)", line, r#""2020-02-28T22:59:58.500Z""#),
+        ("timestamp(timestamp(ts)) == timestamp(ts)", line, "true"),
+        ("timestamp(bad)", line, "-"),
+        ("timestamp(z)", line, "-"),
+        ("timestamp(n)", line, "-"),
+        ("timestamp(gone)", line, "-"),
+        ("int(timestamp(ts))", line, "1583017198"),
+        ("string(timestamp(ts))", line, r#""2020-02-29T22:59:58.987Z""#),
+        ("timestamp(ts) < timestamp(end)", line, "true"),
+        ("timestamp(ts) == timestamp(end)", line, "false"),
+        ("timestamp(end) - timestamp(ts)", line, r#""7201.013s""#),
+        ("timestamp(end) - timestamp(ts) > duration(took)", line, "true"),
+        ("timestamp(ts) + duration(took)", line, r#""2020-03-01T00:29:58.987Z""#),
+        ("duration(took) + timestamp(ts) - duration(took) == timestamp(ts)", line, "true"),
+        ("timestamp(ts).getFullYear()", line, "2020"),
+        ("timestamp(ts).getMonth()", line, "1"),
+        ("timestamp(ts).getDate()", line, "29"),
+        ("timestamp(ts).getDayOfMonth()", line, "28"),
+        ("timestamp(ts).getDayOfWeek()", line, "6"),
+        ("timestamp(end).getDayOfWeek()", line, "0"),
+        ("timestamp(ts).getDayOfYear()", line, "59"),
+        ("timestamp(ts).getHours()", line, "22"),
+        ("timestamp(ts).getMinutes()", line, "59"),
+        ("timestamp(ts).getSeconds()", line, "58"),
+        ("timestamp(ts).getMilliseconds()", line, "987"),
+        (r#"timestamp(ts).getHours("+02:00")"#, line, "0"),
+        (r#"timestamp(ts).getDate("+0200")"#, line, "1"),
+        (r#"timestamp(ts).getDate("-11:30")"#, line, "29"),
+        (r#"timestamp(ts).getHours("UTC") == timestamp(ts).getHours("Z")"#, line, "true"),
+        ("duration(took)", line, r#""5400s""#),
+        ("string(duration(took))", line, r#""5400s""#),
+        ("duration(took).getHours()", line, "1"),
+        ("duration(took).getMinutes()", line, "90"),
+        ("duration(took).getSeconds()", line, "5400"),
+        ("duration(took).getMilliseconds()", line, "5400000"),
+        ("(has(z) ? duration(took) : timestamp(ts)).getMonth()", line, "-"),
+        ("duration(took) - duration(\"2h\")", line, r#""-1800s""#),
+        ("duration(\"1.5h\") == duration(took)", line, "true"),
+        ("duration(\"-1m1.25s250ms1us2ns\")", line, r#""-61.500001002s""#),
+        ("duration(\"0\") < duration(\".5ns1ns\")", line, "true"),
+        ("duration(\"2562047h\") + duration(took)", line, "-"),
+        ("timestamp(ts) + duration(\"2562047h\")", line, "-"),
+        ("timestamp(ts) - duration(\"2562047h\") - duration(\"2562047h\")", line, "-"),
+        ("duration(bad)", line, "-"),
+        ("duration(z)", line, "-"),
+        ("(has(z) ? timestamp(ts) : \"x\") == \"x\"", line, "false"),
+        ("(has(z) ? timestamp(ts) : \"x\") < \"x\"", line, "-"),
+    ]);
+}
+
+#[test]
+fn mistakes_with_times_are_refused() {
+    let times = "as in timestamp(ts) + duration(\"1h\") > timestamp(\"2026-01-31T12:00:00Z\")";
+    refused(
+        "duration(\"1 day\")",
+        9,
+        "\"1 day\" cannot be read: it is no duration of at most 292 years; write duration(\"1h30m\"), with h, m, s, ms, us and ns",
+    );
+    for text in ["", "-", "1", "h", ".h", "1..5h", "1.5.5h", "1d", "1h ", "1H", "99999999999999999999h", "-9223372037s"] {
+        assert!(Expression::parse(&format!("duration(\"{text}\")"), &mut |_| 0).is_err(), "{text}");
+    }
+    refused(
+        "timestamp(\"2026-01-31\") < timestamp(ts)",
+        10,
+        "\"2026-01-31\" cannot be read: it is no time of the years 1990 to 2100; write timestamp(ts), or timestamp(\"2026-01-31T12:00:00Z\")",
+    );
+    let bare = "write timestamp(ts) for a field with a time, duration(took) for one such as 1.5s";
+    refused("a > timestamp(b)", 2, &format!("a field is never a timestamp, and here is one on the left; {bare}"));
+    refused("duration(\"1h\") < a", 15, &format!("a field is never a duration, and here is one on the right; {bare}"));
+    refused("timestamp(a) - b", 13, &format!("a field is never a timestamp, and here is one on the right; {bare}"));
+    refused("timestamp(a) > \"2026\"", 13, &format!("a timestamp is never compared with a text; {times}"));
+    refused("timestamp(a) + timestamp(b)", 13, &format!("`+` does not take two timestamps; {times}"));
+    refused("duration(a) - timestamp(b)", 12, &format!("a duration and a timestamp are not computed with each other; {times}"));
+    refused("duration(a) * 2", 12, &format!("`*` takes numbers, and this is a duration; {times}"));
+    refused("timestamp(a) + 5", 13, &format!("a timestamp and an int are not computed with each other; {times}"));
+    refused(
+        "timestamp(a) in [1]",
+        13,
+        "a list holds no times, and this is a timestamp; string(x) makes a text of it; compare times with < and >=",
+    );
+    refused("timestamp(a).trim()", 13, "trim is a method of texts, and this is a timestamp; string(x) makes a text of it");
+    let of = "timestamp(x) makes one of a text or a number, as in";
+    refused("a.getHours()", 2, &format!("getHours is a method of timestamps, and this is a field; {of} timestamp(ts).getHours()"));
+    refused(
+        "duration(a).getMonth()",
+        12,
+        &format!("getMonth is a method of timestamps, and this is a duration; {of} timestamp(ts).getMonth()"),
+    );
+    refused(
+        "timestamp(a).getHours(\"Europe/Berlin\")",
+        22,
+        "`Europe/Berlin` is no offset from UTC; write \"+02:00\" or \"UTC\"; names of zones, which change their offset, are not known here",
+    );
+    refused("timestamp(a).gethours()", 13, "there is no method `gethours`; write .getHours(..)");
+    refused("int(duration(a))", 4, "int makes nothing of a duration; write d.getSeconds()");
+    refused("timestamp(true)", 10, "timestamp makes nothing of true or false; write flag ? 1 : 0");
+    refused(
+        "a && timestamp(b)",
+        5,
+        "`timestamp(b)` is a timestamp; here stands something that is true or false; compare it, as in size(message) > 100",
+    );
 }
 
 #[test]
@@ -209,7 +341,9 @@ fn what_is_wrong_for_every_record_is_refused() {
     refused(
         "a.lower()",
         2,
-        "there is no method `lower`; the methods are lowerAscii, upperAscii, trim, replace, substring, startsWith, endsWith, contains, matches, size",
+        "there is no method `lower`; the methods are lowerAscii, upperAscii, trim, replace, substring, startsWith, endsWith, contains, matches, size, \
+         indexOf, lastIndexOf, charAt, reverse, getFullYear, getMonth, getDate, getDayOfMonth, getDayOfWeek, getDayOfYear, getHours, \
+         getMinutes, getSeconds, getMilliseconds",
     );
     refused("a.lowerascii()", 2, "there is no method `lowerascii`; write .lowerAscii(..)");
     refused("lowerAscii(a)", 0, "there is no function `lowerAscii`; write field.lowerAscii(..)");

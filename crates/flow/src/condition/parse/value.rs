@@ -3,22 +3,47 @@
 //! In: the text and what resolves field paths. Out: the root of the expression, or the first mistake with its byte offset; a
 //! mistake is also what is wrong for every record: types that never fit, a constant that cannot be computed.
 
-use super::super::expression::{Expr, Method, Sign, Type, Val, number};
+use super::super::expression::{Expr, Method, Record, Sign, TimePart, Type, Val, Wrong, number, parse_offset};
 use super::super::{ConditionError, NESTING_MAX, Op, TEXT_BYTES_MAX};
 use super::{Parsed, Parser, TextTest, Token, fault, is_literal, same_word, short};
 
 const EXAMPLE: &str = "an expression reads as service + \"-\" + string(status / 100)";
-const FUNCTIONS: [&str; 5] = ["has", "size", "string", "int", "double"];
-const METHODS: [&str; 10] =
-    ["lowerAscii", "upperAscii", "trim", "replace", "substring", "startsWith", "endsWith", "contains", "matches", "size"];
+pub(super) const FUNCTIONS: [&str; 7] = ["has", "size", "string", "int", "double", "timestamp", "duration"];
+pub(super) const METHODS: [&str; 24] = [
+    "lowerAscii",
+    "upperAscii",
+    "trim",
+    "replace",
+    "substring",
+    "startsWith",
+    "endsWith",
+    "contains",
+    "matches",
+    "size",
+    "indexOf",
+    "lastIndexOf",
+    "charAt",
+    "reverse",
+    "getFullYear",
+    "getMonth",
+    "getDate",
+    "getDayOfMonth",
+    "getDayOfWeek",
+    "getDayOfYear",
+    "getHours",
+    "getMinutes",
+    "getSeconds",
+    "getMilliseconds",
+];
 const TYPES_HELP: &str = "string(x), int(x) and double(x) make one of the other";
+const TIMES_HELP: &str = "as in timestamp(ts) + duration(\"1h\") > timestamp(\"2026-01-31T12:00:00Z\")";
 
 pub(in super::super) fn parse(text: &str, resolve: &mut dyn FnMut(&str) -> usize) -> Parsed<Expr> {
     if text.len() > TEXT_BYTES_MAX {
         let message = format!("the expression has {} bytes; the limit is {TEXT_BYTES_MAX}", text.len());
         return Err(fault(TEXT_BYTES_MAX, message, "set several fields, each from a part of it"));
     }
-    let mut parser = Parser { computes: true, ..Parser::new(text, resolve) };
+    let mut parser = Parser { example: EXAMPLE, ..Parser::new(text, resolve) };
     parser.advance()?;
     if parser.token == Token::End {
         return Err(fault(0, "the expression is empty", EXAMPLE));
@@ -31,10 +56,10 @@ pub(in super::super) fn parse(text: &str, resolve: &mut dyn FnMut(&str) -> usize
 }
 
 /// A part of the expression, and where it stands.
-struct Part {
-    expr: Expr,
-    start: usize,
-    end: usize,
+pub(super) struct Part {
+    pub(super) expr: Expr,
+    pub(super) start: usize,
+    pub(super) end: usize,
 }
 
 impl Parser<'_> {
@@ -57,18 +82,22 @@ impl Parser<'_> {
         if !constant {
             return Ok(self.part(start, expr));
         }
-        match expr.value(&[], &[]).map(Val::into_owned) {
+        match expr.value(&Record::new(&[], &[])).map(Val::into_owned) {
             Ok(Some(value)) => Ok(self.part(start, Expr::Const(value))),
             Ok(None) => Ok(self.part(start, expr)),
             Err(why) => {
                 let source = short(&self.text[start..self.previous_end]);
-                Err(fault(at, format!("`{source}` never has a value: {why}"), "compute with values that fit, or leave the field out"))
+                Err(fault(
+                    at,
+                    format!("`{source}` never has a value: {}", why.why()),
+                    "compute with values that fit, or leave the field out",
+                ))
             }
         }
     }
 
     /// `a`, or `c ? a : b`.
-    fn choice(&mut self) -> Parsed<Part> {
+    pub(super) fn choice(&mut self) -> Parsed<Part> {
         let condition = self.disjunction()?;
         if !self.is("?") {
             return Ok(condition);
@@ -112,11 +141,15 @@ impl Parser<'_> {
         self.settle(start, start, join(parts))
     }
 
-    fn comparison(&mut self) -> Parsed<Part> {
+    pub(super) fn comparison(&mut self) -> Parsed<Part> {
         let left = self.sum()?;
         let at = self.start;
         if self.token == Token::Name("in".into()) {
             self.advance()?;
+            if let Some(known) = left.expr.known().filter(|known| known.is_time()) {
+                let help = "string(x) makes a text of it; compare times with < and >=";
+                return Err(fault(at, format!("a list holds no times, and this is {}", known.name()), help));
+            }
             let set = self.list()?;
             self.refuse_second_relation()?;
             return self.settle(left.start, at, Expr::In(Box::new(left.expr), set));
@@ -137,9 +170,30 @@ impl Parser<'_> {
             && !is_null
             && !(a.is_number() && b.is_number())
         {
-            return Err(fault(at, format!("{} is never compared with {}", a.name(), b.name()), TYPES_HELP));
+            if let (Expr::Not(_), b'!') = (&left.expr, self.text.as_bytes()[left.start]) {
+                let help = "put the comparison in parentheses, as in !(level == \"info\")";
+                return Err(fault(left.start, "`!` binds tighter than a comparison", help));
+            }
+            return Err(fault(at, format!("{} is never compared with {}", a.name(), b.name()), types_help(a, b)));
         }
-        self.settle(left.start, at, Expr::Compare(Box::new(left.expr), op, Box::new(right.expr)))
+        self.refuse_bare_time(at, &left.expr, &right)?;
+        self.settle(left.start, at, Expr::Compare(Box::new(left.expr.operand()), op, Box::new(right.expr.operand())))
+    }
+
+    /// A field is no time, whatever it says.
+    fn refuse_bare_time(&self, at: usize, left: &Expr, right: &Part) -> Parsed<()> {
+        let (known, field) = match (left, &right.expr) {
+            (Expr::Field(_), other) => (other.known(), "left"),
+            (other, Expr::Field(_)) => (other.known(), "right"),
+            _ => return Ok(()),
+        };
+        match known.filter(|known| known.is_time()) {
+            None => Ok(()),
+            Some(known) => {
+                let message = format!("a field is never {}, and here is one on the {field}", known.name());
+                Err(fault(at, message, "write timestamp(ts) for a field with a time, duration(took) for one such as 1.5s"))
+            }
+        }
     }
 
     fn sum(&mut self) -> Parsed<Part> {
@@ -158,18 +212,21 @@ impl Parser<'_> {
             self.advance()?;
             let part = next(self)?;
             check_operand(at, symbol, sign, known, part.expr.known())?;
-            known = known.or(part.expr.known());
+            if rest.is_empty() {
+                self.refuse_bare_time(at, &first, &part)?;
+            }
+            known = sign.result(known, part.expr.known());
             if matches!(sign, Sign::Divide | Sign::Rest) && matches!(part.expr, Expr::Const(Val::Int(0))) {
                 return Err(fault(part.start, "this divides by zero", "divide by something else, as in n == 0 ? 0 : total / n"));
             }
             if rest.is_empty() {
-                let computed = self.settle(start, at, Expr::Compute(Box::new(first), vec![(sign, part.expr)]))?;
+                let computed = self.settle(start, at, Expr::Compute(Box::new(first.operand()), vec![(sign, part.expr.operand())]))?;
                 match computed.expr {
                     Expr::Compute(own, own_rest) => (first, rest) = (*own, own_rest),
                     constant => first = constant,
                 }
             } else {
-                rest.push((sign, part.expr));
+                rest.push((sign, part.expr.operand()));
             }
         }
         Ok(self.part(start, if rest.is_empty() { first } else { Expr::Compute(Box::new(first), rest) }))
@@ -195,7 +252,7 @@ impl Parser<'_> {
         let inner = self.signed()?;
         self.nesting -= 1;
         if let Some(known) = inner.expr.known().filter(|known| !known.is_number()) {
-            return Err(fault(start, format!("`-` stands before numbers, and this is {}", known.name()), EXAMPLE));
+            return Err(fault(start, format!("`-` stands before numbers, and this is {}", known.name()), self.example));
         }
         self.settle(start, start, Expr::Negative(Box::new(inner.expr)))
     }
@@ -243,7 +300,7 @@ impl Parser<'_> {
                     "true" => Val::Bool(true),
                     "false" => Val::Bool(false),
                     "null" => Val::Null,
-                    _ => return Err(fault(start, "a value is missing before `in`", EXAMPLE)),
+                    _ => return Err(fault(start, "a value is missing before `in`", self.example)),
                 };
                 self.advance()?;
                 self.part(start, Expr::Const(value))
@@ -259,8 +316,8 @@ impl Parser<'_> {
             Token::Symbol("[") => {
                 return Err(fault(start, "a list stands only after `in`", "write level in [\"warn\", \"error\"]"));
             }
-            Token::End => return Err(fault(start, "a value is missing at the end", EXAMPLE)),
-            Token::Symbol(symbol) => return Err(fault(start, format!("a value is missing before `{symbol}`"), EXAMPLE)),
+            Token::End => return Err(fault(start, "a value is missing at the end", self.example)),
+            Token::Symbol(symbol) => return Err(fault(start, format!("a value is missing before `{symbol}`"), self.example)),
         };
         self.methods(part)
     }
@@ -310,6 +367,9 @@ impl Parser<'_> {
             };
             return Err(fault(at, format!("there is no method `{name}`"), help));
         }
+        if let Some(part) = TimePart::of_method(name) {
+            return self.time_method(name, part, at, receiver);
+        }
         match receiver.known() {
             None | Some(Type::Text) => {}
             Some(known) => {
@@ -337,6 +397,10 @@ impl Parser<'_> {
             "upperAscii" => Method::UpperAscii,
             "trim" => Method::Trim,
             "size" => Method::Size,
+            "reverse" => Method::Reverse,
+            "indexOf" => Method::IndexOf(self.argument(Type::Text)?),
+            "lastIndexOf" => Method::LastIndexOf(self.argument(Type::Text)?),
+            "charAt" => Method::CharAt(self.argument(Type::Int)?),
             "replace" => {
                 let old = self.argument(Type::Text)?;
                 if !self.take(",")? {
@@ -355,6 +419,41 @@ impl Parser<'_> {
         };
         self.close_call(name)?;
         Ok(method)
+    }
+
+    /// `getHours("+02:00")` and its like.
+    fn time_method(&mut self, name: &str, part: TimePart, at: usize, receiver: &Expr) -> Parsed<Method> {
+        let found = match (receiver, receiver.known()) {
+            (Expr::Field(_), _) => Some("a field"),
+            (_, None | Some(Type::Time)) => None,
+            (_, Some(Type::Duration)) if part.of_duration(0).is_some() => None,
+            (_, Some(known)) => Some(known.name()),
+        };
+        if let Some(found) = found {
+            let message = format!("{name} is a method of timestamps, and this is {found}");
+            return Err(fault(at, message, format!("timestamp(x) makes one of a text or a number, as in timestamp(ts).{name}()")));
+        }
+        self.enter(at)?;
+        self.advance()?;
+        let mut ahead_seconds = 0;
+        let start = self.start;
+        if let Token::Text(offset) = self.token.clone() {
+            if receiver.known() == Some(Type::Duration) {
+                return Err(fault(start, "a duration is the same in every zone", format!("write .{name}()")));
+            }
+            let Some(seconds) = parse_offset(&offset) else {
+                let message = format!("`{}` is no offset from UTC", short(&offset));
+                return Err(fault(
+                    start,
+                    message,
+                    "write \"+02:00\" or \"UTC\"; names of zones, which change their offset, are not known here",
+                ));
+            };
+            ahead_seconds = seconds;
+            self.advance()?;
+        }
+        self.close_call(name)?;
+        Ok(Method::Time(part, ahead_seconds))
     }
 
     fn argument(&mut self, wanted: Type) -> Parsed<Expr> {
@@ -413,12 +512,27 @@ impl Parser<'_> {
                 let target = match name {
                     "string" => Type::Text,
                     "int" => Type::Int,
-                    _ => Type::Double,
+                    "double" => Type::Double,
+                    "timestamp" => Type::Time,
+                    _ => Type::Duration,
                 };
-                if let Some(known) = known.filter(|known| *known == Type::Null || (*known == Type::Bool && target != Type::Text)) {
-                    return Err(fault(at, format!("{name} makes nothing of {}", known.name()), "write flag ? 1 : 0"));
+                if let Some(known) = known.filter(|known| !is_made_of(target, *known)) {
+                    let help = match known {
+                        Type::Bool => "write flag ? 1 : 0",
+                        Type::Duration => "write d.getSeconds()",
+                        _ => call_help(name),
+                    };
+                    return Err(fault(at, format!("{name} makes nothing of {}", known.name()), help));
                 }
-                Expr::To(target, Box::new(part.expr))
+                let expr = Expr::To(target, Box::new(part.expr));
+                // No record is read where there is a constant.
+                if target.is_time()
+                    && let Err(Wrong::Value(why)) = expr.value(&Record::new(&[], &[]))
+                {
+                    let source = short(&self.text[part.start..part.end]);
+                    return Err(fault(at, format!("{source} cannot be read: {why}"), call_help(name)));
+                }
+                expr
             }
         };
         self.close_call(name)?;
@@ -427,11 +541,11 @@ impl Parser<'_> {
 
     /// A part that is true or false, as far as anybody can tell.
     fn truth(&self, part: Part) -> Parsed<Expr> {
-        match part.expr.known() {
-            None | Some(Type::Bool) => Ok(part.expr),
-            Some(known) => {
+        match part.expr.is_test() {
+            Ok(()) => Ok(part.expr),
+            Err(found) => {
                 let source = short(&self.text[part.start..part.end]);
-                let message = format!("`{source}` is {}; here stands something that is true or false", known.name());
+                let message = format!("`{source}` is {found}; here stands something that is true or false");
                 Err(fault(part.start, message, "compare it, as in size(message) > 100"))
             }
         }
@@ -447,7 +561,7 @@ impl Parser<'_> {
             Token::Name(name) if name.eq_ignore_ascii_case("and") => "write && for `and`",
             Token::Name(name) if name.eq_ignore_ascii_case("or") => "write || for `or`",
             Token::Text(_) => "join texts with +",
-            _ => EXAMPLE,
+            _ => self.example,
         };
         let message = match &self.token {
             Token::End => "the expression ends too early".into(),
@@ -462,19 +576,33 @@ fn method_is_const(method: &Method) -> bool {
     let is_const = |part: &Expr| matches!(part, Expr::Const(_));
     let may_be = |part: &Option<Expr>| part.as_ref().is_none_or(is_const);
     match method {
-        Method::LowerAscii | Method::UpperAscii | Method::Trim | Method::Size | Method::Matches(_) => true,
+        Method::LowerAscii | Method::UpperAscii | Method::Trim | Method::Size | Method::Reverse => true,
+        Method::Matches(_) | Method::Time(..) => true,
+        Method::IndexOf(part) | Method::LastIndexOf(part) | Method::CharAt(part) => is_const(part),
         Method::Replace(old, new, count) => is_const(old) && is_const(new) && may_be(count),
         Method::Substring(from, to) => is_const(from) && may_be(to),
         Method::StartsWith(part) | Method::EndsWith(part) | Method::Contains(part) => is_const(part),
     }
 }
 
+/// Whether a conversion takes values of this type.
+fn is_made_of(target: Type, known: Type) -> bool {
+    match target {
+        Type::Text => known != Type::Null,
+        Type::Int => matches!(known, Type::Int | Type::Double | Type::Text | Type::Time),
+        Type::Time => matches!(known, Type::Int | Type::Double | Type::Text | Type::Time),
+        Type::Duration => matches!(known, Type::Text | Type::Duration),
+        _ => matches!(known, Type::Int | Type::Double | Type::Text),
+    }
+}
+
 /// Whether values of these types can be computed with each other, as far as they are known.
 fn check_operand(at: usize, symbol: &str, sign: Sign, so_far: Option<Type>, next: Option<Type>) -> Parsed<()> {
     let takes = |known: Type| match sign {
-        Sign::Plus => known.is_number() || known == Type::Text,
+        Sign::Plus => known.is_number() || known == Type::Text || known.is_time(),
+        Sign::Minus => known.is_number() || known.is_time(),
         Sign::Rest => known == Type::Int,
-        Sign::Minus | Sign::Times | Sign::Divide => known.is_number(),
+        Sign::Times | Sign::Divide => known.is_number(),
     };
     if let Some(known) = [so_far, next].into_iter().flatten().find(|known| !takes(*known)) {
         let takes = match sign {
@@ -482,13 +610,38 @@ fn check_operand(at: usize, symbol: &str, sign: Sign, so_far: Option<Type>, next
             Sign::Rest => "ints",
             Sign::Minus | Sign::Times | Sign::Divide => "numbers",
         };
-        return Err(fault(at, format!("`{symbol}` takes {takes}, and this is {}", known.name()), TYPES_HELP));
+        let help = if known.is_time() { TIMES_HELP } else { TYPES_HELP };
+        return Err(fault(at, format!("`{symbol}` takes {takes}, and this is {}", known.name()), help));
     }
+    let fits = match (so_far, next) {
+        (Some(Type::Time), Some(Type::Time)) => sign == Sign::Minus,
+        (Some(Type::Time), Some(Type::Duration)) => true,
+        (Some(Type::Duration), Some(Type::Time)) => sign == Sign::Plus,
+        (Some(a), Some(b)) => a == b,
+        _ => true,
+    };
     match (so_far, next) {
-        (Some(a), Some(b)) if a != b => {
-            Err(fault(at, format!("{} and {} are not computed with each other", a.name(), b.name()), TYPES_HELP))
+        (Some(a), Some(b)) if !fits => {
+            let message = match sign {
+                _ if a == b => format!("`{symbol}` does not take two timestamps"),
+                _ => format!("{} and {} are not computed with each other", a.name(), b.name()),
+            };
+            Err(fault(at, message, types_help(a, b)))
         }
         _ => Ok(()),
+    }
+}
+
+fn types_help(a: Type, b: Type) -> &'static str {
+    if a.is_time() || b.is_time() { TIMES_HELP } else { TYPES_HELP }
+}
+
+/// What stands between the parentheses of a method, for errors.
+pub(super) fn example_argument(method: &str) -> &'static str {
+    match method {
+        "startsWith" | "endsWith" | "contains" | "matches" | "indexOf" | "lastIndexOf" => "\"..\"",
+        "replace" | "substring" | "charAt" => "..",
+        _ => "",
     }
 }
 
@@ -506,8 +659,13 @@ fn call_help(name: &str) -> &'static str {
         "replace" => "write path.replace(\"/\", \"-\")",
         "substring" => "write name.substring(0, 3)",
         "string" | "int" | "double" => "write string(status)",
+        "timestamp" => "write timestamp(ts), or timestamp(\"2026-01-31T12:00:00Z\")",
+        "duration" => "write duration(\"1h30m\"), with h, m, s, ms, us and ns",
+        "indexOf" | "lastIndexOf" => "write path.indexOf(\"/\")",
+        "charAt" => "write name.charAt(0)",
         "matches" => "write path.matches(\"^/v1/\")",
-        "lowerAscii" | "upperAscii" | "trim" => "write name.trim()",
+        "lowerAscii" | "upperAscii" | "trim" | "reverse" => "write name.trim()",
+        _ if name.starts_with("get") => "write timestamp(ts).getHours(\"+02:00\")",
         _ => "write path.startsWith(\"/v1/\")",
     }
 }

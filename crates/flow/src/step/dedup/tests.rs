@@ -43,8 +43,8 @@ fn dedup(tenants: &Arc<Tenants>) -> Dedup {
 fn rules(tenants: Arc<Tenants>, groups: Vec<Group>) -> Rules {
     Rules {
         fields: Arc::new(FieldSet::new(&FIELDS)),
-        time: vec![field("ts")],
-        level: vec![field("level")],
+        time: vec![field("ts").into()],
+        level: vec![field("level").into()],
         tenant: vec![field("tenant")],
         tenants,
         steps: vec![],
