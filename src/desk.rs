@@ -12,10 +12,11 @@ use crate::plan::SinkKind;
 use crate::runtime::open::{self, Manifest, Opened};
 use crate::runtime::reload::Reloader;
 use crate::sinks::archive::{Archive, Settings};
+use crate::sinks::http;
 use anyhow::{Context, bail};
 use flow::event::{Reason, UsageFact};
 use flow::units::UnixNanos;
-use hub::{Disk, Frame, Hub, Ledger, Tally};
+use hub::{Disk, Frame, Hub, Ledger, LostReason, Tally};
 use lake::{Hit, Query, SearchOptions, Snapshot};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -74,6 +75,8 @@ struct DeskPipeline {
     examples: Arc<Examples>,
     lakes: Vec<(String, PathBuf)>,
     archives: Vec<(String, Settings)>,
+    /// Sinks that send by HTTP.
+    https: Vec<(String, http::Settings)>,
 }
 
 /// One hit of a search: the line before its bytes.
@@ -123,11 +126,12 @@ impl FactLine {
 impl Desk {
     pub fn new(disk: Disk, opened: &[(Config, &Opened)]) -> Desk {
         let pipeline = |(config, opened): &(Config, &Opened)| {
-            let (mut lakes, mut archives) = (Vec::new(), Vec::new());
+            let (mut lakes, mut archives, mut https) = (Vec::new(), Vec::new(), Vec::new());
             for sink in &opened.plan.sinks {
                 match &sink.kind {
                     SinkKind::Lake { root, .. } => lakes.push((sink.name.clone(), root.clone())),
                     SinkKind::Archive { settings, .. } => archives.push((sink.name.clone(), (**settings).clone())),
+                    SinkKind::Http { settings } => https.push((sink.name.clone(), (**settings).clone())),
                     SinkKind::Stdout | SinkKind::Blackhole => {}
                 }
             }
@@ -138,6 +142,7 @@ impl Desk {
                 examples: Arc::clone(&opened.examples),
                 lakes,
                 archives,
+                https,
             }
         };
         Desk { disk, pipelines: opened.iter().map(pipeline).collect() }
@@ -330,6 +335,13 @@ impl Desk {
                 sink.clone(),
                 json!({ "records": records, "files": files, "difference": records.abs_diff(want), "retention": retention }),
             );
+        }
+        for (sink, settings) in &pipeline.https {
+            // What was delivered lies on the far side; what it refused lies here.
+            let letters = http::Http::open(self.disk.clone(), settings.clone())?.recount()?;
+            let rejected = ledger.sinks.get(sink).into_iter().flat_map(|totals| totals.rejected.values());
+            let refused: u64 = rejected.filter_map(|reasons| reasons.get(&LostReason::Refused)).map(|tally| tally.records).sum();
+            sinks.insert(sink.clone(), json!({ "dead_letters": letters, "difference": letters.abs_diff(refused) }));
         }
         Ok(Value::Object(sinks))
     }

@@ -12,9 +12,11 @@ mod env;
 mod examples;
 mod heap;
 mod history;
+mod import;
 mod metrics;
 mod plan;
 mod runtime;
+mod secrets;
 mod sinks;
 mod sources;
 

@@ -9,7 +9,7 @@
 
 use crate::env;
 use crate::runtime::control::Vitals;
-use crate::runtime::reload::{Outcome, Reloads};
+use crate::runtime::reload::{Current, Outcome, Reloads};
 use crate::sources::status::{self, State};
 use flow::event::Outcome as Became;
 use flow::step::sample::LEVELS;
@@ -98,8 +98,10 @@ pub fn render(vitals: &Vitals) -> String {
     page.counters("weir_read_bytes_total", "Bytes read from sources since the start.", &[], vec![(Vec::new(), read)]);
     add_reloads(&page, &vitals.reloads);
     add_archives(&page, vitals);
+    add_https(&page, vitals);
     add_delays(&page, vitals);
     add_sources(&page, vitals);
+    add_pushed(&page, vitals);
     if let Some(bytes) = env::resident_bytes() {
         page.gauges("process_resident_memory_bytes", "Resident memory of this process.", &[], vec![(Vec::new(), bytes as i64)]);
     }
@@ -183,6 +185,20 @@ fn add_archives(page: &Page, vitals: &Vitals) {
     }
 }
 
+/// Requests of sinks that send by HTTP, since the start.
+fn add_https(page: &Page, vitals: &Vitals) {
+    let (mut answers, mut sent) = (Vec::new(), Vec::new());
+    for (pipeline, sink, signals) in &vitals.sinks {
+        let Some(stats) = status::lock(&signals.http).clone() else { continue };
+        let labels = || vec![pipeline.clone(), sink.clone()];
+        let name = |status: u16| if status == 0 { "none".to_string() } else { status.to_string() };
+        answers.extend(stats.answers.into_iter().map(|(status, count)| ([labels(), vec![name(status)]].concat(), count)));
+        sent.push((labels(), stats.sent_bytes));
+    }
+    page.counters("weir_http_answers_total", "Requests of a sink by status of the answer.", &["pipeline", "sink", "result"], answers);
+    page.counters("weir_http_sent_bytes_total", "Bytes of bodies that a sink sent, packed.", &["pipeline", "sink"], sent);
+}
+
 fn add_sources(page: &Page, vitals: &Vitals) {
     let (mut files, mut refused, mut behind) = (Vec::new(), Vec::new(), Vec::new());
     let (mut truncations, mut rotations, mut abandoned) = (Vec::new(), Vec::new(), Vec::new());
@@ -213,6 +229,22 @@ fn add_sources(page: &Page, vitals: &Vitals) {
         names,
         abandoned,
     );
+}
+
+/// Sources that others send to.
+fn add_pushed(page: &Page, vitals: &Vitals) {
+    let (mut results, mut waiting, mut connections) = (Vec::new(), Vec::new(), Vec::new());
+    for (pipeline, source, stats) in &vitals.pushed {
+        let labels = || vec![pipeline.clone(), source.clone()];
+        results.extend(stats.results().into_iter().map(|(result, count)| ([labels(), vec![result]].concat(), count)));
+        waiting.push((labels(), i64::try_from(stats.budget.taken_bytes()).unwrap_or(i64::MAX)));
+        connections.push((labels(), stats.connections.load(Ordering::Relaxed) as i64));
+    }
+    let names: &[&str] = &["pipeline", "source"];
+    let help = "Of sources that others send to: requests by status of their answer, records taken, messages by what came of them.";
+    page.counters("weir_intake_total", help, &["pipeline", "source", "result"], results);
+    page.gauges("weir_intake_waiting_bytes", "Bytes at hand that no lane has read.", names, waiting);
+    page.gauges("weir_intake_connections", "Connections that are open.", names, connections);
 }
 
 /// By pipeline, the tenants that have labels of their own.
@@ -342,6 +374,9 @@ fn add_samplers(page: &Page, vitals: &Vitals, large: &Large) {
     let labels: &[&str] = &["pipeline", "policy", "id", "level", "tenant"];
     page.counters("weir_sampled_total", "Records that a policy kept, since the start.", labels, fold(sampled.into_iter()));
     page.counters("weir_dropped_total", "Records that a policy dropped, since the start.", labels, fold(dropped.into_iter()));
+    let mismatches = |(pipeline, current): &(String, Arc<Current>)| (vec![pipeline.clone()], current.get().1.rules.mismatches());
+    let help = "Records in which a condition met a value of a type that it does not take, since the start or the last reload.";
+    page.counters("weir_condition_mismatches_total", help, &["pipeline"], vitals.plans.iter().map(mismatches).collect());
 }
 
 fn add_flow(page: &Page, ledgers: &[(&str, Ledger)], large: &Large) {

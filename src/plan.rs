@@ -7,15 +7,17 @@ mod prices;
 
 use crate::config::Config;
 use crate::sinks::archive::{self, Calendar, Compress, Room, Settings, Template};
-use crate::sinks::{self, ArchiveConfig, LakeConfig, SinkConfig};
-use crate::sources::{self, Malformed, SourceConfig};
+use crate::sinks::{self, ArchiveConfig, HttpBody, HttpConfig, LakeConfig, SinkConfig, http};
+use crate::sources::{self, Malformed, ParseConfig, SourceConfig};
 use anyhow::Context;
 use flow::condition::{Condition, Expression};
+use flow::conventions::{LevelField, TimeField, nanos_beside, scale};
 use flow::counter::{Counters, Window};
 use flow::decode::{Encoding, Format, Limits, Multiline};
 use flow::fields::{FIELDS_MAX, FieldSet};
 use flow::labels::{self, Labels};
 use flow::meter::{Group, METERS_PER_GROUP_MAX, Meter, Meters};
+use flow::parse::Parsing;
 use flow::pipeline::{Reading, Rules, Sampling as Shared};
 use flow::select::Selection;
 use flow::stamp::{RATE, SAMPLER};
@@ -33,6 +35,7 @@ use flow::step::{
     StepConfig, Tail, TailConfig, WindowKind,
 };
 use flow::tenancy::Tenants;
+use flow::units::ByteSize;
 use hub::frame::{OTHERS, SINKS_MAX};
 use std::path::Path;
 use std::sync::Arc;
@@ -60,6 +63,7 @@ pub struct SourcePlan {
     pub multiline: Option<Multiline>,
     pub encoding: Encoding,
     pub reading: Reading,
+    pub parsing: Option<Arc<Parsing>>,
 }
 
 pub struct SinkPlan {
@@ -72,6 +76,7 @@ pub enum SinkKind {
     Blackhole,
     Archive { settings: Box<Settings>, columns: Vec<usize>, commit: sinks::CommitConfig, drops_newest: bool },
     Lake { root: std::path::PathBuf, options: Box<lake::Options>, seal: sinks::SealConfig },
+    Http { settings: Box<http::Settings> },
 }
 
 /// Numbers the fields that a plan names, in order of first mention.
@@ -91,6 +96,10 @@ impl Fields {
 
     fn numbers(&mut self, paths: &[String]) -> Vec<usize> {
         paths.iter().map(|p| self.number(p)).collect()
+    }
+
+    fn time(&mut self, path: &str) -> TimeField {
+        TimeField { field: self.number(path), nanos: nanos_beside(path).map(|nanos| self.number(&nanos)) }
     }
 
     fn expression(&mut self, text: &str) -> anyhow::Result<Expression> {
@@ -133,8 +142,8 @@ fn tenants(config: &Config) -> Arc<Tenants> {
 fn compile_with(name: &str, config: &Config, data: &Path, rates: Option<&bill::Card>, tenants: Arc<Tenants>) -> anyhow::Result<Plan> {
     let mut fields = Fields::default();
     let tenant = fields.numbers(&config.tenancy.from);
-    let time = fields.numbers(&config.fields.time);
-    let level = fields.numbers(&config.fields.level);
+    let time = config.fields.time.iter().map(|path| fields.time(path)).collect();
+    let level = config.fields.level.iter().map(|path| LevelField { field: fields.number(path), scale: scale(path) }).collect();
     let selection = compile_selection(config, &mut fields)?;
     let labels = compile_labels(config, &mut fields);
     let (mut steps, step_ids) = compile_steps(config, rates, &tenants, &selection, &mut fields)?;
@@ -169,14 +178,22 @@ fn compile_with(name: &str, config: &Config, data: &Path, rates: Option<&bill::C
         selection,
         labels,
     };
-    let sources = config.sources.iter().map(|(name, source)| compile_source(name, source)).collect::<anyhow::Result<_>>()?;
+    let sources = config.sources.iter().map(|(name, source)| compile_source(name, source, config)).collect::<anyhow::Result<_>>()?;
     Ok(Plan { name: name.to_string(), rules: Arc::new(rules), columns, sources, sinks })
 }
 
-fn compile_source(name: &str, source: &SourceConfig) -> anyhow::Result<SourcePlan> {
+fn compile_source(name: &str, source: &SourceConfig, config: &Config) -> anyhow::Result<SourcePlan> {
+    // What others send comes as whole lines of JSON, whatever it was sent as; nothing of it is joined.
+    let whole = sources::JoinConfig::default();
     let (format, malformed, line, join, multiline, encoding) = match source {
         SourceConfig::File(c) => (c.format, c.malformed, c.line_bytes_max, &c.join, c.multiline.as_ref(), c.encoding),
         SourceConfig::Stdin(c) => (c.format, c.malformed, c.line_bytes_max, &c.join, None, Encoding::Auto),
+        SourceConfig::Http(c) => (sources::Format::Json, c.malformed, c.line_bytes_max, &whole, None, Encoding::Utf8),
+        // A message grows by its names and escapes.
+        SourceConfig::Syslog(c) => {
+            let line = ByteSize(c.message_bytes_max.0.saturating_mul(8));
+            (sources::Format::Json, Malformed::Keep, line, &whole, None, Encoding::Utf8)
+        }
     };
     let multiline =
         multiline.map(Multiline::new).transpose().map_err(anyhow::Error::msg).with_context(|| format!("sources.{name}.multiline"))?;
@@ -195,7 +212,27 @@ fn compile_source(name: &str, source: &SourceConfig) -> anyhow::Result<SourcePla
         multiline,
         encoding,
         reading: Reading { json: format != Format::Text, drop_malformed: malformed == Malformed::Drop },
+        parsing: compile_parse(source.parse(), malformed, config)?.map(Arc::new),
     })
+}
+
+fn compile_parse(stages: &[ParseConfig], malformed: Malformed, config: &Config) -> anyhow::Result<Option<Parsing>> {
+    if stages.is_empty() {
+        return Ok(None);
+    }
+    let definition = |name: &String| config.parser(name).with_context(|| format!("there is no parser {name}"));
+    let stage = |parse: &ParseConfig| {
+        Ok(flow::parse::Options {
+            parsers: parse.with.iter().map(definition).collect::<anyhow::Result<Vec<_>>>()?,
+            field: parse.field.clone(),
+            keep_field: parse.keep_field,
+            keep_others: parse.keep_others,
+            original: parse.original.clone(),
+            drop_unmatched: malformed == Malformed::Drop,
+        })
+    };
+    let stages = stages.iter().map(stage).collect::<anyhow::Result<Vec<_>>>()?;
+    Parsing::new(&stages).map(Some).map_err(anyhow::Error::msg)
 }
 
 /// Who takes what, where any sink does not take everything.
@@ -316,14 +353,7 @@ fn compile_redact(redact: &RedactConfig, fields: &mut Fields) -> anyhow::Result<
 
 /// The key of a hash; errors do not show it.
 fn secret(hash: &HashConfig) -> anyhow::Result<Vec<u8>> {
-    let key = match (&hash.key_file, &hash.key_env) {
-        (Some(path), _) => std::fs::read(path).with_context(|| format!("cannot read the key of `redact` from {}", path.display()))?,
-        (None, Some(name)) => {
-            std::env::var_os(name).with_context(|| format!("the environment has no {name}, the key of `redact`"))?.into_encoded_bytes()
-        }
-        (None, None) => anyhow::bail!("`redact` has no key to hash with"),
-    };
-    let key = key.trim_ascii_end().to_vec();
+    let key = crate::secrets::read("the key of `redact`", hash.key_file.as_deref(), hash.key_env.as_deref())?;
     anyhow::ensure!(key.len() >= 16, "the key of `redact` is shorter than 16 bytes; a short one can be guessed");
     Ok(key)
 }
@@ -523,6 +553,7 @@ fn compile_sinks(pipeline: &str, config: &Config, data: &Path, fields: &mut Fiel
             SinkConfig::Blackhole(_) => SinkKind::Blackhole,
             SinkConfig::Archive(archive) => compile_archive(pipeline, name, archive, data, fields, &mut columns)?,
             SinkConfig::Lake(lake) => compile_lake(config, lake, data)?,
+            SinkConfig::Http(http) => compile_http(pipeline, name, http, data, fields, &mut columns)?,
         };
         sinks.push(SinkPlan { name: name.clone(), kind });
     }
@@ -586,6 +617,32 @@ fn compile_archive(
     };
     let drops_newest = room.is_some_and(|r| r.when_full == sinks::RoomFull::DropNewest);
     Ok(SinkKind::Archive { settings: Box::new(settings), columns: own, commit: config.commit.clone(), drops_newest })
+}
+
+fn compile_http(
+    pipeline: &str,
+    name: &str,
+    config: &HttpConfig,
+    data: &Path,
+    fields: &mut Fields,
+    columns: &mut Vec<usize>,
+) -> anyhow::Result<SinkKind> {
+    let mut pattern = |text: &str| {
+        let mut column = |field: &str| {
+            let number = fields.number(field);
+            columns.iter().position(|c| *c == number).unwrap_or_else(|| {
+                columns.push(number);
+                columns.len() - 1
+            })
+        };
+        http::Pattern::new(text, &mut column).with_context(|| format!("sinks.{name}.http: {text:?} is no text with fields in braces"))
+    };
+    let index = pattern(if config.body == HttpBody::Bulk { &config.index } else { "" })?;
+    let labels = config.labels.iter().filter(|_| config.body == HttpBody::Loki);
+    let labels = labels.map(|(name, text)| Ok((name.clone(), pattern(text)?))).collect::<anyhow::Result<_>>()?;
+    let shape = http::Shape { body: config.body, index, labels, compress: config.compress };
+    let (data, name) = (data.to_path_buf(), format!("{pipeline}.{name}"));
+    Ok(SinkKind::Http { settings: Box::new(http::Settings { config: config.clone(), shape, data, name }) })
 }
 
 fn compile_lake(pipeline: &Config, config: &LakeConfig, data: &Path) -> anyhow::Result<SinkKind> {

@@ -26,6 +26,8 @@ use std::process::ExitCode;
 use workload::{Input, Rows, Workload};
 
 const WEIR: &str = env!("CARGO_BIN_EXE_weir");
+/// Combined log format as people write it for Ruby's dialect.
+const COMBINED: &str = r#"^(?<remote>[^ ]*) (?<host>[^ ]*) (?<user>[^ ]*) \[(?<time>[^\]]*)\] "(?<method>\S+)(?: +(?<path>[^"]*?)(?: +\S*)?)?" (?<code>[^ ]*) (?<size>[^ ]*)(?: "(?<referer>[^"]*)" "(?<agent>[^"]*)")?$$"#;
 /// Most resident memory of a row without lake.
 const RESIDENT_MIB_MAX: f64 = 64.0;
 
@@ -120,8 +122,9 @@ fn bench(options: &Options) -> anyhow::Result<()> {
         }
     };
     let workload = workload::write(dir, options.bytes)?;
+    let access = workload::write_access(dir, options.bytes / 2)?;
     println!("input  {} records, {:.0} MB, in {}", workload.whole.records, mb(workload.whole.bytes), dir.display());
-    let rows = rows(&workload)?;
+    let rows = rows(&workload, &access)?;
     let is_wanted = |name: &str| options.only.as_ref().is_none_or(|only| only == name);
     let rows: Vec<&Row> = rows.iter().filter(|row| is_wanted(row.name)).collect();
     let live: Vec<&str> = live::ROWS.into_iter().filter(|row| is_wanted(row)).collect();
@@ -179,7 +182,7 @@ fn roomy(bytes: u64) -> PathBuf {
     if free > bytes { memory.to_path_buf() } else { std::env::temp_dir() }
 }
 
-fn rows(workload: &Workload) -> anyhow::Result<Vec<Row<'_>>> {
+fn rows<'a>(workload: &'a Workload, access: &'a Input) -> anyhow::Result<Vec<Row<'a>>> {
     let file = |name: &str| {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines").join(name);
         std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
@@ -206,6 +209,14 @@ fn rows(workload: &Workload) -> anyhow::Result<Vec<Row<'_>>> {
             meter("tokens_out")
         )
     };
+    let text = |parser: &str| {
+        format!(
+            "parsers:\n  combined:\n    format: {{ regex: '{COMBINED}' }}\n    time: {{ key: time, format: \"%d/%b/%Y:%H:%M:%S %z\" }}\n\
+             sources: {{ input: {{ file: {{ include: [\"${{BENCH_INPUT}}\"], format: text, parse: [{{ with: [{parser}] }}] }} }} }}\n\
+             {memory}\nsinks: {{ files: {{ archive: {{ path: \"access.jsonl\" }} }} }}\n"
+        )
+    };
+    let (by_regex, built_in) = (text("combined"), text("nginx"));
     let Workload { whole, cri, part } = workload;
     let row = |name, what, input, pipeline, stored, target, aim| Row { name, what, input, pipeline, stored, target, aim };
     Ok(vec![
@@ -222,6 +233,8 @@ fn rows(workload: &Workload) -> anyhow::Result<Vec<Row<'_>>> {
         ),
         row("every-line", "9 fields, archive", whole, every_line("json"), Stored::Archive(whole.all), 500.0, 500.0),
         row("cri", "5 % split: joined, 9 fields, archive", cri, every_line("cri"), Stored::Archive(cri.all), 300.0, 300.0),
+        row("regex", "combined log by regex, JSON archive", access, by_regex, Stored::Nothing, 200.0, 200.0),
+        row("nginx", "the same by the built-in parser", access, built_in, Stored::Nothing, 200.0, 200.0),
         row("lake", "lake, index of 3 fields", part, lake(", text: [], ids: []"), Stored::Lake(part.all), 40.0, 40.0),
         row("lake-words", "the same, words of msg and 3 ids", part, lake(""), Stored::Lake(part.all), 40.0, 40.0),
     ])

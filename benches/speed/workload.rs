@@ -410,3 +410,34 @@ impl std::fmt::Display for Stamp {
         write!(f, "2026-{month:02}-{day:02}T{:02}:{:02}:{:02}.{nanos:09}Z", second / 3600, second / 60 % 60, second % 60)
     }
 }
+
+/// Lines of a web server in combined log format, for the rows that read text.
+pub fn write_access(dir: &Path, bytes: u64) -> anyhow::Result<Input> {
+    let path = dir.join("access.log");
+    let mut file = BufWriter::new(File::create(&path).with_context(|| format!("cannot create {}", path.display()))?);
+    let mut dice = Random(SEED);
+    let (mut written, mut records) = (0, 0);
+    while written < bytes {
+        let second = records / 50;
+        let (minute, hour, day) = (second / 60 % 60, second / 3_600 % 24, 1 + second / 86_400 % 28);
+        let line = format!(
+            "10.{}.{}.{} - {} [{day:02}/Nov/2026:{hour:02}:{minute:02}:{:02} +0000] \"{} /api/v1/{}/{} HTTP/1.1\" {} {} \"https://shop.example/{}\" \"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0 Safari/537.36\"\n",
+            dice.below(256),
+            dice.below(256),
+            dice.below(256),
+            ["-", "alice", "bob"][dice.below(3)],
+            second % 60,
+            ["GET", "GET", "GET", "POST"][dice.below(4)],
+            ["orders", "items", "search", "users"][dice.below(4)],
+            dice.below(1_000_000),
+            [200, 200, 200, 304, 404, 500][dice.below(6)],
+            dice.below(100_000),
+            dice.below(1_000),
+        );
+        file.write_all(line.as_bytes())?;
+        written += line.len() as u64;
+        records += 1;
+    }
+    file.flush()?;
+    Ok(Input { path, bytes: written, records, all: Rows::default(), kept: Rows::default(), tokens: BTreeMap::new() })
+}

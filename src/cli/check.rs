@@ -3,10 +3,11 @@
 //! In: pipeline files and the environment. Out: the report on standard error (exit 2), or the plan on standard output: what
 //! each step does, which records each meter counts, memory and disk, what a memory hub weakens. Opens no port and no data folder.
 
+use super::seen;
 use crate::config::memory::{self, Need};
 use crate::config::{self, Config, HubConfig, Loaded, Report, WhenFull};
-use crate::sinks::config::{Boundary, NameZone, SinkConfig};
-use crate::sources::config::{Ack, FileConfig, Format, Malformed, SourceConfig, Start};
+use crate::sinks::config::{Boundary, HttpBody, HttpCompress, HttpConfig as SinkHttp, NameZone, SinkConfig};
+use crate::sources::config::{Ack, FileConfig, Format, HttpConfig, Malformed, SourceConfig, Start, SyslogConfig};
 use crate::sources::kubernetes::{KubernetesConfig, Trust};
 use flow::event::{Reason, ReasonClass};
 use flow::step::quota::Unit;
@@ -19,30 +20,29 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Checks the files and prints what came of it.
-pub fn run(files: &[PathBuf], json: bool) -> ExitCode {
-    match config::load(files, &|name| std::env::var(name).ok()) {
-        Ok(loaded) => {
-            let plan = plan(&loaded);
-            for warning in loaded.iter().flat_map(|loaded| &loaded.warnings).filter(|_| !json) {
-                // Nobody is left to tell if standard error is gone.
-                let _ = writeln!(std::io::stderr().lock(), "{}", config::Warning(warning));
-            }
-            let text = if json {
-                format!("{}\n", serde_json::to_string_pretty(&plan).expect("a plan is strings and numbers"))
-            } else {
-                plan.to_string()
-            };
-            match std::io::stdout().lock().write_all(text.as_bytes()) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(_) => ExitCode::from(1),
-            }
-        }
-        Err(report) => refuse(&report, json),
+/// `sample`: lines as the sources would read them; fields that none of them has are a warning.
+pub fn run(files: &[PathBuf], sample: Option<&Path>, json: bool) -> anyhow::Result<ExitCode> {
+    let mut loaded = match config::load(files, &|name| std::env::var(name).ok()) {
+        Ok(loaded) => loaded,
+        Err(report) => return Ok(refuse(&report, json)),
+    };
+    for loaded in loaded.iter_mut().filter(|_| sample.is_some()) {
+        let unseen = sample.map_or(Ok(Vec::new()), |sample| seen::warnings(loaded, sample))?;
+        loaded.warnings.extend(unseen);
     }
+    let plan = plan(&loaded);
+    for warning in loaded.iter().flat_map(|loaded| &loaded.warnings).filter(|_| !json) {
+        // Nobody is left to tell if standard error is gone.
+        let _ = writeln!(std::io::stderr().lock(), "{}", config::Warning(warning));
+    }
+    let text =
+        if json { format!("{}\n", serde_json::to_string_pretty(&plan).expect("a plan is strings and numbers")) } else { plan.to_string() };
+    super::say(&text).map(|()| ExitCode::SUCCESS)
 }
 
 /// Tells the mistakes; every verb that reads a config ends with this. Exit 2: the user's input is wrong.
@@ -233,7 +233,13 @@ fn describe_source(source: &SourceConfig) -> String {
         SourceConfig::Stdin(stdin) => {
             (format!("stdin, {}, lines up to {}", format_name(stdin.format), stdin.line_bytes_max), stdin.malformed)
         }
+        SourceConfig::Http(http) => (describe_http_source(http), http.malformed),
+        SourceConfig::Syslog(syslog) => (describe_syslog(syslog), Malformed::Keep),
     };
+    for stage in source.parse() {
+        let what = stage.field.as_ref().map_or("lines".to_string(), |field| format!("member {field}"));
+        text.push_str(&format!("; {what} parsed by {}", list(&stage.with)));
+    }
     if malformed == Malformed::Drop {
         text.push_str(", malformed lines dropped");
     }
@@ -242,6 +248,59 @@ fn describe_source(source: &SourceConfig) -> String {
         text.push_str(&describe_kubernetes(kubernetes));
     }
     text
+}
+
+fn describe_http_source(http: &HttpConfig) -> String {
+    let mut tenants: Vec<String> = http.tokens.iter().map(|token| token.tenant.clone()).collect();
+    tenants.dedup();
+    let who = match tenants[..] {
+        [] => "without tokens, records say who pays".to_string(),
+        _ => format!("with tokens of {}, who pay whatever records say", list(&tenants)),
+    };
+    let answered = match http.ack {
+        Ack::Durable => "answered when records are kept",
+        Ack::OnReceipt => "answered on receipt",
+    };
+    format!(
+        "http on {}, records at {}, /_bulk and /loki/api/v1/push, {who}; bodies up to {}, {} at hand, then 503; {answered}, at least once",
+        http.listen,
+        list(&http.paths),
+        http.body_bytes_max,
+        http.buffer_bytes_max
+    )
+}
+
+fn describe_syslog(syslog: &SyslogConfig) -> String {
+    let listens = [("udp", &syslog.udp), ("tcp", &syslog.tcp)];
+    let listens: Vec<String> = listens.into_iter().filter_map(|(over, at)| Some(format!("{over} {}", at.as_ref()?))).collect();
+    let from = if syslog.allow.is_empty() { String::new() } else { format!(" from {}", list(&syslog.allow)) };
+    format!("syslog on {}{from}, messages up to {}, {} at hand", listens.join(" and "), syslog.message_bytes_max, syslog.buffer_bytes_max)
+}
+
+fn describe_http_sink(http: &SinkHttp) -> String {
+    let body = match http.body {
+        HttpBody::Ndjson => "JSON lines".to_string(),
+        HttpBody::Bulk => format!("_bulk for index {}", http.index),
+        HttpBody::Loki => {
+            let labels: Vec<String> = http.labels.iter().map(|(name, text)| format!("{name}={text}")).collect();
+            format!("Loki's push with labels {}", list(&labels))
+        }
+    };
+    let packed = match http.compress {
+        HttpCompress::None => "",
+        HttpCompress::Gzip => " in gzip",
+        HttpCompress::Zstd => " in zstd",
+    };
+    let statuses: Vec<String> = http.retry.statuses.iter().map(u16::to_string).collect();
+    format!(
+        "{body}{packed} to {}, at least once, about {} or {}; tried again after {} to {}: {}, 5xx, no answer; other 4xx become dead letters",
+        crate::sinks::http::target(http),
+        http.batch.bytes,
+        http.batch.age,
+        http.retry.pause_min,
+        http.retry.pause_max,
+        statuses.join(" ")
+    )
 }
 
 fn describe_kubernetes(config: &KubernetesConfig) -> String {
@@ -495,6 +554,7 @@ fn describe_sink(sink: &SinkConfig) -> String {
             }
             text
         }
+        SinkConfig::Http(http) => describe_http_sink(http),
         SinkConfig::Lake(lake) => format!(
             "lake at {}, exactly once, sealed at {} or {}, indexed {}, by word {}, identifiers {}",
             lake.url,
@@ -554,9 +614,26 @@ fn notes(loaded: &Loaded) -> Vec<String> {
             notes.push("memory hub: after a crash, stdout sees records again that it had seen".into());
         }
         for (name, source) in &config.sources {
-            if matches!(source, SourceConfig::Stdin(stdin) if stdin.ack == Ack::OnReceipt) {
+            let on_receipt = match source {
+                SourceConfig::Stdin(stdin) => stdin.ack == Ack::OnReceipt,
+                SourceConfig::Http(http) => http.ack == Ack::OnReceipt,
+                SourceConfig::File(_) | SourceConfig::Syslog(_) => false,
+            };
+            if on_receipt {
                 notes.push(format!("source {name}: `ack: on_receipt`: what a crash finds in memory is lost"));
             }
+        }
+    }
+    for (name, source) in &config.sources {
+        if let SourceConfig::Http(http) = source
+            && http.listen.parse::<SocketAddr>().is_ok_and(|address| !address.ip().is_loopback())
+        {
+            notes.push(format!("source {name}: TLS is not built: without a proxy in front that ends it, tokens can be read on the way"));
+        }
+        if let SourceConfig::Syslog(_) = source {
+            notes.push(format!(
+                "source {name}: syslog has no answers: a crash loses the messages of the last moment, UDP those without room"
+            ));
         }
     }
     for (number, step) in config.steps.iter().enumerate() {

@@ -5,12 +5,18 @@
 pub mod buffer;
 pub mod check;
 pub mod cost;
+pub mod eval;
+pub mod import;
 pub mod ledger;
 pub mod lineage;
 pub mod reload;
 pub mod run;
 pub mod schema;
 pub mod search;
+pub mod test;
+
+mod lines;
+mod seen;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use std::io::Write;
@@ -49,9 +55,33 @@ enum Verb {
     Check {
         #[arg(required = true)]
         files: Vec<PathBuf>,
+        /// Lines as the sources would read them: fields that steps read and none of them has are told.
+        #[arg(long)]
+        sample: Option<PathBuf>,
         #[arg(long)]
         json: bool,
     },
+    /// Run the tests that pipeline files hold.
+    Test {
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// What an expression gives on real lines: `weir eval 'latency_ms > 500' app.jsonl`.
+    Eval {
+        expression: String,
+        /// Files of JSON lines, also .gz and .zst; default: standard input.
+        files: Vec<PathBuf>,
+        /// At most this many lines.
+        #[arg(long)]
+        limit: Option<u64>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make pipelines from what others wrote.
+    #[command(subcommand)]
+    Import(import::Verb),
     /// Tell a running weir to read its pipeline files again: steps change between two records, and those that are the same go on.
     Reload {
         #[arg(long, default_value = "weir-data")]
@@ -187,7 +217,10 @@ pub fn main() -> ExitCode {
     };
     let result = match args.verb {
         Verb::Run { files, once, data, json, quiet } => run::run(&files, run::Options { once, data, json, quiet }),
-        Verb::Check { files, json } => return check::run(&files, json),
+        Verb::Check { files, sample, json } => check::run(&files, sample.as_deref(), json),
+        Verb::Test { files, json } => test::run(&files, json),
+        Verb::Eval { expression, files, limit, json } => eval::run(&eval::Options { expression, files, limit, json }),
+        Verb::Import(verb) => import::run(&verb),
         Verb::Reload { data, json } => reload::run(&data, json),
         Verb::Search { query, files, data, tenant, since, until, limit, json } => {
             search::run(&search::Options { query, files, data, tenant, since, until, limit, json })

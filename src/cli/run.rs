@@ -28,6 +28,12 @@ pub fn run(files: &[PathBuf], options: Options) -> anyhow::Result<ExitCode> {
         Ok(loaded) => loaded,
         Err(report) => return Ok(super::check::refuse(&report, options.json)),
     };
+    if let Some(source) = loaded.iter().flat_map(|l| runtime::intake::endless(&l.config)).next().filter(|_| options.once) {
+        eprintln!("error: source {source} has no end: others send to it");
+        eprintln!("  --once reads sources to their end");
+        eprintln!("  help: run without --once, and end it with SIGTERM: everything that was taken is delivered first");
+        return Ok(ExitCode::from(2));
+    }
     start_log(options.once);
     let mut process = config::process(&loaded);
     if let Some(data) = &options.data {

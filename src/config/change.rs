@@ -10,8 +10,9 @@ use flow::step::{StepConfig, TailConfig};
 use serde::Serialize;
 use serde_json::Value;
 
-/// Top-level keys that take effect by a reload; `memory` is what `check` holds a plan against. All others need a restart.
-const MAY_CHANGE: [&str; 3] = ["steps", "rates", "memory"];
+/// Top-level keys that take effect by a reload; `memory` is what `check` holds a plan against, `tests` are for `weir test`. All others
+/// need a restart.
+const MAY_CHANGE: [&str; 4] = ["steps", "rates", "memory", "tests"];
 
 /// What a reload changes in one pipeline.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
@@ -92,6 +93,9 @@ pub fn restart_needed(before: &[Loaded], after: &[Loaded], data_is_given: bool) 
             paths.push(Path::default().key("name"));
         }
         differ(&own(&before.config), &own(&after.config), &Path::default(), &mut paths);
+        if before.config.library != after.config.library {
+            paths.push(Path::default().key("parser_files"));
+        }
         // What waits for its verdict was marked by the one that runs.
         let (old, new) = (tail(&before.config), tail(&after.config));
         if old.map(|tail| tail.1) != new.map(|tail| tail.1) {

@@ -5,7 +5,9 @@
 
 use super::model::{Config, HubConfig, WhenFull};
 use crate::sinks::config::{ArchiveConfig, RoomFull, SinkConfig};
+use crate::sinks::http::COMMIT_BATCHES;
 use crate::sources::config::{JoinConfig, SourceConfig};
+use crate::sources::http::UNPACKERS;
 use crate::sources::kubernetes::KubernetesConfig;
 use flow::step::{OverQuota, Policy, StepConfig};
 use flow::units::ByteSize;
@@ -66,6 +68,10 @@ const COUNTER_KEY_BYTES: u64 = 64;
 const RATE_KEY_BYTES: u64 = 400;
 /// 10,000 windows of 48 bytes.
 const WINDOWS_BYTES: u64 = MIB;
+
+/// A connection's buffers while it says little, and what a read of syslog asks for.
+const CONNECTION_BYTES: u64 = 16 << 10;
+const READ_BYTES: u64 = 32 << 10;
 
 /// A series and its place in two tables; a value of a request label in one table.
 const SERIES_BYTES: u64 = 160;
@@ -193,6 +199,17 @@ fn source_need(component: String, config: &SourceConfig) -> Need {
             Need::new(component, MIB / 4 + floor, (2 * MIB + ceiling).saturating_add(lines))
         }
         SourceConfig::Stdin(stdin) => Need::new(component, MIB / 4, MIB + stdin.line_bytes_max.0.saturating_add(joined(&stdin.join))),
+        // What is held, and the lines that bodies become while they are read: twice as much each.
+        SourceConfig::Http(http) => {
+            let lines = http.body_bytes_max.0.saturating_mul(2 * UNPACKERS as u64).saturating_add(http.line_bytes_max.0);
+            let connections = u64::from(http.connections_max) * CONNECTION_BYTES;
+            Need::new(component, 2 * MIB, (2 * MIB + connections).saturating_add(lines).saturating_add(http.buffer_bytes_max.0))
+        }
+        SourceConfig::Syslog(syslog) => {
+            let each = READ_BYTES + syslog.message_bytes_max.0;
+            let connections = if syslog.tcp.is_some() { u64::from(syslog.connections_max).saturating_mul(each) } else { 0 };
+            Need::new(component, MIB, (MIB + connections).saturating_add(syslog.buffer_bytes_max.0))
+        }
     }
 }
 
@@ -210,6 +227,12 @@ fn sink_need(component: String, config: &SinkConfig) -> Need {
             Need::new(component, MIB, 2 * MIB + u64::from(archive.open_files_max) * ARCHIVE_FILE_BYTES + COMPRESS_BYTES)
         }
         // Gathered rows, the columns made of them, and the index writer; when memory is short a seal comes early.
+        SinkConfig::Http(http) => {
+            // Frames of one commit, one body and what it packs to, its answer.
+            let batch = http.batch.bytes.0;
+            let held = batch.saturating_mul(COMMIT_BATCHES).saturating_add(2 * MIB);
+            Need::new(component, 2 * MIB, held.saturating_add(batch.saturating_mul(4)).saturating_add(16 * MIB))
+        }
         SinkConfig::Lake(lake) => {
             Need::new(component, INDEX_BYTES + 4 * MIB, lake.seal.bytes.0.saturating_mul(2).saturating_add(2 * INDEX_BYTES))
         }
@@ -248,6 +271,9 @@ pub fn disk(config: &Config) -> Vec<String> {
     for (name, sink) in &config.sinks {
         match sink {
             SinkConfig::Stdout(_) | SinkConfig::Blackhole(_) => {}
+            SinkConfig::Http(http) => {
+                lines.push(format!("sink {name}: dead letters, at most {}, then the older half goes", http.dead_letters.bytes_max))
+            }
             SinkConfig::Archive(archive) => lines.push(archive_disk(name, archive)),
             SinkConfig::Lake(_) => lines.push(format!("sink {name}: without bound; retention is not built yet")),
         }

@@ -14,6 +14,7 @@ mod read;
 mod rules;
 
 mod change;
+pub mod library;
 
 pub mod memory;
 mod report;
@@ -24,7 +25,7 @@ pub use model::{AdminConfig, Config, HubConfig, WhenFull};
 pub use report::{Mistake, Report, Warning};
 #[cfg(test)]
 use rules::template_fields;
-pub use rules::{fields_of, redacted_field};
+pub use rules::{fields_of, redacted_field, sane_name};
 
 use crate::sinks::config::{ArchiveConfig, SinkConfig};
 use flow::step::StepConfig;
@@ -95,6 +96,13 @@ pub fn load(files: &[PathBuf], env: &dyn Fn(&str) -> Option<String>) -> Result<V
     if mistakes.is_empty() { Ok(loaded) } else { Err(Report { mistakes }) }
 }
 
+/// What a sample of records says about a pipeline: fields that its steps read and that no record has.
+pub fn unseen(loaded: &Loaded, names: &std::collections::BTreeSet<String>) -> Vec<Mistake> {
+    let mut ignored = Vec::new();
+    let tree = Tree::parse(&loaded.path.display().to_string(), &loaded.text, &|name| std::env::var(name).ok(), &mut ignored);
+    tree.map(|tree| rules::unseen(&loaded.config, &tree, names)).unwrap_or_default()
+}
+
 /// What the pipelines share: written down in one of them, or the default.
 pub fn process(loaded: &[Loaded]) -> Process {
     let from = |key| loaded.iter().find(|l| l.written.contains(&key)).or(loaded.first()).map(|l| &l.config);
@@ -127,7 +135,9 @@ fn load_file(path: &FilePath, env: Env<'_>, mistakes: &mut Vec<Mistake>) -> Opti
     let tree = Tree::parse(&file, &text, env, mistakes);
     rules::name_layers(mistakes);
     let mut tree = tree?;
-    let config: Config = read::read(&mut tree, mistakes)?;
+    let mut config: Config = read::read(&mut tree, mistakes)?;
+    let library = load_parsers(path, &config, &tree, env, mistakes);
+    config.library = library.parsers.into_iter().map(|(definition, _)| definition).collect();
     rules::check(&config, &tree, mistakes);
     let rates = config.rates.as_ref().and_then(|rates| {
         let at = path.parent().unwrap_or(FilePath::new("")).join(rates);
@@ -139,8 +149,33 @@ fn load_file(path: &FilePath, env: Env<'_>, mistakes: &mut Vec<Mistake>) -> Opti
     let stem = path.file_stem().map(|stem| rules::sane_name(&stem.to_string_lossy())).filter(|stem| !stem.is_empty());
     let name = config.name.clone().or(stem).unwrap_or_else(|| "pipeline".into());
     let written = SHARED.into_iter().filter(|key| tree.has_key(key)).collect();
-    let warnings = rules::warnings(&config, &tree);
+    let mut warnings = rules::warnings(&config, &tree);
+    warnings.extend(library.warnings.into_iter().map(|warning| Mistake {
+        line: warning.line as usize,
+        column: 1,
+        ..Mistake::of_file(&warning.file, warning.text, "")
+    }));
     Some((Loaded { path: path.into(), name, config, text, rates, warnings, written }, tree))
+}
+
+/// Reads the libraries of parsers that a pipeline names. What is wrong inside is a warning; a file that is not there is a mistake.
+fn load_parsers(path: &FilePath, config: &Config, tree: &Tree, env: Env<'_>, mistakes: &mut Vec<Mistake>) -> parse::fluent::Library {
+    let mut all = parse::fluent::Library::default();
+    for (i, file) in config.parser_files.iter().enumerate() {
+        let file = path.parent().unwrap_or(FilePath::new("")).join(file);
+        match library::read(&file, &env) {
+            Ok(read) => library::merge(&mut all, read),
+            Err(reason) => {
+                let at = Path::default().key("parser_files").index(i);
+                if let Found::Node(id) | Found::Above(id) = tree.find(&at) {
+                    let rule = "a library lies relative to the folder of the pipeline file";
+                    let message = format!("the library {} cannot be read: {reason}; {rule}; name a file that exists", file.display());
+                    mistakes.push(tree.mistake(tree.spot(id), at.to_string(), &message));
+                }
+            }
+        }
+    }
+    all
 }
 
 /// Text of a config file; an error is what is wrong and the way out.

@@ -7,6 +7,7 @@ use crate::sinks::config::SinkConfig;
 use crate::sources::config::SourceConfig;
 use flow::step::{FieldsConfig, Named, OverQuota, QuotaConfig, StepConfig, TenancyConfig};
 use flow::units::{ByteSize, Span};
+use parse::definition::{Definition, Format};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -46,6 +47,12 @@ pub struct Config {
     pub label_limits: LabelLimitsConfig,
     /// Where records come from, by name: letters, digits, `-` and `_`.
     pub sources: BTreeMap<String, SourceConfig>,
+    /// Parsers of lines that are no JSON, by name, for `parse` of the sources.
+    #[serde(default)]
+    pub parsers: BTreeMap<String, Definition>,
+    /// Libraries of parsers as Fluent Bit has them, classic or YAML, relative to the folder of this file; they are read unchanged.
+    #[serde(default)]
+    pub parser_files: Vec<PathBuf>,
     /// Who pays for a record.
     #[serde(default)]
     pub tenancy: TenancyConfig,
@@ -67,9 +74,25 @@ pub struct Config {
     pub lineage: Option<lake::lineage::Block>,
     /// The port for health, metrics and questions. Absent: none is opened.
     pub admin: Option<AdminConfig>,
+    /// Tests of this file, run by `weir test`: lines, and what has to come of them.
+    #[serde(default)]
+    pub tests: Vec<TestConfig>,
+    /// What `parser_files` hold.
+    #[serde(skip)]
+    pub library: Vec<Definition>,
 }
 
+/// Parsers that need no definition.
+pub const PARSERS: [&str; 11] =
+    ["json", "logfmt", "ltsv", "syslog", "syslog5424", "syslog3164", "nginx", "apache", "klog", "cri", "docker"];
+
 impl Config {
+    /// The parser of this name: one of `parsers`, of a library, or one that needs no definition.
+    pub fn parser(&self, name: &str) -> Option<Definition> {
+        let own = self.parsers.get(name).map(|definition| Definition { name: name.to_string(), ..definition.clone() });
+        own.or_else(|| self.library.iter().find(|definition| definition.name == name).cloned()).or_else(|| built_in(name))
+    }
+
     /// The steps that divert to a sink, and its name.
     pub fn diversions(&self) -> impl Iterator<Item = (usize, &str)> {
         self.steps.iter().enumerate().filter_map(|(number, step)| match step {
@@ -81,6 +104,77 @@ impl Config {
     pub fn is_diverted_to(&self, sink: &str) -> bool {
         self.diversions().any(|(_, target)| target == sink)
     }
+}
+
+pub fn built_in(name: &str) -> Option<Definition> {
+    let format = match name {
+        "json" => Format::Json,
+        "logfmt" => Format::Logfmt { bare_keys: true },
+        "ltsv" => Format::Ltsv,
+        "syslog" => Format::Syslog,
+        "syslog5424" => Format::Syslog5424,
+        "syslog3164" => Format::Syslog3164,
+        "nginx" => Format::Nginx,
+        "apache" => Format::Apache,
+        "klog" => Format::Klog,
+        "cri" => Format::Cri,
+        "docker" => Format::Docker,
+        _ => return None,
+    };
+    Some(Definition::new(name, format))
+}
+
+/// A test: lines of a source, and what has to come of them. Steps remember nothing when it starts.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TestConfig {
+    /// What it promises.
+    pub name: String,
+    /// The source whose lines they are. Absent: the first one.
+    pub source: Option<String>,
+    /// When they arrive, as RFC 3339. Absent: 2026-01-01T00:00:00Z.
+    pub at: Option<String>,
+    /// The lines, as the source would read them.
+    pub input: String,
+    /// What has to come of them; what is not said may be anything.
+    pub expect: ExpectConfig,
+}
+
+/// What has to come of the lines of a test.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExpectConfig {
+    /// For each record in order `kept`, or why it is dropped: filtered, malformed, duplicate, sampled, over_quota, conflict.
+    pub verdicts: Option<Vec<String>>,
+    /// For each record in order the names of its notes, with a blank between them: `parse_error`, `not_json arrival_time`.
+    pub notes: Option<Vec<String>>,
+    /// Kept records in order as they leave, then those that weir creates: an object, or the text of a line that is none.
+    pub records: Option<Vec<serde_json::Value>>,
+    /// For each of `records` who pays.
+    pub tenants: Option<Vec<String>>,
+    /// For each of `records` its time, as in 2026-01-01T00:00:00.250Z.
+    pub times: Option<Vec<String>>,
+    /// For each of `records` the sinks that take it, in order of their names.
+    pub sinks: Option<Vec<Vec<String>>>,
+    /// What meters count, all of it, whatever the minute.
+    pub facts: Option<Vec<FactConfig>>,
+}
+
+/// A quantity that a meter counts.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FactConfig {
+    /// The meter, by name.
+    pub meter: String,
+    /// Who pays.
+    pub tenant: String,
+    /// Values of the meter's dimensions.
+    #[serde(default)]
+    pub by: BTreeMap<String, String>,
+    /// How much, in the unit of the meter.
+    pub quantity: i64,
+    /// Records behind the quantity. Absent: any number.
+    pub events: Option<u64>,
 }
 
 /// A label of the request. What a request says is not trusted: blanks around it go, and what is too long, no UTF-8, holds control

@@ -112,7 +112,7 @@ impl Mistake {
             write!(f, " {}{}", printable(&self.path), if says_itself { "" } else { ":" })?;
         }
         writeln!(f, " {}", printable(&self.message))?;
-        if self.line > 0 {
+        if self.line > 0 && !self.source.is_empty() {
             let number = self.line.to_string();
             let (excerpt, before) = excerpt(&self.source, self.column);
             let width = self.width.min(excerpt.chars().count().saturating_sub(before)).max(1);

@@ -13,6 +13,7 @@ use crate::sinks::config::{ArchiveConfig, LakeConfig, NameZone, RoomConfig, Room
 use crate::sources::config::{Ack, FileConfig, JoinConfig, SourceConfig};
 use crate::sources::kubernetes::KubernetesConfig;
 use flow::condition::{Condition, ConditionError, Expression};
+use flow::conventions::nanos_beside;
 use flow::decode::Multiline;
 use flow::fields::FIELDS_MAX;
 use flow::stamp::{RATE, SAMPLER};
@@ -27,11 +28,14 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 mod contradictions;
+mod http;
 mod labels;
+mod parsers;
 mod strangers;
 
+pub use http::http_fields;
 pub use labels::name_layers;
-pub use strangers::warnings;
+pub use strangers::{unseen, warnings};
 
 const NAME_BYTES_MAX: usize = 64;
 pub const LANES_MAX: u32 = 256;
@@ -48,6 +52,8 @@ pub fn check(config: &Config, tree: &Tree, mistakes: &mut Vec<Mistake>) {
         rules.name(&at, name, "source");
         rules.source(&at, source, &config.hub);
     }
+    rules.parsers(config, &root);
+    rules.tests(config, &root);
     rules.labels(config, &root);
     rules.fields(config, &root);
     rules.steps(config, &root.key("steps"));
@@ -187,6 +193,8 @@ impl Rules<'_> {
                     );
                 }
             }
+            SourceConfig::Http(http) => self.http_source(&at.key("http"), http, hub),
+            SourceConfig::Syslog(syslog) => self.syslog(&at.key("syslog"), syslog),
         }
     }
 
@@ -310,6 +318,7 @@ impl Rules<'_> {
             self.field_list(&fields.key(key), list);
         }
         self.ask_all(&config.fields.time);
+        config.fields.time.iter().filter_map(|path| nanos_beside(path)).for_each(|nanos| self.ask(&nanos));
         self.ask_all(&config.fields.level);
         if config.steps.iter().any(|step| matches!(step, StepConfig::Sample(_))) {
             self.ask_all(&config.fields.message);
@@ -814,6 +823,7 @@ impl Rules<'_> {
             SinkConfig::Stdout(_) | SinkConfig::Blackhole(_) => {}
             SinkConfig::Archive(archive) => self.archive(&at, archive, hub),
             SinkConfig::Lake(lake) => self.lake(&at, lake),
+            SinkConfig::Http(http) => self.http_sink(&at, http),
         }
     }
 
@@ -973,6 +983,7 @@ impl Rules<'_> {
                     None => continue,
                 },
                 SinkConfig::Lake(lake) => (lake.url.trim_end_matches('/').to_string(), Some("url")),
+                SinkConfig::Http(_) => continue,
             };
             match (folders.get(&folder), key) {
                 (Some(first), Some(key)) => {

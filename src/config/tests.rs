@@ -112,7 +112,7 @@ sinks:
             error: a.yaml:2:19: sources.pods.file: the key `inclde` is not known here
               2 |   pods: { file: { inclde: ["*.log"], format: jsn } }
                 |                   ^^^^^^
-              known: include, exclude, format, start, line_bytes_max, malformed, scan, files_max, open_files_max, rotated, join, multiline, encoding, labels, kubernetes
+              known: include, exclude, format, start, line_bytes_max, malformed, scan, files_max, open_files_max, rotated, join, parse, multiline, encoding, labels, kubernetes
               help: did you mean `include`?
 
             error: a.yaml:2:46: sources.pods.file.format: `jsn` is not known here
@@ -168,7 +168,7 @@ fn unknown_keys_and_words_say_what_was_meant() {
             error: a.yaml:3:1: the key `memroy` is not known here
               3 | memroy: 256MiB
                 | ^^^^^^
-              known: name, data, memory, lanes, labels, request_labels, labels_required, labels_override, label_limits, sources, tenancy, fields, steps, hub, sinks, rates, lineage, admin
+              known: name, data, memory, lanes, labels, request_labels, labels_required, labels_override, label_limits, sources, parsers, parser_files, tenancy, fields, steps, hub, sinks, rates, lineage, admin, tests
               help: did you mean `memory`?
         "#]],
     );
@@ -176,12 +176,12 @@ fn unknown_keys_and_words_say_what_was_meant() {
         "  out:",
         "  out: { stdouts: {} }",
         expect![[r#"
-        error: a.yaml:23:10: sinks.out: `stdouts` is not known here
-          23 |   out: { stdouts: {} }
-             |          ^^^^^^^
-          one of: stdout, blackhole, archive, lake
-          help: did you mean `stdout`?
-    "#]],
+            error: a.yaml:23:10: sinks.out: `stdouts` is not known here
+              23 |   out: { stdouts: {} }
+                 |          ^^^^^^^
+              one of: stdout, blackhole, archive, lake, http
+              help: did you mean `stdout`?
+        "#]],
     );
     check_with(
         "  files:",
@@ -208,12 +208,12 @@ fn unknown_keys_and_words_say_what_was_meant() {
         "  store:",
         "  store: { lake: {}, stdout: {} }",
         expect![[r#"
-        error: a.yaml:25:22: sinks.store: only one choice can stand here, this is a second one
-          25 |   store: { lake: {}, stdout: {} }
-             |                      ^^^^^^
-          one of: stdout, blackhole, archive, lake
-          help: give each an entry of its own
-    "#]],
+            error: a.yaml:25:22: sinks.store: only one choice can stand here, this is a second one
+              25 |   store: { lake: {}, stdout: {} }
+                 |                      ^^^^^^
+              one of: stdout, blackhole, archive, lake, http
+              help: give each an entry of its own
+        "#]],
     );
 }
 
@@ -262,11 +262,11 @@ fn missing_keys_are_told_where_they_lack() {
         "  out:",
         "  out: {}",
         expect![[r#"
-        error: a.yaml:23:8: sinks.out: a choice is missing
-          23 |   out: {}
-             |        ^
-          one of: stdout, blackhole, archive, lake
-    "#]],
+            error: a.yaml:23:8: sinks.out: a choice is missing
+              23 |   out: {}
+                 |        ^
+              one of: stdout, blackhole, archive, lake, http
+        "#]],
     );
     check(
         "",
@@ -336,7 +336,7 @@ fn limits_say_rule_and_way_out() {
             error: a.yaml:21:1: the key `ignored` is not known here
               21 | ignored:
                  | ^^^^^^^
-              known: name, data, memory, lanes, labels, request_labels, labels_required, labels_override, label_limits, sources, tenancy, fields, steps, hub, sinks, rates, lineage, admin
+              known: name, data, memory, lanes, labels, request_labels, labels_required, labels_override, label_limits, sources, parsers, parser_files, tenancy, fields, steps, hub, sinks, rates, lineage, admin, tests
         "#]],
     );
     check_with(
@@ -1033,6 +1033,249 @@ fn a_memory_hub_refuses_what_cannot_be_read_again() {
     );
 }
 
+/// Of a source or sink in `sources` or `sinks`, on a line of its own.
+fn network(source: &str, sink: &str) -> String {
+    format!("sources:\n  in: {{ {source} }}\nsinks:\n  out: {{ {sink} }}\n")
+}
+
+#[test]
+fn listeners_are_closed_by_default() {
+    let source = |source: &str| network(source, "stdout: {}");
+    check(
+        &source("http: {}"),
+        expect![[r#"
+        fine
+    "#]],
+    );
+    check(
+        &source("http: { listen: \"0.0.0.0:8080\" }"),
+        expect![[r#"
+        error: a.yaml:2:25: sources.in.http.listen: 0.0.0.0 can be reached from elsewhere
+          2 |   in: { http: { listen: "0.0.0.0:8080" } }
+            |                         ^^^^^^^^^^^^^^
+          whoever reaches it could send in anybody's name
+          help: give senders `tokens`, or listen on 127.0.0.1:8080
+    "#]],
+    );
+    check(
+        &source("http: { listen: \"0.0.0.0:8080\", tokens: [{ tenant: a, token_env: T }] }"),
+        expect![[r#"
+        fine
+    "#]],
+    );
+    check(
+        &source(
+            "http: { listen: here, paths: [logs], tokens: [{ tenant: \"\" }], body_bytes_max: 1GiB, timeout: 1ms, connections_max: 0 }",
+        ),
+        expect![[r#"
+            error: a.yaml:2:9: sources.in.http.buffer_bytes_max is 64MiB
+              2 |   in: { http: { listen: here, paths: [logs], tokens: [{ tenant: "" }], body_bytes_max: 1GiB, timeout: 1ms, connections_max: 0 } }
+                |         ^^^^
+              it must be at least 2GiB
+              help: write 2GiB
+
+            error: a.yaml:2:25: sources.in.http.listen: "here" is no address
+              2 |   in: { http: { listen: here, paths: [logs], tokens: [{ tenant: "" }], body_bytes_max: 1GiB, timeout: 1ms, connections_max: 0 } }
+                |                         ^^^^
+              an address is an IP and a port
+              help: write 127.0.0.1:8080
+
+            error: a.yaml:2:39: sources.in.http.paths[0]: "logs" is no path
+              2 |   in: { http: { listen: here, paths: [logs], tokens: [{ tenant: "" }], body_bytes_max: 1GiB, timeout: 1ms, connections_max: 0 } }
+                |                                       ^^^^
+              a path begins with a slash and holds no query
+              help: write /logs
+
+            error: a.yaml:2:55: sources.in.http.tokens[0]: it names no token, or two
+              2 |   in: { http: { listen: here, paths: [logs], tokens: [{ tenant: "" }], body_bytes_max: 1GiB, timeout: 1ms, connections_max: 0 } }
+                |                                                       ^
+              a token comes from one place, and never stands here
+              help: write token_env: WEIR_TOKEN
+
+            error: a.yaml:2:65: sources.in.http.tokens[0].tenant is no tenant
+              2 |   in: { http: { listen: here, paths: [logs], tokens: [{ tenant: "" }], body_bytes_max: 1GiB, timeout: 1ms, connections_max: 0 } }
+                |                                                                 ^^
+              somebody pays for what is sent with a token, in 1 to 256 bytes
+              help: write its name
+
+            error: a.yaml:2:88: sources.in.http.body_bytes_max is 1GiB
+              2 |   in: { http: { listen: here, paths: [logs], tokens: [{ tenant: "" }], body_bytes_max: 1GiB, timeout: 1ms, connections_max: 0 } }
+                |                                                                                        ^^^^
+              it must be from 4KiB to 256MiB
+              help: write 256MiB
+
+            error: a.yaml:2:103: sources.in.http.timeout is 1ms
+              2 | …in: { http: { listen: here, paths: [logs], tokens: [{ tenant: "" }], body_bytes_max: 1GiB, timeout: 1ms, connections_max: 0 } }
+                |                                                                                                      ^^^
+              it must be from 1s to 10m
+              help: write 1s
+
+            error: a.yaml:2:125: sources.in.http.connections_max is 0
+              2 | …here, paths: [logs], tokens: [{ tenant: "" }], body_bytes_max: 1GiB, timeout: 1ms, connections_max: 0 } }
+                |                                                                                                      ^
+              it must be from 1 to 100000
+              help: write 1000
+        "#]],
+    );
+    check(
+        &source("syslog: {}"),
+        expect![[r#"
+        error: a.yaml:2:9: sources.in.syslog: it listens nowhere
+          2 |   in: { syslog: {} }
+            |         ^^^^^^
+          messages come by `udp`, `tcp` or both
+          help: write udp: 127.0.0.1:5514
+    "#]],
+    );
+    check(
+        &source("syslog: { udp: \"0.0.0.0:514\", tcp: \"[::]:514\", message_bytes_max: 1GiB }"),
+        expect![[r#"
+        error: a.yaml:2:24: sources.in.syslog.udp: 0.0.0.0 can be reached from elsewhere
+          2 |   in: { syslog: { udp: "0.0.0.0:514", tcp: "[::]:514", message_bytes_max: 1GiB } }
+            |                        ^^^^^^^^^^^^^
+          whoever reaches it could send in anybody's name
+          help: name the addresses in `allow`, or listen on 127.0.0.1:514
+
+        error: a.yaml:2:44: sources.in.syslog.tcp: :: can be reached from elsewhere
+          2 |   in: { syslog: { udp: "0.0.0.0:514", tcp: "[::]:514", message_bytes_max: 1GiB } }
+            |                                            ^^^^^^^^^^
+          whoever reaches it could send in anybody's name
+          help: name the addresses in `allow`, or listen on 127.0.0.1:514
+
+        error: a.yaml:2:75: sources.in.syslog.message_bytes_max is 1GiB
+          2 |   in: { syslog: { udp: "0.0.0.0:514", tcp: "[::]:514", message_bytes_max: 1GiB } }
+            |                                                                           ^^^^
+          it must be from 1KiB to 1MiB
+          help: write 1MiB
+    "#]],
+    );
+    check(
+        &source("syslog: { udp: \"0.0.0.0:514\", allow: [10.0.0.0/8, 10.0.0.0/99] }"),
+        expect![[r#"
+        error: a.yaml:2:59: sources.in.syslog.allow[1]: "10.0.0.0/99" is no range of addresses
+          2 |   in: { syslog: { udp: "0.0.0.0:514", allow: [10.0.0.0/8, 10.0.0.0/99] } }
+            |                                                           ^^^^^^^^^^^
+          addresses are one, or all that begin alike
+          help: write 10.0.0.0/8
+    "#]],
+    );
+    check(
+        &format!("{}hub: {{ memory: {{}} }}\n", source("http: {}")),
+        expect![[r#"
+        error: a.yaml:2:9: sources.in.http: this source does not go with hub.memory
+          2 |   in: { http: {} }
+            |         ^^^^
+          a memory hub loses what it holds in a crash, and an answer says that records are kept
+          help: write `ack: on_receipt` to accept that, or use hub.journal
+    "#]],
+    );
+}
+
+#[test]
+fn what_is_sent_is_sent_to_a_place_that_can_be() {
+    let sink = |sink: &str| network("stdin: {}", sink);
+    check(
+        &sink("http: { url: \"http://127.0.0.1:9200\", body: loki, labels: { a: \"{b.c}\" } }"),
+        expect![[r#"
+        fine
+    "#]],
+    );
+    check(
+        &sink("http: { url: \"https://logs.example.com\" }"),
+        expect![[r#"
+        error: a.yaml:4:23: sinks.out.http.url: the url begins with https
+          4 |   out: { http: { url: "https://logs.example.com" } }
+            |                       ^^^^^^^^^^^^^^^^^^^^^^^^^^
+          TLS is not built, and nothing is sent in the clear that should not be
+          help: let a proxy on this machine speak TLS, and write http://127.0.0.1 and its port
+    "#]],
+    );
+    check(
+        &sink("http: { url: \"http://me:secret@localhost\", auth: {} }"),
+        expect![[r#"
+        error: a.yaml:4:23: sinks.out.http.url: the url holds a user or a password
+          4 |   out: { http: { url: "http://me:secret@localhost", auth: {} } }
+            |                       ^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+          a secret never stands in a config
+          help: write `auth: { user: .., token_env: .. }`
+
+        error: a.yaml:4:53: sinks.out.http.auth: it names no secret, or two
+          4 |   out: { http: { url: "http://me:secret@localhost", auth: {} } }
+            |                                                     ^^^^
+          a secret comes from one place, and never stands here
+          help: write token_env: WEIR_SINK_TOKEN
+    "#]],
+    );
+    check(
+        &sink(
+            "http: { url: localhost, body: bulk, index: \"a-{b\", headers: { Authorization: x, \"a b\": y }, retry: { statuses: [500] } }",
+        ),
+        expect![[r#"
+            error: a.yaml:4:23: sinks.out.http.url: "localhost" is no url
+              4 |   out: { http: { url: localhost, body: bulk, index: "a-{b", headers: { Authorization: x, "a b": y }, retry: { statuses: [500] } } }
+                |                       ^^^^^^^^^
+              a url is http:// and a host
+              help: write http://127.0.0.1:9200
+
+            error: a.yaml:4:56: sinks.out.http.index: this brace does not enclose a field
+              4 |   out: { http: { url: localhost, body: bulk, index: "a-{b", headers: { Authorization: x, "a b": y }, retry: { statuses: [500] } } }
+                |                                                        ^
+              braces hold `tenant`, `level` or the name of a field
+              help: write logs-{tenant}
+
+            error: a.yaml:4:72: sinks.out.http.headers.Authorization: Authorization is written twice
+              4 |   out: { http: { url: localhost, body: bulk, index: "a-{b", headers: { Authorization: x, "a b": y }, retry: { statuses: [500] } } }
+                |                                                                        ^^^^^^^^^^^^^
+              weir writes this header itself, and a secret never stands in a config
+              help: for a token use `auth`, else leave it out
+
+            error: a.yaml:4:90: sinks.out.http.headers.a b is no header
+              4 |   out: { http: { url: localhost, body: bulk, index: "a-{b", headers: { Authorization: x, "a b": y }, retry: { statuses: [500] } } }
+                |                                                                                          ^^^^^
+              its name is letters, digits and -, its value what can be printed in ASCII
+              help: write X-Scope-OrgID: team
+
+            error: a.yaml:4:122: sinks.out.http.retry.statuses[0] is 500
+              4 | … localhost, body: bulk, index: "a-{b", headers: { Authorization: x, "a b": y }, retry: { statuses: [500] } } }
+                |                                                                                                      ^^^
+              of statuses only 400 to 499 are for good, so only these are named
+              help: leave it out
+        "#]],
+    );
+    check(
+        &sink("http: { url: \"http://h\", body: loki, labels: { 1a: x }, batch: { bytes: 1, records: 0 } }"),
+        expect![[r#"
+        error: a.yaml:4:57: sinks.out.http.labels.1a: "1a" is no label of Loki
+          4 |   out: { http: { url: "http://h", body: loki, labels: { 1a: x }, batch: { bytes: 1, records: 0 } } }
+            |                                                         ^^
+          a label is letters, digits and _, no digit first
+          help: write service
+
+        error: a.yaml:4:82: sinks.out.http.batch.bytes is 1B
+          4 |   out: { http: { url: "http://h", body: loki, labels: { 1a: x }, batch: { bytes: 1, records: 0 } } }
+            |                                                                                  ^
+          it must be from 4KiB to 64MiB
+          help: write 4KiB
+
+        error: a.yaml:4:94: sinks.out.http.batch.records is 0
+          4 |   out: { http: { url: "http://h", body: loki, labels: { 1a: x }, batch: { bytes: 1, records: 0 } } }
+            |                                                                                              ^
+          it must be from 1 to 100000
+          help: write 10000
+    "#]],
+    );
+    check(
+        &sink("http: { url: \"http://h\", body: loki, labels: {} }"),
+        expect![[r#"
+        error: a.yaml:4:55: sinks.out.http.labels is empty
+          4 |   out: { http: { url: "http://h", body: loki, labels: {} } }
+            |                                                       ^
+          Loki takes no stream without a label
+          help: write { job: weir }
+    "#]],
+    );
+}
+
 #[test]
 fn variables_must_be_set_and_their_values_never_show() {
     check_with(
@@ -1270,18 +1513,22 @@ fn a_plan_reads_at_most_sixty_four_fields() {
     check(
         &text(55),
         expect![[r#"
-        fine
-    "#]],
+            error: a.yaml:1:1: this pipeline reads 74 fields
+              1 | sources: { in: { stdin: {} } }
+                | ^
+              it can read 64
+              help: shorten `fields`, or split it into two pipelines
+        "#]],
     );
     check(
         &text(56),
         expect![[r#"
-        error: a.yaml:1:1: this pipeline reads 65 fields
-          1 | sources: { in: { stdin: {} } }
-            | ^
-          it can read 64
-          help: shorten `fields`, or split it into two pipelines
-    "#]],
+            error: a.yaml:1:1: this pipeline reads 75 fields
+              1 | sources: { in: { stdin: {} } }
+                | ^
+              it can read 64
+              help: shorten `fields`, or split it into two pipelines
+        "#]],
     );
 }
 
@@ -1819,7 +2066,7 @@ sinks: { out: { stdout: {} } }
               7 |         c: { expr: "name.lower()" }
                 |                          ^
               an expression makes one value of a record, with CEL's types
-              help: the methods are lowerAscii, upperAscii, trim, replace, substring, startsWith, endsWith, contains, matches, size
+              help: the methods are lowerAscii, upperAscii, trim, replace, substring, startsWith, endsWith, contains, matches, size, indexOf, lastIndexOf, charAt, reverse, getFullYear, getMonth, getDate, getDayOfMonth, getDayOfWeek, getDayOfYear, getHours, getMinutes, getSeconds, getMilliseconds
 
             error: a.yaml:8:21: steps[0].shape.set.d.expr: the expression is empty
               8 |         d: { expr: '' }
@@ -1917,7 +2164,7 @@ sinks: { out: { stdout: {} } }
 
 #[test]
 fn configs_without_a_slip_have_no_warning() {
-    for name in ["quickstart", "node", "kubernetes", "sampling", "requests", "stdin", "bench", "bench-tail"] {
+    for name in ["quickstart", "node", "kubernetes", "sampling", "requests", "stdin", "gateway", "bench", "bench-tail"] {
         let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("pipelines").join(format!("{name}.yaml"));
         let loaded = load(&[path], &|_| Some("value".into())).map_err(|report| report.to_string()).unwrap();
         assert!(loaded[0].warnings.is_empty(), "{name}: {}", Warning(&loaded[0].warnings[0]));

@@ -9,6 +9,7 @@ use super::lane::Signals;
 use super::reload::{Current, Reloads};
 use crate::config::AdminConfig;
 use crate::desk::Desk;
+use crate::sources::push::Stats;
 use crate::sources::status;
 use crate::{env, metrics};
 use anyhow::Context;
@@ -40,6 +41,8 @@ pub struct Vitals {
     pub lanes: Vec<(String, Arc<AtomicU64>)>,
     /// Pipeline, source, its files.
     pub sources: Vec<(String, String, crate::sources::status::Shared)>,
+    /// Pipeline, source that others send to, what it did.
+    pub pushed: Vec<(String, String, Arc<Stats>)>,
     /// Pipeline, sink, signals.
     pub sinks: Vec<(String, String, Arc<SinkSignals>)>,
     pub ready: AtomicBool,
@@ -59,6 +62,7 @@ impl Vitals {
             delays: Vec::new(),
             lanes: Vec::new(),
             sources: Vec::new(),
+            pushed: Vec::new(),
             sinks: Vec::new(),
             ready: AtomicBool::new(false),
             labels: Default::default(),
@@ -239,7 +243,9 @@ async fn metrics_page(State(state): Shared) -> (StatusCode, [(&'static str, &'st
 }
 
 async fn sources(State(state): Shared) -> (StatusCode, [(&'static str, &'static str); 1], String) {
-    let sources: Vec<_> = state.0.sources.iter().map(|(pipeline, source, known)| status::lock(known).view(pipeline, source)).collect();
+    let files = state.0.sources.iter().map(|(pipeline, source, known)| status::lock(known).view(pipeline, source));
+    let pushed = state.0.pushed.iter().map(|(pipeline, source, stats)| stats.view(pipeline, source));
+    let sources: Vec<_> = files.chain(pushed).collect();
     (StatusCode::OK, [("content-type", "application/json")], serde_json::json!({ "sources": sources }).to_string())
 }
 

@@ -9,7 +9,7 @@
 //! each byte of the cursor's, so that the backlog is worked off whatever comes. Not with `--once`.
 
 use crate::env;
-use crate::sinks::{Pace, Store, archive};
+use crate::sinks::{Pace, Store, archive, http};
 use anyhow::Context;
 use hub::frame::Part;
 use hub::{Cursor, Frame, LostReason, Next};
@@ -56,6 +56,8 @@ pub struct SinkSignals {
     pub trouble: Mutex<String>,
     /// Archives: what happened to files since the start.
     pub archive: Mutex<Option<archive::Stats>>,
+    /// Requests since the start.
+    pub http: Mutex<Option<http::Stats>>,
 }
 
 pub struct Delivery {
@@ -177,14 +179,33 @@ impl Delivery {
         Ok(rest)
     }
 
+    /// Waits, and shows that it does; not when the process gives up.
+    fn rest(&self, pause: Duration) {
+        let until = Instant::now() + pause;
+        self.show_stats();
+        while !self.signals.abandon.load(Ordering::Relaxed) {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            self.signals.heartbeat.store((env::now().0 / 1_000_000) as u64, Ordering::Relaxed);
+            std::thread::sleep(left.min(TICK));
+        }
+    }
+
     fn show_stats(&self) {
         if let Some(stats) = self.store.archive_stats() {
             *self.signals.archive.lock().expect("no holder of this lock panics") = Some(stats);
         }
+        if let Some(stats) = self.store.http_stats() {
+            *self.signals.http.lock().expect("no holder of this lock panics") = Some(stats);
+        }
     }
 
     fn release(&mut self, newest: u64) -> anyhow::Result<()> {
-        self.cursor.committed(newest).with_context(|| format!("sink {}: the hub cannot let go of delivered frames", self.name))
+        self.cursor.committed(newest).with_context(|| format!("sink {}: the hub cannot let go of delivered frames", self.name))?;
+        self.cursor.refused(&self.store.take_refused());
+        Ok(())
     }
 
     /// Tries until it works, or until the process gives up waiting for it.
@@ -205,8 +226,14 @@ impl Delivery {
             if self.signals.abandon.load(Ordering::Relaxed) {
                 return Err(error.context(format!("sink {}: not everything was delivered; the hub keeps it", self.name)));
             }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(RETRY_MAX);
+            match error.downcast_ref::<http::Busy>() {
+                // It knows when to come again.
+                Some(busy) => self.rest(busy.after),
+                None => {
+                    std::thread::sleep(pause);
+                    pause = (pause * 2).min(RETRY_MAX);
+                }
+            }
         }
         self.signals.failing_since.store(0, Ordering::Relaxed);
         Ok(())

@@ -15,12 +15,14 @@ use crate::examples::Examples;
 use crate::plan::Plan;
 use crate::sources::file::Found;
 use crate::sources::kubernetes::{Attached, Kubernetes, Readiness};
+use crate::sources::push::Pipe;
 use crate::sources::status::{Shared, State, lock};
 use anyhow::Context;
 use flow::batch::{Batch, Payer};
 use flow::decode::{Decoder, Encoding, End, Format, Limits, Multiline, trailing_nuls};
-use flow::enrich::Enricher;
+use flow::enrich::{Enricher, Splice};
 use flow::event::{Position, StreamId};
+use flow::parse::{LineParser, Parsing};
 use flow::pipeline::{Reading, Worker};
 use flow::step::sample::key_hash;
 use flow::units::UnixNanos;
@@ -37,6 +39,8 @@ use tracing::{info, warn};
 
 /// Age at which a frame closes, however small it is.
 const FRAME_AGE: Duration = Duration::from_millis(200);
+/// The same where somebody waits for an answer: long enough for others to come along.
+const AWAITED_AGE: Duration = Duration::from_millis(5);
 /// How long a file that was renamed away must have been silent before the next one of its log is read.
 const ROTATED_GRACE: Duration = Duration::from_secs(2);
 /// A file whose growth nobody tells is looked at after this time, then twice that, and so on.
@@ -71,6 +75,8 @@ pub struct Intake {
     pub format: Format,
     pub limits: Limits,
     pub reading: Reading,
+    /// Parsers of lines that are no JSON.
+    pub parsing: Option<Arc<Parsing>>,
     pub known: Shared,
     pub rotated: Rotated,
     /// Whose containers the logs are.
@@ -132,10 +138,11 @@ impl Inbox {
     }
 }
 
-/// One file or standard input, not read by anyone yet.
+/// One file, standard input or what others send, not read by anyone yet.
 pub enum Input {
     File(Found),
     Stdin(StreamId),
+    Pipe(Arc<Pipe>),
 }
 
 pub struct Lane {
@@ -146,6 +153,8 @@ pub struct Lane {
     workers: Vec<Worker>,
     builders: Vec<Builder>,
     opened: Vec<Option<Instant>>,
+    /// By pipeline: somebody waits until what is in the frame is durable.
+    awaited: Vec<bool>,
     logs: HashMap<u64, Log>,
     /// Logs that may have something to read.
     turns: Turns,
@@ -164,6 +173,7 @@ pub struct Lane {
     /// When this lane last went round, in ms since the epoch: progress is health.
     pub heartbeat: Arc<AtomicU64>,
     batch: Batch,
+    parser: LineParser,
     enricher: Enricher,
     once: bool,
     /// Nothing more comes: every window ends with the frames that close now.
@@ -247,6 +257,7 @@ impl Lane {
         let builder = |((_, plan), p): (&(u64, Arc<Plan>), &Pipeline)| Builder::of(plan, p.created[lane]);
         let builders = plans.iter().zip(pipelines.iter()).map(builder).collect();
         let opened = pipelines.iter().map(|_| None).collect();
+        let awaited = vec![false; pipelines.len()];
         let greedy = pipelines.iter().map(|_| HashSet::new()).collect();
         Lane {
             number: lane,
@@ -255,6 +266,7 @@ impl Lane {
             workers,
             builders,
             opened,
+            awaited,
             logs: HashMap::new(),
             turns: Turns::default(),
             read: (0, None),
@@ -267,6 +279,7 @@ impl Lane {
             signals,
             heartbeat: Arc::default(),
             batch: Batch::default(),
+            parser: LineParser::default(),
             enricher: Enricher::default(),
             once,
             ending: false,
@@ -284,7 +297,7 @@ impl Lane {
             }
             self.look_at_hubs();
             let worked = self.round()?;
-            self.close_frames(|builder, full, age| builder.is_full(full) || age >= FRAME_AGE)?;
+            self.close_frames(|builder, full, age, age_max| builder.is_full(full) || age >= age_max)?;
             if self.once && self.logs.is_empty() {
                 break;
             }
@@ -302,8 +315,10 @@ impl Lane {
         if !self.once {
             self.finish_groups()?;
         }
+        // Whoever sent what was not read is told so.
+        self.logs.values().flat_map(|log| &log.files).filter_map(Tail::pushed).for_each(|pipe| pipe.close());
         self.ending = true;
-        self.close_frames(|_, _, _| true)
+        self.close_frames(|_, _, _, _| true)
     }
 
     /// Asks hubs with little room whose logs are to be held back; those that were are looked at again.
@@ -363,7 +378,8 @@ impl Lane {
     fn pause(&self) -> Duration {
         let now = Instant::now();
         let timer = self.timers.peek().map(|Reverse((at, _))| at.saturating_duration_since(now));
-        let frame = self.opened.iter().flatten().map(|at| FRAME_AGE.saturating_sub(at.elapsed())).min();
+        let opened = self.opened.iter().zip(&self.awaited);
+        let frame = opened.filter_map(|(at, awaited)| Some(age_max(*awaited).saturating_sub((*at)?.elapsed()))).min();
         let held = (!self.held.is_empty()).then(|| HOLD.saturating_sub(self.asked.elapsed()));
         timer.into_iter().chain(frame).chain(held).fold(HEARTBEAT, Duration::min)
     }
@@ -439,6 +455,7 @@ impl Lane {
                 }
             }
             Input::Stdin(stream) => (stream.0, PathBuf::from("stdin"), env::now(), true, Tail::stdin(stream)),
+            Input::Pipe(pipe) => (pipe.stream.0, pipe.log.clone(), env::now(), true, Tail::pipe(pipe)),
         };
         let settings = &self.pipelines[pipeline].intakes[intake];
         let (worker, once, now) = (&self.workers[pipeline], self.once, env::now());
@@ -547,7 +564,12 @@ impl Lane {
         }
         let tail = log.files.front_mut().expect("asked just before");
         let mut splice = None;
-        let mut payer = Payer::Record;
+        // A token's tenant counts, whatever the payload says.
+        let mut payer = match tail.pushed().and_then(|pipe| pipe.tenant.clone()) {
+            Some(tenant) => Payer::Named(Some(tenant)),
+            None => Payer::Record,
+        };
+        let is_awaited = tail.pushed().is_some();
         let mut chunk_bytes = CHUNK_BYTES;
         if let Some(pod) = &mut log.pod {
             let trusts_record = pod.trusts_record();
@@ -567,6 +589,9 @@ impl Lane {
                 Readiness::Plain if trusts_record => {}
                 Readiness::Plain => payer = Payer::Named(None),
             }
+        }
+        if let Some(parsing) = &intake.parsing {
+            chunk_bytes = chunk_bytes.min(parsing.chunk_bytes_max());
         }
         if !self.once {
             // Where a sink lags, frames are small: no chunk should be larger than one.
@@ -618,7 +643,7 @@ impl Lane {
                 batch.arena.clear();
                 Ahead::Truncated
             }
-            _ => match tail.read(batch, cut, splice.is_some()) {
+            _ => match tail.read(batch, cut, splice.is_some() || intake.parsing.is_some()) {
                 // Nobody goes on writing it.
                 Ok(Ahead::Nothing) if self.once && tail.is_packed() => Ahead::Damaged,
                 Ok(ahead) => ahead,
@@ -676,7 +701,7 @@ impl Lane {
             builder.enter(stream, from);
             batch.payer = payer;
             (batch.stream, batch.log, batch.source) = (stream, log.name, log.intake as u16);
-            let reading = splice.map_or(intake.reading, |splice| self.enricher.enrich(batch, &splice, intake.reading));
+            let reading = understand(&mut self.parser, &mut self.enricher, batch, intake, splice.as_deref());
             self.workers[log.pipeline].process(batch, reading, now, &mut builder.sums);
             self.read = (used as u64, fair::majority(&batch.tenant));
             log.rest = batch.rests_until.and_then(|until| Rest::new(until, now)).or(log.rest);
@@ -693,6 +718,7 @@ impl Lane {
                 }
             }
             self.opened[log.pipeline].get_or_insert_with(Instant::now);
+            self.awaited[log.pipeline] |= is_awaited;
             self.signals.read_bytes.fetch_add(used as u64, Ordering::Relaxed);
         }
         let pipeline = log.pipeline;
@@ -705,7 +731,7 @@ impl Lane {
             return Ok(if end == End::Log && log.files.is_empty() && log.late.is_empty() { Turn::Ended } else { Turn::Worked });
         }
         if self.builders[pipeline].is_full(self.full_bytes(pipeline)) {
-            self.close_frames(|builder, full, _| builder.is_full(full))?;
+            self.close_frames(|builder, full, _, _| builder.is_full(full))?;
         }
         let log = self.logs.get_mut(&key).expect("nobody removed it");
         let zeros_ahead = zeros == read && used == 0;
@@ -747,7 +773,14 @@ impl Lane {
         let also = log.settle_older(0, intake).into_iter().filter(|resumed| resumed.stream != older.stream).collect();
         let builder = &mut self.builders[log.pipeline];
         builder.enter(older.stream, older.done);
-        self.workers[log.pipeline].process(&mut self.batch, intake.reading, now, &mut builder.sums);
+        let (splice, payer) = match log.pod.as_mut().map(|pod| (pod.trusts_record(), pod.ready(Instant::now()))) {
+            Some((_, Readiness::Ready(of_pod) | Readiness::Missing(of_pod))) => (Some(of_pod), Payer::Record),
+            Some((false, _)) => (None, Payer::Named(None)),
+            Some((true, _)) | None => (None, Payer::Record),
+        };
+        self.batch.payer = payer;
+        let reading = understand(&mut self.parser, &mut self.enricher, &mut self.batch, intake, splice.as_deref());
+        self.workers[log.pipeline].process(&mut self.batch, reading, now, &mut builder.sums);
         log.rest = self.batch.rests_until.and_then(|until| Rest::new(until, now)).or(log.rest);
         builder.add(&self.batch, Stretch { stream: older.stream, from: older.done, to, also });
         builder.finish_part();
@@ -805,8 +838,9 @@ impl Lane {
         if self.once { u64::MAX } else { self.pipelines[pipeline].hub.frame_bytes() }
     }
 
-    /// Closes the frames for which `due` holds and hands them to their hubs. `due` is told the bytes at which one is full, and its age.
-    fn close_frames(&mut self, due: impl Fn(&Builder, u64, Duration) -> bool) -> anyhow::Result<()> {
+    /// Closes the frames for which `due` holds and hands them to their hubs. `due` is told the bytes at which one is full, its age, and
+    /// the age at which it closes.
+    fn close_frames(&mut self, due: impl Fn(&Builder, u64, Duration, Duration) -> bool) -> anyhow::Result<()> {
         for n in 0..self.pipelines.len() {
             let full = self.full_bytes(n);
             let builder = &mut self.builders[n];
@@ -815,7 +849,7 @@ impl Lane {
             let worker = &mut self.workers[n];
             let now = if self.once { UnixNanos(0) } else { env::now() };
             let owes = self.ending || (!self.once && worker.is_due(now));
-            let is_due = if builder.is_empty() { owes } else { due(builder, full, age) };
+            let is_due = if builder.is_empty() { owes } else { due(builder, full, age, age_max(self.awaited[n])) };
             if is_due {
                 self.close_frame(n, now, self.ending)?;
             }
@@ -832,7 +866,7 @@ impl Lane {
             return Ok(());
         }
         let frame = builder.close((!self.once).then_some(now));
-        self.opened[n] = None;
+        (self.opened[n], self.awaited[n]) = (None, false);
         let accepted = pipeline.hub.accept_while(frame, &mut || self.release_rotated());
         accepted.with_context(|| format!("pipeline {}: the hub takes no more", pipeline.name))?;
         let examples = &mut self.builders[n].examples;
@@ -890,6 +924,16 @@ impl Lane {
             self.abandon(key, bytes);
         }
     }
+}
+
+/// Lines become records, and records say whose container they come from. Returns how to read them now.
+fn understand(parser: &mut LineParser, enricher: &mut Enricher, batch: &mut Batch, intake: &Intake, splice: Option<&Splice>) -> Reading {
+    let parsed = intake.parsing.as_ref().map_or(intake.reading, |parsing| parser.parse(batch, parsing, intake.reading));
+    splice.map_or(parsed, |splice| enricher.enrich(batch, splice, parsed))
+}
+
+fn age_max(awaited: bool) -> Duration {
+    if awaited { AWAITED_AGE } else { FRAME_AGE }
 }
 
 /// Whether something was held when a run stood at `left`: before the newline of a line that was taken, or within a line longer

@@ -2,19 +2,21 @@
 //!
 //! In: checked pipelines. Out: everything delivered, or kept in the hub for the next run, and a summary.
 //! Order of the end: sources stop, lanes hand over what they hold, delay lines close, hubs close, sinks drain, the lock goes.
-//! Read on in this order: `open` (hub and stores), `lane` (bytes to frames), `fair` (whose turn it is), `build` (the frame),
-//! `delay` (tail sampling),
-//! `deliver` (frames to sinks), `reload` (another plan while it runs), `control` (signals and the admin port).
+//! Read on in this order: `open` (hub and stores), `lane` (bytes to frames), `intake` (what others send), `fair` (whose turn it is), `build` (the frame),
+//! `delay` (tail sampling), `deliver` (frames to sinks), `reload` (another plan while it runs), `control` (signals and the admin port);
+//! `trial` runs lines without any of it.
 
 pub mod build;
 pub mod control;
 pub mod delay;
 pub mod deliver;
 pub mod fair;
+pub mod intake;
 pub mod lane;
 pub mod open;
 pub mod reload;
 pub mod tail;
+pub mod trial;
 
 use crate::config::{Config, Loaded, Process, lanes};
 use crate::desk::Desk;
@@ -36,6 +38,7 @@ use flow::event::{Position, StreamId};
 use flow::step::sample::key_hash;
 use flow::units::UnixNanos;
 use hub::{Disk, Hub};
+use intake::{Ends, Listeners};
 use lane::{Inbox, Input, Intake, Lane, Pipeline, Rotated, Signals};
 use open::{Manifest, ManifestPipeline, Opened};
 use reload::{Current, Reloader};
@@ -127,6 +130,7 @@ pub fn run(
     let mut pipelines = Vec::new();
     let mut watches = Vec::new();
     let mut inputs = Vec::new();
+    let mut listeners = Listeners::default();
     let (mut deciders, mut left_over) = (Vec::new(), Vec::new());
     let mut hubs: Vec<Arc<Hub>> = Vec::new();
     for (number, (config, mut one)) in opened.into_iter().enumerate() {
@@ -145,7 +149,8 @@ pub fn run(
             }
         }
         let state_hub = &hubs[number];
-        let sources = Sources { register: &register, outputs: &outputs, state_hub, lanes: lane_count, alive, once: options.once };
+        let (lanes, once) = (lane_count, options.once);
+        let sources = Sources { register: &register, outputs: &outputs, listeners: &mut listeners, state_hub, lanes, alive, once };
         pipelines.push(split(number, one, sources, &mut watches, &mut inputs, &mut deliveries, &mut vitals)?);
     }
     vitals.plans = pipelines.iter().map(|p| (p.name.clone(), Arc::clone(&p.current))).collect();
@@ -158,6 +163,9 @@ pub fn run(
     for (pipeline, intake, input) in inputs {
         hand_over(&inboxes[0], vec![(pipeline, intake, input)]);
     }
+    let has_listeners = !listeners.is_empty();
+    listeners.hand_over(&inboxes);
+    vitals.pushed = std::mem::take(&mut listeners.stats);
     let mut watcher = (!options.once && !watches.is_empty()).then(Watcher::new);
     // With --once everything that will be read is known before the first byte is.
     if let (Some(error), true) = (find(&mut watches, &inboxes, watcher.as_mut()), options.once) {
@@ -216,10 +224,11 @@ pub fn run(
     for (n, lane) in lane_threads.into_iter().enumerate() {
         lane_handles.push(spawn_failing(&format!("lane-{n}"), &signals, || lane.run())?);
     }
+    let serving = listeners.start()?;
     control.ready();
     info!(pipelines = pipeline_count, lanes = lane_count, data = %data.display(), "ready");
 
-    let only_stdin = has_stdin && watches.is_empty();
+    let only_stdin = has_stdin && watches.is_empty() && !has_listeners;
     let mut checkpointed = Instant::now();
     let mut examples_saved = Instant::now();
     let mut history = (!options.once).then(|| History::new(&Disk::Real, data));
@@ -276,10 +285,12 @@ pub fn run(
         }
     }
     signals.stop.store(true, Ordering::Relaxed);
+    serving.close();
     let loaded = reloader.close();
     let lanes = Stage { threads: lane_handles, hubs: delays, syncers: delay_syncers };
     let deciders = Stage { threads: decider_handles, hubs, syncers };
     let drained = passed_on.and(drain([lanes, deciders], sinks, &all_hubs, &sink_signals));
+    serving.end();
     progress(signals.read_bytes.load(Ordering::Relaxed));
     save_examples(&pipelines);
     control.stop();
@@ -410,6 +421,8 @@ struct Sources<'a> {
     register: &'a Arc<Mutex<Register>>,
     /// Files that sinks write.
     outputs: &'a Arc<Outputs>,
+    /// Of sources that others send to.
+    listeners: &'a mut Listeners,
     /// The pipeline's hub, where the state of steps ends up.
     state_hub: &'a Arc<Hub>,
     lanes: usize,
@@ -476,17 +489,23 @@ fn split(
                 inputs.push((number, n, Input::Stdin(entry.stream())));
                 Arc::default()
             }
+            SourceConfig::Http(_) | SourceConfig::Syslog(_) => {
+                let ends = Ends { positions: &one.recovered.positions, cuts: &one.cuts };
+                sources.listeners.bind((number, n), &one.plan, &source.name, &one.hub, ends)?;
+                Arc::default()
+            }
         };
         let rotated = match &source.config {
             SourceConfig::File(file) => {
                 Rotated { age_max: file.rotated.age_max.map(|age| age.duration()), bytes_max: file.rotated.bytes_max.map(|bytes| bytes.0) }
             }
-            SourceConfig::Stdin(_) => Rotated::default(),
+            SourceConfig::Stdin(_) | SourceConfig::Http(_) | SourceConfig::Syslog(_) => Rotated::default(),
         };
         intakes.push(Intake {
             format: source.format,
             limits: source.limits,
             reading: source.reading,
+            parsing: source.parsing.clone(),
             known,
             rotated,
             kubernetes,
@@ -516,8 +535,7 @@ fn created_stream(
     cuts: &HashMap<StreamId, Vec<u64>>,
 ) -> (StreamId, u64) {
     let stream = StreamId(key_hash(format!("weir created\0{pipeline}\0{who}").as_bytes()));
-    let stored = cuts.get(&stream).and_then(|cuts| cuts.last().copied()).unwrap_or(0);
-    (stream, positions.get(&stream).map_or(0, |position| position.done).max(stored))
+    (stream, Ends { positions, cuts }.of(stream))
 }
 
 /// Looks for files where it is time to. Returns the last error; what failed is tried again soon.

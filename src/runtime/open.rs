@@ -149,7 +149,7 @@ pub fn open(disk: &Disk, data: &Path, name: &str, config: &Config, rates: Option
     let delay = Delay::open(disk, delay::folder(data, name), &hub, &plan, of_delay, tenants_max, &mut recovered)?;
     let sinks = stores
         .into_iter()
-        .map(|(name, store, pace, positions)| OpenedSink { cursor: hub.cursor(&name, positions), name, store, pace })
+        .map(|(name, store, pace, positions)| OpenedSink { cursor: hub.cursor_of(&name, positions, &store.refused()), name, store, pace })
         .collect();
     for cuts in cuts.values_mut() {
         cuts.sort_unstable();

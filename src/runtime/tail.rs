@@ -1,4 +1,4 @@
-//! A tail: one file, or standard input, as a lane reads it.
+//! A tail: one file, standard input, or what others send, as a lane reads it.
 //!
 //! In: an opened file and the position to go on at. Out: chunks of bytes from that position on, and what lies behind them:
 //! more, nothing yet, an end, a truncation. A plain file is read at offsets, so what no line used is read again; a compressed
@@ -8,6 +8,7 @@
 use crate::env;
 use crate::sources::file::{BEFORE_BYTES, Found, before_hash, read_full};
 use crate::sources::packed::{Packing, Rest, Unpacker};
+use crate::sources::push::Pipe;
 use crate::sources::rotated::Age;
 use crate::sources::status::{FileId, FileStatus, State};
 use flow::batch::Batch;
@@ -69,6 +70,7 @@ pub enum Reader {
     File { file: File, id: FileId },
     Packed { unpacker: Unpacker, id: FileId, carry: Vec<u8>, torn_since: Option<Instant> },
     Stdin { carry: Vec<u8>, ended: bool },
+    Pipe { pipe: Arc<Pipe>, carry: Vec<u8> },
 }
 
 /// What lies behind the bytes that a read returned.
@@ -158,11 +160,21 @@ impl Tail {
     }
 
     pub fn stdin(stream: StreamId) -> Tail {
+        Tail::unseekable(Reader::Stdin { carry: Vec::new(), ended: false }, stream, 0)
+    }
+
+    /// What others send goes on where it ended.
+    pub fn pipe(pipe: Arc<Pipe>) -> Tail {
+        let (stream, start) = (pipe.stream, pipe.start);
+        Tail::unseekable(Reader::Pipe { pipe, carry: Vec::new() }, stream, start)
+    }
+
+    fn unseekable(reader: Reader, stream: StreamId, done: u64) -> Tail {
         Tail {
-            reader: Reader::Stdin { carry: Vec::new(), ended: false },
+            reader,
             stream,
             order: 0,
-            done: 0,
+            done,
             copy: false,
             catch_up: None,
             chunk_bytes: CHUNK_BYTES,
@@ -198,7 +210,7 @@ impl Tail {
     pub fn id(&self) -> Option<FileId> {
         match &self.reader {
             Reader::File { id, .. } | Reader::Packed { id, .. } => Some(*id),
-            Reader::Stdin { .. } => None,
+            Reader::Stdin { .. } | Reader::Pipe { .. } => None,
         }
     }
 
@@ -214,12 +226,20 @@ impl Tail {
         file.metadata().is_ok_and(|meta| meta.nlink() == 0)
     }
 
+    /// What others send.
+    pub fn pushed(&self) -> Option<&Arc<Pipe>> {
+        if let Reader::Pipe { pipe, .. } = &self.reader { Some(pipe) } else { None }
+    }
+
     pub fn is_packed(&self) -> bool {
         matches!(self.reader, Reader::Packed { .. })
     }
 
     /// Looks whether reading can bring anything, without reading.
     pub fn glance(&mut self) -> std::io::Result<Glance> {
+        if let Reader::Pipe { pipe, .. } = &self.reader {
+            return Ok(if pipe.is_empty() && self.unused_bytes == 0 { Glance::Same(Ahead::Nothing) } else { Glance::Read });
+        }
         let Reader::File { file, .. } = &self.reader else { return Ok(Glance::Read) };
         if !self.at_end {
             return Ok(Glance::Read);
@@ -356,6 +376,13 @@ impl Tail {
                 }
                 Ok(if *ended { Ahead::Ended } else { Ahead::More })
             }
+            Reader::Pipe { pipe, carry } => {
+                batch.arena.clear();
+                batch.arena.append(carry);
+                let room = room.saturating_sub(batch.arena.len());
+                let more = pipe.read(&mut batch.arena, room);
+                Ok(if more { Ahead::More } else { Ahead::Nothing })
+            }
         }
     }
 
@@ -365,7 +392,7 @@ impl Tail {
         self.before.push(&batch.arena[..used]);
         self.done += used as u64;
         self.unused_bytes = (read - used) as u64;
-        if let Reader::Stdin { carry, .. } | Reader::Packed { carry, .. } = &mut self.reader {
+        if let Reader::Stdin { carry, .. } | Reader::Packed { carry, .. } | Reader::Pipe { carry, .. } = &mut self.reader {
             carry.extend_from_slice(&batch.arena[used..read - behind.len()]);
             carry.extend_from_slice(behind);
         }
@@ -435,7 +462,7 @@ impl Tail {
             let len = match &mut self.reader {
                 Reader::File { file, .. } => read_full(file, &mut batch.arena[had..], at + had as u64)?,
                 Reader::Packed { unpacker, .. } => unpacker.read(&mut batch.arena[had..])?.0,
-                Reader::Stdin { .. } => 0,
+                Reader::Stdin { .. } | Reader::Pipe { .. } => 0,
             };
             batch.arena.truncate(had + len);
             let bytes = batch.arena.clone();

@@ -6,6 +6,7 @@
 use flow::units::{ByteSize, NANOS_PER_SECOND, Span};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// One sink of kept records.
@@ -20,6 +21,8 @@ pub enum SinkConfig {
     Archive(ArchiveConfig),
     /// Stores records, usage and lineage as Parquet with a search index, exactly once.
     Lake(LakeConfig),
+    /// Sends records by HTTP, at least once: as JSON lines, to Elasticsearch or to Loki.
+    Http(Box<HttpConfig>),
 }
 
 impl SinkConfig {
@@ -29,6 +32,7 @@ impl SinkConfig {
             SinkConfig::Blackhole(_) => "blackhole",
             SinkConfig::Archive(_) => "archive",
             SinkConfig::Lake(_) => "lake",
+            SinkConfig::Http(_) => "http",
         }
     }
 
@@ -39,6 +43,7 @@ impl SinkConfig {
             SinkConfig::Blackhole(config) => config.when.as_deref(),
             SinkConfig::Archive(config) => config.when.as_deref(),
             SinkConfig::Lake(config) => config.when.as_deref(),
+            SinkConfig::Http(config) => config.when.as_deref(),
         }
     }
 }
@@ -233,6 +238,196 @@ impl Default for SealConfig {
     }
 }
 
+/// The `http` sink: one request at a time, in order per stream, at least once. Rows that the far side refuses for good become dead
+/// letters, in `dead/PIPELINE.SINK/` of the data folder, with the reason and their place; the ledger counts them as `rejected:
+/// refused`. Each request has an `Idempotency-Key` made of positions, and each item of a bulk an `_id` made of its own, so what is
+/// sent again is no second document.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "HttpSinkConfig")] // a source has the same name
+pub struct HttpConfig {
+    /// Condition for the kept records it takes, as in `level == "error"`. Absent: all.
+    pub when: Option<String>,
+    /// Where requests go, as in `http://127.0.0.1:9200`. Without a path: `/_bulk` for `bulk`, `/loki/api/v1/push` for `loki`. TLS is
+    /// not built: for `https` put a proxy on this machine that speaks it.
+    pub url: String,
+    /// What a request holds.
+    #[serde(default)]
+    pub body: HttpBody,
+    /// Index that items of a `bulk` go to; in braces `tenant`, `level` or the name of a field, as in `logs-{tenant}`.
+    #[serde(default = "http_index")]
+    pub index: String,
+    /// Labels of Loki's streams, by name; in braces as in `index`. A label whose field a record lacks is left out.
+    #[serde(default = "http_labels")]
+    pub labels: BTreeMap<String, String>,
+    /// Headers of every request, by name. No secrets: see `auth`.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// The secret that requests bring along.
+    pub auth: Option<HttpAuth>,
+    /// How bodies are packed.
+    #[serde(default)]
+    pub compress: HttpCompress,
+    /// When a request goes.
+    #[serde(default)]
+    pub batch: HttpBatch,
+    /// Longest time that a request may take, 100ms to 10m.
+    #[serde(default = "http_timeout")]
+    pub timeout: Span,
+    /// What is tried again, and when.
+    #[serde(default)]
+    pub retry: HttpRetry,
+    /// What is kept of rows that are refused for good.
+    #[serde(default)]
+    pub dead_letters: DeadLettersConfig,
+}
+
+/// What a request holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HttpBody {
+    /// Records as they are, one a line.
+    #[default]
+    Ndjson,
+    /// Elasticsearch's `_bulk`, with `create`; each item has an answer of its own.
+    Bulk,
+    /// Loki's push, as JSON.
+    Loki,
+}
+
+impl HttpBody {
+    pub fn usual_path(self) -> &'static str {
+        match self {
+            HttpBody::Ndjson => "/",
+            HttpBody::Bulk => "/_bulk",
+            HttpBody::Loki => "/loki/api/v1/push",
+        }
+    }
+}
+
+/// How bodies are packed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HttpCompress {
+    /// Not at all.
+    None,
+    /// At its fastest.
+    #[default]
+    Gzip,
+    /// Smaller and faster; not every far side reads it.
+    Zstd,
+}
+
+/// A secret from a file or the environment: a token for `Authorization: Bearer`, or with `user` the password of Basic.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HttpAuth {
+    /// User of Basic authentication. Absent: Bearer.
+    pub user: Option<String>,
+    /// File with the secret; white space at its end is no part of it.
+    pub token_file: Option<PathBuf>,
+    /// Name of the environment variable with the secret.
+    pub token_env: Option<String>,
+}
+
+/// When a request goes: whichever comes first.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HttpBatch {
+    /// About so many bytes of records in a request, less than twice as many, 4KiB to 64MiB.
+    #[serde(default = "http_batch_bytes")]
+    pub bytes: ByteSize,
+    /// Most records in a request, 1 to 100000.
+    #[serde(default = "http_batch_records")]
+    pub records: u32,
+    /// Longest time that a record waits for others, 1ms to 1h.
+    #[serde(default = "http_batch_age")]
+    pub age: Span,
+}
+
+impl Default for HttpBatch {
+    fn default() -> Self {
+        HttpBatch { bytes: http_batch_bytes(), records: http_batch_records(), age: http_batch_age() }
+    }
+}
+
+/// What is tried again: every answer but 2xx and 4xx, no answer, and of 4xx those named here. The pauses grow twofold, less up to
+/// half by chance; `Retry-After` is honoured. Any other 4xx is for good: a request is halved until the row stands alone.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HttpRetry {
+    /// Statuses from 400 to 499 that are tried again. 401, 403, 404 and 405 are among them, as somebody will mend them.
+    #[serde(default = "http_retry_statuses")]
+    pub statuses: Vec<u16>,
+    /// First pause, 1ms to 1m.
+    #[serde(default = "http_pause_min")]
+    pub pause_min: Span,
+    /// Longest pause, 10ms to 1h.
+    #[serde(default = "http_pause_max")]
+    pub pause_max: Span,
+}
+
+impl Default for HttpRetry {
+    fn default() -> Self {
+        HttpRetry { statuses: http_retry_statuses(), pause_min: http_pause_min(), pause_max: http_pause_max() }
+    }
+}
+
+/// Rows that are refused for good.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeadLettersConfig {
+    /// Most bytes kept, at least 64KiB; then the older half goes.
+    #[serde(default = "dead_bytes_max")]
+    pub bytes_max: ByteSize,
+}
+
+impl Default for DeadLettersConfig {
+    fn default() -> Self {
+        DeadLettersConfig { bytes_max: dead_bytes_max() }
+    }
+}
+
+fn http_index() -> String {
+    "logs-{tenant}".into()
+}
+
+fn http_labels() -> BTreeMap<String, String> {
+    [("job", "weir"), ("level", "{level}"), ("tenant", "{tenant}")].map(|(name, value)| (name.into(), value.into())).into()
+}
+
+fn http_timeout() -> Span {
+    Span(30 * NANOS_PER_SECOND)
+}
+
+fn http_batch_bytes() -> ByteSize {
+    ByteSize(1 << 20)
+}
+
+fn http_batch_records() -> u32 {
+    10_000
+}
+
+fn http_batch_age() -> Span {
+    Span(NANOS_PER_SECOND)
+}
+
+fn http_retry_statuses() -> Vec<u16> {
+    vec![401, 403, 404, 405, 408, 425, 429]
+}
+
+fn http_pause_min() -> Span {
+    Span(200_000_000)
+}
+
+fn http_pause_max() -> Span {
+    Span(60 * NANOS_PER_SECOND)
+}
+
+fn dead_bytes_max() -> ByteSize {
+    ByteSize(64 << 20)
+}
+
 fn open_files_max() -> u32 {
     256
 }
@@ -254,11 +449,11 @@ fn lake_index() -> Vec<String> {
 }
 
 fn lake_text() -> Vec<String> {
-    vec!["msg".into()]
+    lake::text_fields()
 }
 
 fn lake_ids() -> Vec<String> {
-    ["trace_id", "span_id", "request_id"].map(String::from).to_vec()
+    lake::id_fields()
 }
 
 fn index_bytes_min() -> ByteSize {

@@ -2,6 +2,7 @@
 
 pub mod archive;
 pub mod config;
+pub mod http;
 pub mod stdout;
 
 pub use config::*;
@@ -12,8 +13,8 @@ use flow::event::StreamId;
 use flow::fields::{FieldSet, Kind, Scanner, Span};
 use flow::units::UnixNanos;
 use hub::frame::MISSING;
-use hub::{Disk, Frame};
-use std::collections::HashMap;
+use hub::{Disk, Frame, Tally};
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +32,10 @@ pub enum Store {
         lake: Box<lake::Lake>,
         held: Vec<Arc<Frame>>,
         taken: HashMap<StreamId, u64>,
+    },
+    Http {
+        http: Box<http::Http>,
+        router: Router,
     },
 }
 
@@ -66,6 +71,12 @@ impl Store {
                 let pace = Pace { interval: seal.age.duration(), bytes: seal.bytes.0 };
                 (Store::Lake { lake: Box::new(lake), held: Vec::new(), taken: HashMap::new() }, pace)
             }
+            SinkKind::Http { settings } => {
+                let batch = &settings.config.batch;
+                let pace = Pace { interval: batch.age.duration(), bytes: batch.bytes.0.saturating_mul(http::COMMIT_BATCHES) };
+                let http = http::Http::open(disk.clone(), (**settings).clone()).with_context(context)?;
+                (Store::Http { http: Box::new(http), router: Router::new(routes) }, pace)
+            }
         })
     }
 
@@ -75,6 +86,7 @@ impl Store {
             Store::Stdout(stdout) => stdout.positions(),
             Store::Archive { archive, .. } => archive.positions(),
             Store::Lake { lake, .. } => lake.positions(),
+            Store::Http { http, .. } => http.positions(),
         }
     }
 
@@ -82,6 +94,7 @@ impl Store {
     pub fn tend(&mut self) -> anyhow::Result<()> {
         match self {
             Store::Archive { archive, .. } => archive.tend(),
+            Store::Http { http, .. } => http.tend(),
             Store::Stdout(_) | Store::Lake { .. } => Ok(()),
         }
     }
@@ -92,6 +105,7 @@ impl Store {
             Store::Stdout(stdout) => stdout.position(stream),
             Store::Archive { archive, .. } => archive.position(stream),
             Store::Lake { lake, taken, .. } => taken.get(&stream).copied().max(lake.position(stream)),
+            Store::Http { http, .. } => http.position(stream),
         }
     }
 
@@ -103,6 +117,13 @@ impl Store {
                 Some(frame) => archive.write(&frame),
                 None => archive.write(frame),
             },
+            Store::Http { http, router } => {
+                match router.reroute(frame) {
+                    Some(frame) => http.write(&Arc::new(frame)),
+                    None => http.write(frame),
+                }
+                Ok(())
+            }
             Store::Lake { held, taken, .. } => {
                 held.push(Arc::clone(frame));
                 for part in &frame.parts {
@@ -118,7 +139,7 @@ impl Store {
     pub fn fits(&mut self, frame: &Frame) -> anyhow::Result<bool> {
         match self {
             Store::Archive { archive, drops_newest: true, .. } => archive.make_room(frame),
-            Store::Archive { .. } | Store::Stdout(_) | Store::Lake { .. } => Ok(true),
+            Store::Archive { .. } | Store::Stdout(_) | Store::Lake { .. } | Store::Http { .. } => Ok(true),
         }
     }
 
@@ -130,14 +151,29 @@ impl Store {
     pub fn archive_stats(&self) -> Option<archive::Stats> {
         match self {
             Store::Archive { archive, .. } => Some(archive.stats()),
-            Store::Stdout(_) | Store::Lake { .. } => None,
+            Store::Stdout(_) | Store::Lake { .. } | Store::Http { .. } => None,
         }
+    }
+
+    pub fn http_stats(&self) -> Option<http::Stats> {
+        if let Store::Http { http, .. } = self { Some(http.stats()) } else { None }
+    }
+
+    /// What the far side had refused for good up to the last commit, by tenant.
+    pub fn refused(&self) -> BTreeMap<Vec<u8>, Tally> {
+        if let Store::Http { http, .. } = self { http.refused().clone() } else { BTreeMap::new() }
+    }
+
+    /// What the last commit added to that.
+    pub fn take_refused(&mut self) -> BTreeMap<Vec<u8>, Tally> {
+        if let Store::Http { http, .. } = self { http.take_refused() } else { BTreeMap::new() }
     }
 
     /// Makes everything taken durable, together with the positions.
     pub fn commit(&mut self) -> anyhow::Result<()> {
         match self {
             Store::Stdout(stdout) => stdout.commit(),
+            Store::Http { http, .. } => http.commit(),
             Store::Archive { archive, .. } => archive.commit(),
             Store::Lake { lake, held, taken } => {
                 if let Some(sealed) = lake.seal(held)? {
@@ -162,7 +198,7 @@ impl Store {
     pub fn tick(&mut self, now: Option<UnixNanos>) -> anyhow::Result<()> {
         match self {
             Store::Archive { archive, .. } => archive.tick(now),
-            Store::Stdout(_) | Store::Lake { .. } => Ok(()),
+            Store::Stdout(_) | Store::Lake { .. } | Store::Http { .. } => Ok(()),
         }
     }
 
@@ -170,7 +206,7 @@ impl Store {
     pub fn reopen(&mut self) -> anyhow::Result<()> {
         match self {
             Store::Archive { archive, .. } => archive.reopen(),
-            Store::Stdout(_) | Store::Lake { .. } => Ok(()),
+            Store::Stdout(_) | Store::Lake { .. } | Store::Http { .. } => Ok(()),
         }
     }
 
@@ -178,7 +214,7 @@ impl Store {
     pub fn is_failed(&self) -> bool {
         match self {
             Store::Archive { archive, .. } => archive.is_failed(),
-            Store::Stdout(_) | Store::Lake { .. } => false,
+            Store::Stdout(_) | Store::Lake { .. } | Store::Http { .. } => false,
         }
     }
 
@@ -190,7 +226,7 @@ impl Store {
                 tracing::info!(stats = ?archive.stats(), "archive closed");
                 Ok(())
             }
-            Store::Stdout(_) | Store::Lake { .. } => self.commit(),
+            Store::Stdout(_) | Store::Lake { .. } | Store::Http { .. } => self.commit(),
         }
     }
 }

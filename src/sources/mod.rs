@@ -2,11 +2,14 @@
 
 pub mod config;
 pub mod file;
+pub mod http;
 pub mod kubernetes;
 pub mod packed;
+pub mod push;
 pub mod rotated;
 pub mod status;
 pub mod streams;
+pub mod syslog;
 pub mod walk;
 pub mod watch;
 

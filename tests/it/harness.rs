@@ -365,6 +365,10 @@ impl Ledger {
         assert!(sink.is_object(), "no sink of this name in {}", self.0);
         match &sink[side] {
             Value::Null => 0,
+            // By tenant and reason.
+            Value::Object(tenants) if side == "rejected" => {
+                tenants.values().flat_map(|reasons| reasons.as_object().into_iter().flatten()).map(|(_, tally)| count(tally)).sum()
+            }
             Value::Object(tenants) if !tenants.contains_key("records") => tenants.values().map(count).sum(),
             tally => count(tally),
         }

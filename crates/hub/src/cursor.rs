@@ -54,10 +54,10 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    pub(crate) fn new(hub: &Arc<Hub>, sink: &str, has: HashMap<StreamId, u64>) -> Cursor {
+    pub(crate) fn new(hub: &Arc<Hub>, sink: &str, has: HashMap<StreamId, u64>, refused: &BTreeMap<Vec<u8>, Tally>) -> Cursor {
         let (start, broken) = match &hub.store {
             Store::Memory(_) => (None, None),
-            Store::Journal(journal) => match find_start(hub, journal, sink, &has) {
+            Store::Journal(journal) => match find_start(hub, journal, sink, &has, refused) {
                 Ok(start) => (Some(start), None),
                 Err(e) => (None, Some(e)),
             },
@@ -71,6 +71,7 @@ impl Cursor {
                 place: Place::default(),
                 had: Had {
                     delivered: queue.account.books.due_totals(sink).map(|(name, tally)| (name.to_vec(), tally)).collect(),
+                    rejected: as_rejected(refused),
                     ..Had::default()
                 },
             },
@@ -227,6 +228,11 @@ impl Cursor {
         Ok(stripped(frame, reason))
     }
 
+    /// Of what was committed, the far side refused these rows for good, by tenant. The sink remembers them.
+    pub fn refused(&self, rows: &BTreeMap<Vec<u8>, Tally>) {
+        self.hub.lock().refuse(self.id, rows);
+    }
+
     fn wait_out(&self, journal: &Journal, what: &'static str, error: io::Error, pause: Duration) -> io::Result<Next> {
         let for_good = matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::NotFound);
         if for_good || journal.disk.is_gone(&error) {
@@ -277,7 +283,13 @@ struct Start {
 }
 
 /// Finds the first retained frame that a store does not have in full, and what it has beyond that. Reads heads only.
-fn find_start(hub: &Hub, journal: &Journal, sink: &str, has: &HashMap<StreamId, u64>) -> io::Result<Start> {
+fn find_start(
+    hub: &Hub,
+    journal: &Journal,
+    sink: &str,
+    has: &HashMap<StreamId, u64>,
+    refused: &BTreeMap<Vec<u8>, Tally>,
+) -> io::Result<Start> {
     let (segments, lost, published) = {
         let queue = hub.lock();
         (queue.segments.clone(), queue.losses.sinks.get(sink).cloned().unwrap_or_default(), queue.published)
@@ -332,12 +344,17 @@ fn find_start(hub: &Hub, journal: &Journal, sink: &str, has: &HashMap<StreamId, 
             true
         })?;
     }
+    had.rejected.append(&mut as_rejected(refused));
     // What was lost is part of what was kept; that of a segment is settled a moment before the segment goes.
     for ((tenant, _), tally) in &had.rejected {
         take(&mut delivered, tenant, *tally);
     }
     had.delivered = delivered;
     Ok(Start { seq: start.0, place: start.1, had })
+}
+
+fn as_rejected(refused: &BTreeMap<Vec<u8>, Tally>) -> BTreeMap<(Vec<u8>, LostReason), Tally> {
+    refused.iter().map(|(tenant, tally)| ((tenant.clone(), LostReason::Refused), *tally)).collect()
 }
 
 /// Takes away what is there.

@@ -88,16 +88,19 @@ pub enum LostReason {
     Damaged = 2,
     /// The sink may take no more room, and its config says that the newest rows go.
     NoRoom = 3,
+    /// The far side refuses them for good. Row by row: what it lost is told by the sink, no frame says it.
+    Refused = 4,
 }
 
 impl LostReason {
-    pub const ALL: [LostReason; 3] = [LostReason::DroppedOldest, LostReason::Damaged, LostReason::NoRoom];
+    pub const ALL: [LostReason; 4] = [LostReason::DroppedOldest, LostReason::Damaged, LostReason::NoRoom, LostReason::Refused];
 
     pub fn name(self) -> &'static str {
         match self {
             LostReason::DroppedOldest => "dropped_oldest",
             LostReason::Damaged => "damaged",
             LostReason::NoRoom => "no_room",
+            LostReason::Refused => "refused",
         }
     }
 

@@ -13,12 +13,12 @@ use crate::disk::Disk;
 use crate::express::STEP_BYTES_MAX;
 use crate::frame::Frame;
 use crate::journal::Journal;
-use crate::ledger::{Ledger, RowCount};
+use crate::ledger::{Ledger, RowCount, Tally};
 use crate::memory::Memory;
 use crate::queue::{Queue, Slot};
 use crate::segment::{self, Place};
 use flow::event::{Position, StreamId};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -157,7 +157,12 @@ impl Hub {
     /// Registers a sink; all of them before the first frame. `has`: how far the sink's own store is in each stream
     /// (may be empty); it decides where delivery starts. An error in reading old frames is told by the first `next`.
     pub fn cursor(self: &Arc<Self>, sink: &str, has: HashMap<StreamId, u64>) -> Cursor {
-        Cursor::new(self, sink, has)
+        Cursor::new(self, sink, has, &BTreeMap::new())
+    }
+
+    /// The same for a sink that knows of single rows that were refused for good: `refused`, by tenant, up to where it is.
+    pub fn cursor_of(self: &Arc<Self>, sink: &str, has: HashMap<StreamId, u64>, refused: &BTreeMap<Vec<u8>, Tally>) -> Cursor {
+        Cursor::new(self, sink, has, refused)
     }
 
     /// A reader that has nothing: it begins with the oldest frame that is still there. Registered before the first frame.
@@ -502,6 +507,17 @@ impl Hub {
         queue.holding = if holds { queue.holding + 1 } else { queue.holding - 1 };
         drop(queue);
         self.news.notify_all();
+    }
+
+    /// Waits until a frame behind `seen` is published, the hub is closed, or time is up. Returns the newest published one.
+    pub fn wait_published(&self, seen: u64, timeout: Duration) -> u64 {
+        let old = |queue: &mut Queue| queue.published <= seen && !queue.closed && queue.failed.is_none();
+        self.news.wait_timeout_while(self.lock(), timeout, old).expect("no holder of this lock panics").0.published
+    }
+
+    /// How far a stream is decided in what is published: with a journal, for good.
+    pub fn done(&self, stream: StreamId) -> Option<u64> {
+        self.lock().account.positions.get(&stream).map(|position| position.done)
     }
 
     /// A lane is waiting: sinks that gather should commit early.

@@ -288,6 +288,19 @@ impl Queue {
         given.expect("only the frame at hand is rejected").lost = Some(reason);
     }
 
+    /// Of what a sink has, these rows were refused by the far side: they are rejected and not delivered.
+    pub fn refuse(&mut self, reader: usize, rows: &BTreeMap<Vec<u8>, Tally>) {
+        for (tenant, tally) in rows {
+            let number = self.account.books.number(tenant).0;
+            let reader = &mut self.readers[reader];
+            add_delta(&mut reader.delivered, &[(number, Tally::default())]);
+            let there = reader.delivered[number as usize];
+            let taken = (number, Tally { records: tally.records.min(there.records), bytes: tally.bytes.min(there.bytes) });
+            take_delta(&mut reader.delivered, &[taken]);
+            add_delta(reader.rejected.entry(LostReason::Refused).or_default(), &[taken]);
+        }
+    }
+
     /// Notes that a sink has everything up to `seq`.
     pub fn commit(&mut self, reader: usize, seq: u64) -> io::Result<()> {
         let reader = &mut self.readers[reader];

@@ -36,6 +36,7 @@ pub use search::{Hit, SearchOptions, Stats, WINDOW_BYTES, search};
 pub use snapshot::{Snapshot, lineage_events, usage};
 pub use store::{Lake, Sealed};
 
+use flow::conventions::{MESSAGE, SPAN_ID, TRACE_ID};
 use serde::{Deserialize, Serialize};
 
 /// How a lake is written.
@@ -55,6 +56,16 @@ pub struct Options {
     pub lineage: Option<lineage::Block>,
 }
 
+/// Fields of text for people, under every name that loggers give them.
+pub fn text_fields() -> Vec<String> {
+    MESSAGE.map(String::from).to_vec()
+}
+
+/// Fields of ids, under every name that loggers give them.
+pub fn id_fields() -> Vec<String> {
+    TRACE_ID.into_iter().chain(SPAN_ID).chain(["request_id"]).map(String::from).collect()
+}
+
 /// Which fields a lake knows by name: recorded in each commit, so that a search needs no config.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fields {
@@ -65,7 +76,6 @@ pub struct Fields {
 
 impl Default for Fields {
     fn default() -> Fields {
-        let names = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect();
-        Fields { index: Vec::new(), text: names(&["msg", "message"]), ids: names(&["trace_id", "span_id", "request_id"]) }
+        Fields { index: Vec::new(), text: text_fields(), ids: id_fields() }
     }
 }

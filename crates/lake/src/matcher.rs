@@ -2,12 +2,14 @@
 //!
 //! In: a parsed query, the names of text and id fields, and rows; out: yes or no. This is the only judge: an
 //! index merely proposes rows. A field reads as text: strings unescaped, bytes that are no UTF-8 as U+FFFD,
-//! numbers as written; null and absent are the same. A line that is no JSON object is all text. A query may
+//! numbers as written; null and absent are the same. `message`, `trace_id` and `span_id` stand for these fields under every name
+//! that loggers give them. A line that is no JSON object is all text. A query may
 //! name [`FIELDS_MAX`](flow::fields::FIELDS_MAX) fields, text and id fields included; beyond it is refused.
 
 use crate::Fields;
 use crate::query::{Decimal, Node, Op, Query, Test};
 use crate::words::words;
+use flow::conventions;
 use flow::event::Severity;
 use flow::fields::{FIELDS_MAX, FieldSet, Kind, Scanner, Span};
 use std::borrow::Cow;
@@ -182,6 +184,10 @@ fn bind(node: &Node, fields: &Fields, slot: &mut impl FnMut(&str) -> usize) -> C
         Node::Or(nodes) => Check::Or(nodes.iter().map(|n| bind(n, fields, slot)).collect()),
         Node::Leaf { field: None, test } => bind_bare(test),
         Node::Leaf { field: Some(name), test } if name == "tenant" => Check::Tenant(bind_tenant(test)),
+        Node::Leaf { field: Some(name), test } if !conventions::spellings(name).is_empty() => {
+            let each = |own: &&str| bind_field(own, test, fields.text.iter().any(|text| text == own), slot(own));
+            Check::Or(conventions::spellings(name).iter().map(each).collect())
+        }
         Node::Leaf { field: Some(name), test } => bind_field(name, test, fields.text.contains(name), slot(name)),
     }
 }

@@ -3,14 +3,15 @@
 //! A field of a step is a stranger if no other place of the file names it, it is no common name of logs, and one slip of the
 //! finger leads to a name that is. Short words that differ are different words (`mode`, `model`), as are numbered ones.
 
-use super::{fields_of, reads, template_fields};
+use super::{fields_of, http_fields, reads, template_fields};
 use crate::config::locate::{Found, Path, Tree};
 use crate::config::model::Config;
-use crate::config::report::{Mistake, distance};
+use crate::config::report::{Mistake, distance, nearest};
 use crate::plan::BY_TENANT;
 use crate::sinks::config::SinkConfig;
 use flow::condition::Expression;
 use flow::step::{Policy, SetValue, ShapeConfig, StepConfig};
+use std::collections::BTreeSet;
 
 /// Common names, so that none of them is taken for another one misspelt.
 const COMMON: &str = "\
@@ -62,6 +63,21 @@ pub fn warnings(config: &Config, tree: &Tree) -> Vec<Mistake> {
         }
     }
     gone(config, &mentions, tree, &mut found);
+    found.sort_by_key(|warning| (warning.line, warning.column));
+    found.dedup();
+    found
+}
+
+/// Fields that steps read and no record of a sample has. `names`: the paths of all members that they have.
+pub fn unseen(config: &Config, tree: &Tree, names: &BTreeSet<String>) -> Vec<Mistake> {
+    let mut found = Vec::new();
+    for mention in mentions(config).iter().filter(|mention| mention.is_read && !names.contains(&mention.field)) {
+        let message = match nearest(&mention.field, names.iter().map(String::as_str)) {
+            Some(near) => format!("no record of the sample has `{}`; did you mean `{near}`?", mention.field),
+            None => format!("no record of the sample has `{}`", mention.field),
+        };
+        found.extend(warning(tree, mention, &message));
+    }
     found.sort_by_key(|warning| (warning.line, warning.column));
     found.dedup();
     found
@@ -143,6 +159,7 @@ fn mentions(config: &Config) -> Vec<Mention> {
                 }
             }
             SinkConfig::Stdout(_) | SinkConfig::Blackhole(_) => {}
+            SinkConfig::Http(http) => name(&http_fields(http), &at),
         }
     }
     if let Some(block) = &config.lineage {

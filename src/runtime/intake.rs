@@ -1,0 +1,288 @@
+//! Intake: the listeners of sources that others send to, and the news how far what they sent is durable.
+//!
+//! In: the `http` and `syslog` sources of all pipelines. Out: pipes for lanes; answers to senders. One thread with a runtime of its
+//! own waits on sockets, [`http::UNPACKERS`] more unpack bodies, and one for each pipeline tells pipes what the hub has published.
+//! Order of the end: no more is taken, lanes hand over, the hub publishes that, senders are answered, listeners close.
+
+use super::lane::{Inbox, Input};
+use crate::config::Config;
+use crate::plan::Plan;
+use crate::sources::push::{Budget, Pipe, Stats};
+use crate::sources::{HttpConfig, SourceConfig, SyslogConfig, http, syslog};
+use anyhow::Context;
+use flow::event::{Position, StreamId};
+use flow::step::sample::key_hash;
+use hub::Hub;
+use std::collections::HashMap;
+use std::net::{TcpListener, UdpSocket};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tracing::info;
+
+/// How often the hub's news are asked for, whatever comes.
+const NEWS: Duration = Duration::from_millis(100);
+/// How long answers may take to leave when everything is decided.
+const FAREWELL: Duration = Duration::from_millis(200);
+
+/// A source that is bound and not served yet.
+enum Bound {
+    Http(TcpListener, Arc<http::Gate>),
+    Syslog(Option<UdpSocket>, Option<TcpListener>, Arc<syslog::Gate>),
+}
+
+/// All of them.
+#[derive(Default)]
+pub struct Listeners {
+    bound: Vec<Bound>,
+    /// Pipeline, its intake, and a pipe of it.
+    pipes: Vec<(usize, usize, Arc<Pipe>)>,
+    hubs: Vec<(usize, Arc<Hub>)>,
+    /// Pipeline, source, what it did.
+    pub stats: Vec<(String, String, Arc<Stats>)>,
+}
+
+/// Where streams go on: behind everything that the hub or any store has of them.
+pub struct Ends<'a> {
+    pub positions: &'a HashMap<StreamId, Position>,
+    pub cuts: &'a HashMap<StreamId, Vec<u64>>,
+}
+
+impl Ends<'_> {
+    pub fn of(&self, stream: StreamId) -> u64 {
+        let stored = self.cuts.get(&stream).and_then(|cuts| cuts.last().copied()).unwrap_or(0);
+        self.positions.get(&stream).map_or(0, |position| position.done).max(stored)
+    }
+}
+
+impl Listeners {
+    /// Binds a source, if others send to it. `place`: the numbers of its pipeline and of its intake.
+    pub fn bind(&mut self, place: (usize, usize), plan: &Plan, source: &str, hub: &Arc<Hub>, ends: Ends) -> anyhow::Result<()> {
+        let config = &plan.sources[place.1].config;
+        let context = || format!("source {source}");
+        match config {
+            SourceConfig::Http(http) => self.bind_http(place, plan, source, http, hub, ends).with_context(context)?,
+            SourceConfig::Syslog(syslog) => self.bind_syslog(place, plan, source, syslog, ends).with_context(context)?,
+            SourceConfig::File(_) | SourceConfig::Stdin(_) => return Ok(()),
+        }
+        if self.hubs.iter().all(|(pipeline, _)| *pipeline != place.0) {
+            self.hubs.push((place.0, Arc::clone(hub)));
+        }
+        Ok(())
+    }
+
+    fn bind_http(
+        &mut self,
+        place: (usize, usize),
+        plan: &Plan,
+        source: &str,
+        config: &HttpConfig,
+        hub: &Arc<Hub>,
+        ends: Ends,
+    ) -> anyhow::Result<()> {
+        let tokens = http::Tokens::read(&config.tokens)?;
+        let budget = Budget::new(config.buffer_bytes_max.0);
+        let mut stats = Stats::new("http", Arc::clone(&budget));
+        let listener = listen(&config.listen, &mut stats)?;
+        let tenants: Vec<Option<Arc<[u8]>>> = match tokens.tenants() {
+            [] => vec![None],
+            tenants => tenants.iter().cloned().map(Some).collect(),
+        };
+        let share = if tenants.len() > 1 { config.buffer_bytes_max.0 / 2 } else { config.buffer_bytes_max.0 };
+        let pipes: Vec<Arc<Pipe>> = tenants.into_iter().map(|tenant| self.add_pipe(place, plan, source, tenant, share, &ends)).collect();
+        let (stats, hub) = (self.add_stats(plan, source, stats), Arc::clone(hub));
+        let is_full = Box::new(move || hub.is_full());
+        let gate = http::Gate { config: config.clone(), tokens, pipes, stats, is_full, ends: AtomicBool::new(false) };
+        self.bound.push(Bound::Http(listener, Arc::new(gate)));
+        Ok(())
+    }
+
+    fn bind_syslog(&mut self, place: (usize, usize), plan: &Plan, source: &str, config: &SyslogConfig, ends: Ends) -> anyhow::Result<()> {
+        let mut stats = Stats::new("syslog", Budget::new(config.buffer_bytes_max.0));
+        let udp = config.udp.as_deref().map(|at| listen_udp(at, &mut stats)).transpose()?;
+        let tcp = config.tcp.as_deref().map(|at| listen(at, &mut stats)).transpose()?;
+        let pipe = self.add_pipe(place, plan, source, None, config.buffer_bytes_max.0, &ends);
+        let allow = config.allow.iter().filter_map(|text| syslog::Range::parse(text)).collect();
+        let stats = self.add_stats(plan, source, stats);
+        let gate = syslog::Gate { config: config.clone(), allow, pipe, stats, ends: AtomicBool::new(false) };
+        self.bound.push(Bound::Syslog(udp, tcp, Arc::new(gate)));
+        Ok(())
+    }
+
+    /// The log of a source, or of one tenant of it: it is the same stream in every run.
+    fn add_pipe(
+        &mut self,
+        (pipeline, intake): (usize, usize),
+        plan: &Plan,
+        source: &str,
+        tenant: Option<Arc<[u8]>>,
+        bytes_max: u64,
+        ends: &Ends,
+    ) -> Arc<Pipe> {
+        let who = tenant.as_deref().map_or(String::new(), |tenant| String::from_utf8_lossy(tenant).into_owned());
+        let stream = StreamId(key_hash(format!("weir pushed\0{}\0{source}\0{who}", plan.name).as_bytes()));
+        let log = PathBuf::from(format!("{source}/{who}"));
+        let pipe = Arc::new(Pipe::new(stream, ends.of(stream), log, tenant, bytes_max));
+        self.pipes.push((pipeline, intake, Arc::clone(&pipe)));
+        pipe
+    }
+
+    fn add_stats(&mut self, plan: &Plan, source: &str, stats: Stats) -> Arc<Stats> {
+        let stats = Arc::new(stats);
+        self.stats.push((plan.name.clone(), source.to_string(), Arc::clone(&stats)));
+        stats
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.bound.is_empty()
+    }
+
+    /// Gives each pipe to a lane.
+    pub fn hand_over(&self, inboxes: &[Arc<Inbox>]) {
+        for (n, (pipeline, intake, pipe)) in self.pipes.iter().enumerate() {
+            let inbox = Arc::clone(&inboxes[n % inboxes.len()]);
+            super::hand_over(&inbox, vec![(*pipeline, *intake, Input::Pipe(Arc::clone(pipe)))]);
+            let log = pipe.stream.0;
+            pipe.wakes(move || {
+                let mut grown = crate::sources::status::lock(&inbox.grown);
+                if !grown.contains(&log) {
+                    grown.push(log);
+                }
+                drop(grown);
+                inbox.wake();
+            });
+        }
+    }
+
+    /// Listens from now on.
+    pub fn start(self) -> anyhow::Result<Serving> {
+        let mut serving = Serving { stop: None, gates: Vec::new(), threads: Vec::new(), over: Arc::default() };
+        if self.is_empty() {
+            return Ok(serving);
+        }
+        for (number, hub) in self.hubs {
+            let pipes: Vec<Arc<Pipe>> = self.pipes.iter().filter(|(p, ..)| *p == number).map(|(.., pipe)| Arc::clone(pipe)).collect();
+            let over = Arc::clone(&serving.over);
+            serving.threads.push(super::spawn("acks", move || tell(&hub, &pipes, &over))?);
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(http::UNPACKERS)
+            .build()
+            .context("cannot start the runtime of listeners")?;
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        serving.stop = Some(stop);
+        let guard = runtime.enter();
+        let mut tasks: Vec<std::pin::Pin<Box<dyn Future<Output = ()> + Send>>> = Vec::new();
+        for bound in self.bound {
+            match bound {
+                Bound::Http(listener, gate) => {
+                    tasks.push(Box::pin(http::serve(tokio::net::TcpListener::from_std(listener)?, Arc::clone(&gate))));
+                    serving.gates.push(Gate::Http(gate));
+                }
+                Bound::Syslog(udp, tcp, gate) => {
+                    if let Some(socket) = udp {
+                        tasks.push(Box::pin(syslog::serve_udp(tokio::net::UdpSocket::from_std(socket)?, Arc::clone(&gate))));
+                    }
+                    if let Some(listener) = tcp {
+                        tasks.push(Box::pin(syslog::serve_tcp(tokio::net::TcpListener::from_std(listener)?, Arc::clone(&gate))));
+                    }
+                    serving.gates.push(Gate::Syslog(gate));
+                }
+            }
+        }
+        drop(guard);
+        let thread = super::spawn("intake", move || {
+            runtime.block_on(async move {
+                tasks.into_iter().for_each(|task| drop(tokio::spawn(task)));
+                let _ = stopped.await; // an error means the same
+                tokio::time::sleep(FAREWELL).await;
+            });
+            runtime.shutdown_background();
+        })?;
+        serving.threads.push(thread);
+        Ok(serving)
+    }
+}
+
+enum Gate {
+    Http(Arc<http::Gate>),
+    Syslog(Arc<syslog::Gate>),
+}
+
+/// Listeners at work.
+pub struct Serving {
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    gates: Vec<Gate>,
+    threads: Vec<JoinHandle<()>>,
+    over: Arc<AtomicBool>,
+}
+
+impl Serving {
+    /// Nothing more is taken: whoever sends is told to come again.
+    pub fn close(&self) {
+        for gate in &self.gates {
+            match gate {
+                Gate::Http(gate) => gate.ends.store(true, Ordering::Relaxed),
+                Gate::Syslog(gate) => gate.ends.store(true, Ordering::Relaxed),
+            }
+        }
+    }
+
+    /// Everything is decided that will be: the last answers leave, then the sockets close.
+    pub fn end(mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(()); // where nobody listens any more, it has ended
+        }
+        self.threads.drain(..).for_each(|thread| drop(thread.join()));
+    }
+}
+
+/// Tells pipes how far the hub has them, until the end.
+fn tell(hub: &Hub, pipes: &[Arc<Pipe>], over: &AtomicBool) {
+    let mut seen = 0;
+    loop {
+        let last = over.load(Ordering::Relaxed);
+        let published = hub.wait_published(seen, if last { Duration::ZERO } else { NEWS });
+        for pipe in pipes {
+            if let Some(done) = hub.done(pipe.stream) {
+                pipe.decided(done);
+            }
+        }
+        if last {
+            return;
+        }
+        // A hub that is closed answers at once.
+        if published == seen {
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+        seen = published;
+    }
+}
+
+fn listen(address: &str, stats: &mut Stats) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
+    listener.set_nonblocking(true)?;
+    tell_address(stats, "tcp", listener.local_addr()?);
+    Ok(listener)
+}
+
+fn listen_udp(address: &str, stats: &mut Stats) -> anyhow::Result<UdpSocket> {
+    let socket = UdpSocket::bind(address).with_context(|| format!("cannot listen on {address}"))?;
+    socket.set_nonblocking(true)?;
+    tell_address(stats, "udp", socket.local_addr()?);
+    Ok(socket)
+}
+
+fn tell_address(stats: &mut Stats, over: &str, address: std::net::SocketAddr) {
+    info!(kind = stats.kind, over, %address, "listening for records");
+    stats.listen.push(format!("{over}:{address}"));
+}
+
+/// Sources that have no end, by name.
+pub fn endless(config: &Config) -> impl Iterator<Item = &str> {
+    config.sources.iter().filter(|(_, source)| source.is_pushed()).map(|(name, _)| name.as_str())
+}
