@@ -100,7 +100,7 @@ fn row(frame: &Frame, i: usize, sinks: &[String]) -> Row {
 
 fn facts(frame: &Frame) -> Vec<Used> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let mut sums: BTreeMap<(String, String, BTreeMap<String, String>), (i128, u64)> = BTreeMap::new();
+    let mut sums: Vec<Used> = Vec::new();
     for fact in frame.parts.iter().flat_map(|part| &part.facts) {
         let Fact { tenant, meter, dims, quantity, events, .. } = fact;
         let meter = &frame.meters[*meter as usize];
@@ -108,8 +108,13 @@ fn facts(frame: &Frame) -> Vec<Used> {
             continue;
         }
         let by = meter.dims.iter().zip(dims).map(|(name, value)| (name.clone(), text(&frame.values[*value as usize]))).collect();
-        let sum = sums.entry((meter.name.clone(), text(&frame.tenants[*tenant as usize]), by)).or_default();
-        (sum.0, sum.1) = (sum.0 + quantity, sum.1 + events);
+        let tenant = text(&frame.tenants[*tenant as usize]);
+        let used = Used { meter: meter.name.clone(), tenant, by, quantity: *quantity, events: *events };
+        match sums.iter_mut().find(|sum| (&sum.meter, &sum.tenant, &sum.by) == (&used.meter, &used.tenant, &used.by)) {
+            Some(sum) => (sum.quantity, sum.events) = (sum.quantity + used.quantity, sum.events + used.events),
+            None => sums.push(used),
+        }
     }
-    sums.into_iter().map(|((meter, tenant, by), (quantity, events))| Used { meter, tenant, by, quantity, events }).collect()
+    sums.sort();
+    sums
 }

@@ -449,11 +449,11 @@ fn lake_index() -> Vec<String> {
 }
 
 fn lake_text() -> Vec<String> {
-    lake::text_fields()
+    ["msg", "message"].map(String::from).to_vec()
 }
 
 fn lake_ids() -> Vec<String> {
-    lake::id_fields()
+    ["trace_id", "traceId", "span_id", "request_id"].map(String::from).to_vec()
 }
 
 fn index_bytes_min() -> ByteSize {
