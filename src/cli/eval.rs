@@ -1,11 +1,12 @@
 //! `weir eval EXPR [FILE...]`: what an expression gives on real lines.
 //!
 //! In: an expression as `when` and `shape.set` take it, and lines of JSON. Out: for each line its value as JSON, or why it has
-//! none; then how often what came of it. A condition of a pipeline holds where the value is `true`.
+//! none; then how often what came of it. Where there is no value and the text is a condition, what `when` makes of the line stands
+//! before the reason.
 
 use super::lines::each_line;
 use super::{Mistake, say};
-use flow::condition::Expression;
+use flow::condition::{Condition, Expression};
 use flow::fields::{FIELDS_MAX, FieldSet, Scanner, Span};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -30,6 +31,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         let caret = format!("{}^", " ".repeat(options.expression[..error.at.min(options.expression.len())].chars().count()));
         Mistake(format!("{}\n  {}\n  {caret}\n  help: {}", error.message, options.expression, error.help))
     })?;
+    let condition = Condition::parse(&options.expression, &mut |path| number(&mut paths, path)).ok();
     if paths.len() > FIELDS_MAX {
         return Err(Mistake(format!("the expression names {} fields; {FIELDS_MAX} are possible", paths.len())).into());
     }
@@ -46,8 +48,13 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
             tally.lines += 1;
             let malformed = scanner.scan(line, &mut spans).malformed.is_some();
             let found = if malformed { Err("the line is no JSON object") } else { expression.value(line, &spans) };
-            tally.count(&found);
-            say(&row(tally.lines, &found, line, options.json))?;
+            // Conditions mean something without a field, and whatever the line is.
+            let holds = condition.as_ref().filter(|_| found.is_err()).map(|condition| {
+                spans.iter_mut().filter(|_| malformed).for_each(|span| *span = Span::default());
+                condition.matches_one(line, &spans)
+            });
+            tally.count(&found, holds);
+            say(&row(tally.lines, &found, holds, line, options.json))?;
             Ok(ControlFlow::Continue(()))
         })?;
     }
@@ -64,17 +71,18 @@ fn number(paths: &mut Vec<String>, path: &str) -> usize {
     })
 }
 
-fn row(line_number: u64, found: &Result<Vec<u8>, &'static str>, line: &[u8], json: bool) -> String {
+fn row(line_number: u64, found: &Result<Vec<u8>, &'static str>, holds: Option<bool>, line: &[u8], json: bool) -> String {
     if json {
-        return match found {
-            Ok(value) => format!("{{\"line\":{line_number},\"value\":{}}}\n", String::from_utf8_lossy(value)),
-            Err(why) => format!("{{\"line\":{line_number},\"error\":\"{why}\"}}\n"),
+        return match (found, holds) {
+            (Ok(value), _) => format!("{{\"line\":{line_number},\"value\":{}}}\n", String::from_utf8_lossy(value)),
+            (Err(why), Some(holds)) => format!("{{\"line\":{line_number},\"holds\":{holds},\"error\":\"{why}\"}}\n"),
+            (Err(why), None) => format!("{{\"line\":{line_number},\"error\":\"{why}\"}}\n"),
         };
     }
     let shown = String::from_utf8_lossy(&line[..line.len().min(SHOWN_BYTES_MAX)]);
     match found {
         Ok(value) => format!("{}\t{shown}\n", String::from_utf8_lossy(value)),
-        Err(why) => format!("- ({why})\t{shown}\n"),
+        Err(why) => format!("{} ({why})\t{shown}\n", holds.map_or("-".into(), |holds| holds.to_string())),
     }
 }
 
@@ -88,12 +96,12 @@ struct Tally {
 }
 
 impl Tally {
-    fn count(&mut self, found: &Result<Vec<u8>, &'static str>) {
-        match found.as_deref() {
-            Ok(b"true") => self.is_true += 1,
-            Ok(b"false") => self.is_false += 1,
-            Ok(_) => self.values += 1,
-            Err(why) => *self.errors.entry(why).or_default() += 1,
+    fn count(&mut self, found: &Result<Vec<u8>, &'static str>, holds: Option<bool>) {
+        match (found.as_deref(), holds) {
+            (Ok(b"true"), _) | (Err(_), Some(true)) => self.is_true += 1,
+            (Ok(b"false"), _) | (Err(_), Some(false)) => self.is_false += 1,
+            (Ok(_), _) => self.values += 1,
+            (Err(why), None) => *self.errors.entry(why).or_default() += 1,
         }
     }
 

@@ -224,7 +224,8 @@ fn try_all(library: &Library, parser_files: &[String], stem: &str) -> Pipeline {
 
 /// A path as a file in `base` names it.
 fn relative(file: &Path, base: &Path) -> String {
-    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    // An empty path is the working directory.
+    let absolute = |path: &Path| std::path::absolute(Path::new(".").join(path)).unwrap_or_else(|_| path.to_path_buf());
     let (file, base) = (absolute(file), absolute(base));
     match file.strip_prefix(&base) {
         Ok(inside) => inside.display().to_string(),
@@ -534,7 +535,8 @@ fn proposal(file: &Path, libraries: &[PathBuf], out: Option<&Path>, chosen: &[&C
     };
     let kind = if file.as_os_str() == "-" { "stdin" } else { "file" };
     if kind == "file" {
-        source["include"] = json!([relative(file, base)]);
+        // Files are read relative to the working directory, as they were named.
+        source["include"] = json!([file.display().to_string()]);
     }
     pipeline.insert("sources".into(), json!({ "in": { kind: source } }));
     pipeline.insert("sinks".into(), json!({ "out": { "stdout": {} } }));

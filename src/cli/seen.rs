@@ -1,7 +1,8 @@
 //! `weir check --sample LINES`: fields that a pipeline reads and that no line of a sample has.
 //!
 //! In: a pipeline without mistakes, and lines as its first source would read them. Out: a warning for each such field, with the
-//! nearest name that is there. Bound: [`LINES_MAX`] lines and [`NAMES_MAX`] names are looked at.
+//! nearest name that is there. Bound: [`LINES_MAX`] lines, [`BYTES_MAX`] bytes and [`NAMES_MAX`] names
+//! are looked at.
 
 use super::lines::each_line;
 use crate::config::{Loaded, Mistake, unseen};
@@ -17,6 +18,7 @@ use std::path::Path;
 
 const LINES_MAX: usize = 10_000;
 const NAMES_MAX: usize = 10_000;
+const BYTES_MAX: usize = 64 << 20;
 
 /// Warnings about one pipeline.
 pub fn warnings(loaded: &Loaded, sample: &Path) -> anyhow::Result<Vec<Mistake>> {
@@ -29,7 +31,7 @@ pub fn warnings(loaded: &Loaded, sample: &Path) -> anyhow::Result<Vec<Mistake>> 
         text.extend_from_slice(line);
         text.push(b'\n');
         count += 1;
-        Ok(if count < LINES_MAX && text.len() < 64 << 20 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+        Ok(if count < LINES_MAX && text.len() < BYTES_MAX { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
     })?;
     let mut batch = Batch { arena: text, ..Batch::default() };
     let mut decoder = Decoder::new(source.format, source.limits).with(source.multiline.clone(), source.encoding);

@@ -283,7 +283,11 @@ fn an_expression_is_shown_on_real_lines() {
     let done = finish(command).good();
     let told = text(&done);
     assert!(told.starts_with("false\t{\"status\":200") && told.contains("\ntrue\t{\"status\":500"), "{told}");
-    assert!(told.contains("4 lines: 1 true, 1 false, "), "{told}");
+    assert!(told.contains("\nfalse (") && told.ends_with("4 lines: 1 true, 3 false\n"), "{told}");
+    // As `when` has it: turned around, what is not there holds.
+    let mut command = weir();
+    command.args(["eval", "!(level == \"info\")"]).arg(&file);
+    assert!(text(&finish(command).good()).ends_with("4 lines: 4 true\n"));
     let mut command = weir();
     command.args(["eval", "status >="]).arg(&file);
     let done = finish(command).exits(2);
@@ -303,9 +307,13 @@ fn a_sample_proposes_a_pipeline_that_runs() {
     command.args(["import", "sample"]).arg(&file).arg("--out").arg(place.path("pipeline.yaml"));
     finish(command).good();
     let proposed = std::fs::read_to_string(place.path("pipeline.yaml")).expect("written");
+    assert!(proposed.contains(&format!("include: [\"{}\"]", file.display())), "{proposed}");
     assert!(proposed.contains("spark") && (proposed.contains("nginx") || proposed.contains("apache")), "{proposed}");
-    let summary = place.once();
-    assert!(!summary.to_string().contains("parse_error"), "{summary}");
+    let pipeline = place.path("pipeline.yaml");
+    let done = place.run(&["run", "--once", "--quiet", pipeline.to_str().expect("text")]).good();
+    let records = text(&done);
+    assert_eq!(records.lines().count(), 200, "{records}");
+    assert!(!records.contains("parse_error"), "{records}");
 }
 
 #[test]

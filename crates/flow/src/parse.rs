@@ -28,6 +28,9 @@ const PARSED_BYTES_MAX: usize = 16 << 20;
 /// `{"message":"","parse_error":"no_match"}` and what escapes make of a few bytes.
 const AROUND_BYTES: usize = 128;
 
+/// Names of two records are compared each with each up to so many pairs: 20 beside 50.
+const COMPARED_MAX: usize = 1_000;
+
 /// What a source's config says of parsing: stages, in order.
 pub struct Parsing {
     stages: Vec<Stage>,
@@ -118,8 +121,8 @@ pub struct LineParser {
     /// One record, as a parser made it.
     made: Vec<u8>,
     text: Vec<u8>,
-    ours: Vec<(Range<usize>, Range<usize>)>,
-    theirs: Vec<(Range<usize>, Range<usize>)>,
+    ours: Members,
+    theirs: Members,
 }
 
 impl LineParser {
@@ -214,19 +217,29 @@ impl LineParser {
             self.made.pop(); // the brace
             let value = span[0].start as usize;
             let stays = |their: &Range<usize>| if their.contains(&value) { stage.keep_field } else { stage.keep_others };
-            // Hostile records have many members: each name is looked up, not compared with all.
-            let own = self.made.clone();
-            let names: HashSet<&[u8]> = self.ours.iter().map(|(name, _)| &own[name.clone()]).collect();
-            for (name, their) in self.theirs.iter().filter(|(_, their)| stays(their)) {
-                if !names.contains(&self.text[name.clone()]) {
-                    append(&mut self.made, &self.text[name.start..their.end]);
-                }
+            self.theirs.retain(|(_, their)| stays(their));
+            drop_replaced(&self.text, &mut self.theirs, &self.made, &self.ours);
+            for (name, their) in &self.theirs {
+                append(&mut self.made, &self.text[name.start..their.end]);
             }
             self.made.push(b'}');
             batch.stand_anew(i, &mut arena, &self.made);
         }
         batch.arena = arena;
     }
+}
+
+/// Members of an object, from name to value.
+type Members = Vec<(Range<usize>, Range<usize>)>;
+
+/// Takes out of `theirs`, members of `text`, those whose names `ours`, members of `made`, have.
+fn drop_replaced(text: &[u8], theirs: &mut Members, made: &[u8], ours: &Members) {
+    if theirs.len() * ours.len() <= COMPARED_MAX {
+        return theirs.retain(|(name, _)| !ours.iter().any(|(own, _)| made[own.clone()] == text[name.clone()]));
+    }
+    // Both are of hostile size: each name is looked up, not compared with all.
+    let names: HashSet<&[u8]> = ours.iter().map(|(name, _)| &made[name.clone()]).collect();
+    theirs.retain(|(name, _)| !names.contains(&text[name.clone()]));
 }
 
 /// Appends a member to an object whose closing brace is off.
@@ -238,7 +251,7 @@ fn append(object: &mut Vec<u8>, member: &[u8]) {
 }
 
 /// Appends the line as it was, unless a parser made a member of that name.
-fn append_original(object: &mut Vec<u8>, key: &[u8], line: &[u8], ours: &mut Vec<(Range<usize>, Range<usize>)>) {
+fn append_original(object: &mut Vec<u8>, key: &[u8], line: &[u8], ours: &mut Members) {
     members(object, ours);
     if ours.iter().any(|(own, _)| object[own.clone()] == key[..key.len() - 1]) {
         return;

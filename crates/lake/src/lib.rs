@@ -57,12 +57,12 @@ pub struct Options {
 }
 
 /// Fields of text for people, under every name that loggers give them.
-pub fn text_fields() -> Vec<String> {
+fn text_fields() -> Vec<String> {
     MESSAGE.map(String::from).to_vec()
 }
 
 /// Fields of ids, under every name that loggers give them.
-pub fn id_fields() -> Vec<String> {
+fn id_fields() -> Vec<String> {
     TRACE_ID.into_iter().chain(SPAN_ID).chain(["request_id"]).map(String::from).collect()
 }
 
