@@ -119,6 +119,7 @@ impl FactLine {
             from: 0,
             to: 0,
             received: UnixNanos(0),
+            event: None,
         })
     }
 }

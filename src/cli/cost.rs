@@ -108,7 +108,7 @@ fn full_json(rating: &bill::Rating, report: &Report) -> Value {
             row.insert("billable".into(), json!(c.billable.to_string()));
             row.insert("price".into(), json!(c.price.to_string()));
             row.insert("per".into(), json!(c.per));
-            row.insert("cost".into(), json!(c.cost.to_string()));
+            row.insert("cost".into(), json!(c.billed.to_string()));
             row.insert("events".into(), json!(c.events));
             Value::Object(row)
         })

@@ -54,13 +54,14 @@ fn fact(tenant: &str, meter: &str, model: &str, minute: i64, quantity: i128) -> 
         from: 0,
         to: 1,
         received: UnixNanos(0),
+        event: None,
     }
 }
 
 /// `sku@version hour billable/quantity cost`, one line a row.
 fn rows(rating: &Rating) -> Vec<String> {
     let line = |row: &crate::Charge| {
-        format!("{} {} {}/{} {}", row.sku_price_id(), &row.hour.rfc3339()[11..16], row.billable, row.quantity, row.cost)
+        format!("{} {} {}/{} {}", row.sku_price_id(), &row.hour.rfc3339()[11..16], row.billable, row.quantity, row.billed)
     };
     rating.rows.iter().map(line).collect()
 }
@@ -120,14 +121,14 @@ fn p13_a_missing_tenant_is_priced_and_a_missing_price_is_listed() {
     let mut known = always(&ORCA);
     let facts = [fact("", "tokens_out", "orca", DAY, 2_000), fact("acme", "tokens_out", "lynx", DAY, 4_000)];
     let rating = check(&known, &facts, &["orca-out@2026 00:00 2000/2000 0.003000000000"]);
-    assert_eq!(rating.rows[0].series.attribution(), "unattributed");
+    assert_eq!(rating.rows[0].attribution(), "unattributed");
     assert_eq!((rating.unpriced.len(), rating.unpriced_events(), rating.unpriced[0].quantity), (1, 1, 4_000));
     assert_eq!(rating.unpriced[0].why, NoPrice::NoPrice);
     assert_eq!(rating.usage.len(), 2, "usage is visible without a price");
     // The card with the missing price is loaded later, effective before the event.
     known = always(&[&ORCA[..], &["lynx-out tokens_out lynx 2.00"]].concat());
     let rating = check(&known, &facts, &["orca-out@2026 00:00 2000/2000 0.003000000000", "lynx-out@2026 00:00 4000/4000 0.008000000000"]);
-    assert_eq!(rating.rows[1].series.attribution(), "attributed");
+    assert_eq!(rating.rows[1].attribution(), "attributed");
     // Before the first version there is no price at all.
     let old = rate(&known, &[fact("acme", "tokens_out", "lynx", 0, 5)]);
     assert_eq!((old.rows.len(), old.unpriced[0].why), (0, NoPrice::NoVersion));

@@ -86,6 +86,19 @@ pub fn cost(quantity: i128, price: Money, per: u64) -> Result<Money, Overflow> {
     signed((quantity < 0) != (price.0 < 0), units)
 }
 
+/// `quantity * scale / scale_of / per` as a decimal of 12 digits, rounded once, half to even; zeros below the line are `Overflow`.
+pub fn quotient(quantity: i128, scale: u128, scale_of: u128, per: u64) -> Result<Money, Overflow> {
+    let below = scale_of.checked_mul(u128::from(per)).ok_or(Overflow)?;
+    let above = scale.checked_mul(ONE.unsigned_abs()).ok_or(Overflow)?;
+    let (units, rest) = multiply_divide(quantity.unsigned_abs(), above, below).ok_or(Overflow)?;
+    let up = match rest.cmp(&(below - rest)) {
+        std::cmp::Ordering::Less => false,
+        std::cmp::Ordering::Greater => true,
+        std::cmp::Ordering::Equal => units % 2 == 1,
+    };
+    signed(quantity < 0, units.checked_add(u128::from(up)).ok_or(Overflow)?)
+}
+
 /// Divides `whole` among owners by weight, in steps of 10^-`digits` (12 or more: the finest step).
 ///
 /// `whole` is first rounded half to even to that step. Returns the share of each weight in the same order, and what

@@ -7,6 +7,7 @@
 //! Bound: memory is linear in the facts; a quantity beyond 64 bits is refused and named, never wrapped (case P15).
 
 use crate::card::{Card, Price, Version};
+use crate::charge::{Category, Charge, Series};
 use crate::money::{Money, Overflow, cost};
 use flow::event::UsageFact;
 use flow::units::{NANOS_PER_HOUR, NANOS_PER_MINUTE, UnixNanos};
@@ -22,69 +23,6 @@ const QUANTITY_MAX: i128 = i64::MAX as i128;
 const FACT_QUANTITY_MAX: i128 = 1 << 96;
 /// Minutes whose whole hour fits `UnixNanos`.
 const MINUTES: Range<i64> = -153_000_000..153_000_000;
-
-/// Whose quantity it is, and of what. Tenants are bytes, never normalised (rule R19).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Series {
-    /// Empty: nobody could be told to pay; the cost is kept as unattributed (rule R11).
-    pub tenant: Vec<u8>,
-    /// (name, value) in the order of names.
-    pub dims: Vec<(String, Vec<u8>)>,
-    pub meter: String,
-    pub unit: String,
-}
-
-impl Series {
-    /// FOCUS `x_AttributionStatus`.
-    pub fn attribution(&self) -> &'static str {
-        if self.tenant.is_empty() { "unattributed" } else { "attributed" }
-    }
-
-    /// The value of a dimension; empty if the meter has no such dimension.
-    pub fn dim(&self, name: &str) -> &[u8] {
-        self.dims.iter().find(|(n, _)| n == name).map_or(&[], |(_, value)| value)
-    }
-}
-
-impl fmt::Display for Series {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "meter {} of tenant {:?}", self.meter, String::from_utf8_lossy(&self.tenant))?;
-        for (name, value) in &self.dims {
-            write!(f, ", {name} {:?}", String::from_utf8_lossy(value))?;
-        }
-        Ok(())
-    }
-}
-
-/// One row of a bill: one series, hour and price version.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Charge {
-    pub series: Arc<Series>,
-    /// Start of the UTC hour; the end is not part of it.
-    pub hour: UnixNanos,
-    pub sku: String,
-    /// Name of the price version.
-    pub version: String,
-    /// SHA-256 of the card.
-    pub card: Arc<str>,
-    /// As metered.
-    pub quantity: i128,
-    /// What is left of it to be priced here, after `minus`.
-    pub billable: i128,
-    pub price: Money,
-    /// Units in a block of `price`.
-    pub per: u64,
-    pub cost: Money,
-    /// Records behind the quantity.
-    pub events: u64,
-}
-
-impl Charge {
-    /// Names one price of one version, as FOCUS wants it; never changes its meaning.
-    pub fn sku_price_id(&self) -> String {
-        format!("{}@{}", self.sku, self.version)
-    }
-}
 
 /// All that one series used in one hour, priced or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -197,7 +135,7 @@ impl Rating {
     }
 
     pub fn total(&self) -> Result<Money, Overflow> {
-        Money::sum(self.rows.iter().map(|row| row.cost))
+        Money::sum(self.rows.iter().map(|row| row.billed))
     }
 }
 
@@ -463,18 +401,33 @@ fn charge(
     if sum.billable == 0 {
         return Ok(None);
     }
+    let list = cost(sum.billable, price.price, price.per).map_err(|Overflow| Refusal::CostOverflow)?;
     Ok(Some(Charge {
         series: series.clone(),
         hour,
+        end: UnixNanos(hour.0 + NANOS_PER_HOUR),
+        category: Category::Usage,
         sku: price.sku.clone(),
         version: version.name.clone(),
         card: card.clone(),
+        tier: 0,
+        commitment: None,
+        allocation: None,
         quantity: sum.quantity,
         billable: sum.billable,
-        price: price.price,
+        unit: Arc::from(price.unit.as_str()),
         per: price.per,
-        cost: cost(sum.billable, price.price, price.per).map_err(|Overflow| Refusal::CostOverflow)?,
+        scale: (1, 1),
+        price: price.price,
+        contracted_price: price.price,
+        exchange: None,
+        list,
+        contracted: list,
+        effective: list,
+        billed: list,
         events: sum.events,
+        first_event: Vec::new(),
+        last_event: Vec::new(),
     }))
 }
 

@@ -5,7 +5,8 @@
 //! metered, priced or not. Bound: as many rows as there are keys.
 
 use crate::money::{Money, Overflow};
-use crate::rate::{Rating, Series};
+use crate::charge::Series;
+use crate::rate::Rating;
 use flow::units::UnixNanos;
 use std::collections::BTreeMap;
 
@@ -105,7 +106,7 @@ pub fn report(rating: &Rating, by: &[Dim]) -> Result<Report, Overflow> {
             quantity.events = quantity.events.saturating_add(row.events);
         }
         let group = groups.row(&row.series, row.hour, &row.sku);
-        group.cost = group.cost.checked_add(row.cost)?;
+        group.cost = group.cost.checked_add(row.billed)?;
     }
     for unpriced in &rating.unpriced {
         groups.quantity(&unpriced.series, unpriced.hour, "").unpriced += unpriced.quantity;

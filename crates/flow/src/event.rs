@@ -258,6 +258,77 @@ pub struct UsageFact {
     pub from: u64,
     pub to: u64,
     pub received: crate::units::UnixNanos,
+    /// One event with a time and a name of its own; `None`: a sum, of which only the minute is known.
+    pub event: Option<Box<UsageEvent>>,
+}
+
+/// What is known of a fact that is one event: of a meter with a key, of an interval, of a sample.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UsageEvent {
+    pub kind: EventKind,
+    /// Event time, exact. An interval: its start.
+    pub at: crate::units::UnixNanos,
+    /// An interval's end, which is not part of it; else `at`.
+    pub end: crate::units::UnixNanos,
+    /// Values of the meter's key fields, joined by 0x1f: two facts of one meter with the same key are the same event
+    /// (rule R7). Empty: the event has no key and is never a copy. `Refused`: the text that is no quantity, cut.
+    pub key: Vec<u8>,
+    /// Offset in the stream at which its record was complete: with the stream, the record's name for ever.
+    pub position: u64,
+}
+
+/// How the quantity of an event is to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum EventKind {
+    /// The quantity was used at `at`.
+    Point = 0,
+    /// The quantity was held from `at` to `end`; what is priced is quantity times milliseconds (rules R4, R5).
+    Interval = 1,
+    /// The quantity is a level seen at `at`, which holds until the next sample of the same tenant, meter and dimensions;
+    /// what is priced is its integral over milliseconds.
+    Sample = 2,
+    /// Not a quantity (negative, no whole number, a part above its whole ...): costs nothing, and is listed in quarantine.
+    BadQuantity = 3,
+    /// Its time is more than 5 minutes ahead of its receipt (rule R13): costs nothing, and is listed in quarantine.
+    Future = 4,
+    /// A part above its whole (rule R10), found in one record.
+    PartAboveWhole = 5,
+}
+
+impl EventKind {
+    pub const ALL: [EventKind; 6] = [
+        EventKind::Point,
+        EventKind::Interval,
+        EventKind::Sample,
+        EventKind::BadQuantity,
+        EventKind::Future,
+        EventKind::PartAboveWhole,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            EventKind::Point => "point",
+            EventKind::Interval => "interval",
+            EventKind::Sample => "sample",
+            EventKind::BadQuantity => "bad_quantity",
+            EventKind::Future => "future",
+            EventKind::PartAboveWhole => "part_above_whole",
+        }
+    }
+
+    pub fn from_code(code: u8) -> Option<EventKind> {
+        EventKind::ALL.into_iter().find(|kind| *kind as u8 == code)
+    }
+
+    pub fn from_name(name: &str) -> Option<EventKind> {
+        EventKind::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// Listed in quarantine and never priced.
+    pub fn is_refused(self) -> bool {
+        matches!(self, EventKind::BadQuantity | EventKind::Future | EventKind::PartAboveWhole)
+    }
 }
 
 /// Severity number of OpenTelemetry: 0 unknown, 1-4 trace, 5-8 debug, 9-12 info, 13-16 warn, 17-20 error, 21-24 fatal.

@@ -46,6 +46,7 @@ fn fact_of(frame: &Frame, part: &Part, fact: &Fact) -> anyhow::Result<UsageFact>
         from: part.from,
         to: part.to,
         received: frame.received,
+        event: None,
     })
 }
 
@@ -195,6 +196,7 @@ pub(crate) fn read(disk: &Disk, path: &Path, out: &mut Vec<UsageFact>) -> anyhow
                 from: from.value(row),
                 to: to.value(row),
                 received: UnixNanos(received.value(row)),
+                event: None,
             });
         }
     }
@@ -326,6 +328,7 @@ mod tests {
                 from: 0,
                 to: 1,
                 received: UnixNanos(0),
+                event: None,
             }];
             split_large(&mut facts);
             assert_eq!(facts.iter().map(|f| f.quantity).sum::<i128>(), quantity);

@@ -39,6 +39,7 @@ fn process(rules: &Arc<Rules>, lines: &[u8], format: Format) -> (Batch, Vec<Usag
                 from: 0,
                 to: 0,
                 received: UnixNanos(0),
+                event: None,
             });
         }
     }
