@@ -58,6 +58,33 @@ pub enum Commitment {
     Fee(Arc<str>),
 }
 
+impl Category {
+    /// As FOCUS writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Category::Usage => "Usage",
+            Category::Purchase => "Purchase",
+        }
+    }
+}
+
+impl Commitment {
+    pub fn id(&self) -> &Arc<str> {
+        match self {
+            Commitment::Used(id) | Commitment::Unused(id) | Commitment::Fee(id) => id,
+        }
+    }
+
+    /// `Used` and `Unused` as FOCUS writes them; `Fee`.
+    pub fn status(&self) -> &'static str {
+        match self {
+            Commitment::Used(_) => "Used",
+            Commitment::Unused(_) => "Unused",
+            Commitment::Fee(_) => "Fee",
+        }
+    }
+}
+
 /// The origin charge was divided, and this row is a part of it (rule R12; FOCUS split cost allocation).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Allocation {

@@ -1,20 +1,23 @@
 //! Usage facts and a rate card become charges. No clock, disk or network; the only crate that computes money.
 //!
 //! Read in this order: `money` (integers of 10^-12 and the two ways to round), `card` (prices, checked once),
-//! `charge` (one row of a bill), `rate` (facts to charges), `report` (charges added up by tenant, model, day ...).
+//! `charge` (one row of a bill), `rate` (facts to charges), `book` (what was published, and what must follow), `report` (charges added up by tenant, model, day ...).
 //! Rules R1 to R22 are those of the cost specification. No floating point number occurs in here; a test holds that.
 #![deny(unsafe_code)]
 #![deny(clippy::float_arithmetic)]
 
+pub mod book;
 pub mod card;
 pub mod charge;
 pub mod money;
 pub mod rate;
 pub mod report;
+pub mod stored;
 
 #[cfg(test)]
 mod cases;
 
+pub use book::{Book, Month, Row, Scope};
 pub use card::{Card, CardConfig, CardError};
 pub use charge::{Allocation, Category, Charge, Commitment, Exchange, Series};
 pub use money::{Money, Overflow, apportion};

@@ -99,6 +99,17 @@ pub fn quotient(quantity: i128, scale: u128, scale_of: u128, per: u64) -> Result
     signed(quantity < 0, units.checked_add(u128::from(up)).ok_or(Overflow)?)
 }
 
+/// `amount * part / whole`, rounded once, half to even; `whole` 0 is `Overflow`.
+pub fn share(amount: Money, part: u128, whole: u128) -> Result<Money, Overflow> {
+    let (units, rest) = multiply_divide(amount.0.unsigned_abs(), part, whole).ok_or(Overflow)?;
+    let up = match rest.cmp(&(whole - rest)) {
+        std::cmp::Ordering::Less => false,
+        std::cmp::Ordering::Greater => true,
+        std::cmp::Ordering::Equal => units % 2 == 1,
+    };
+    signed(amount.0 < 0, units.checked_add(u128::from(up)).ok_or(Overflow)?)
+}
+
 /// Divides `whole` among owners by weight, in steps of 10^-`digits` (12 or more: the finest step).
 ///
 /// `whole` is first rounded half to even to that step. Returns the share of each weight in the same order, and what

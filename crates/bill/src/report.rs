@@ -4,8 +4,8 @@
 //! rows that were rounded once; nothing is rounded here, so every grouping has the same total. Quantities are as
 //! metered, priced or not. Bound: as many rows as there are keys.
 
-use crate::money::{Money, Overflow};
 use crate::charge::Series;
+use crate::money::{Money, Overflow};
 use crate::rate::Rating;
 use flow::units::UnixNanos;
 use std::collections::BTreeMap;
