@@ -257,12 +257,13 @@ fn describe_http_source(http: &HttpConfig) -> String {
         [] => "without tokens, records say who pays".to_string(),
         _ => format!("with tokens of {}, who pay whatever records say", list(&tenants)),
     };
+    let usage = if http.usage { ", usage events at /api/v1/usage" } else { "" };
     let answered = match http.ack {
         Ack::Durable => "answered when records are kept",
         Ack::OnReceipt => "answered on receipt",
     };
     format!(
-        "http on {}, records at {}, /_bulk and /loki/api/v1/push, {who}; bodies up to {}, {} at hand, then 503; {answered}, at least once",
+        "http on {}, records at {}, /_bulk and /loki/api/v1/push{usage}, {who}; bodies up to {}, {} at hand, then 503; {answered}, at least once",
         http.listen,
         list(&http.paths),
         http.body_bytes_max,

@@ -263,6 +263,11 @@ pub struct HttpConfig {
     /// Who may send, and who pays for it, whatever the records say. Empty: everybody on this machine may, and records say who pays.
     #[serde(default)]
     pub tokens: Vec<TokenConfig>,
+    /// Take usage events at `/api/v1/usage`: CloudEvents 1.0, one or many, structured or binary; `schemas/usage-event.schema.json` is
+    /// what their data holds. The answer is 202 when the hub holds all of them, whatever `ack` says. An event that comes again, with
+    /// the same `source` and `id`, is counted once.
+    #[serde(default)]
+    pub usage: bool,
     /// Largest body, 4KiB to 256MiB; holds after decompression, too. Larger ones get 413.
     #[serde(default = "body_bytes_max")]
     pub body_bytes_max: ByteSize,

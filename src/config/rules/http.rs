@@ -47,6 +47,10 @@ impl Rules<'_> {
         if let Some(field) = &http.index_field {
             self.field(&at.key("index_field"), field);
         }
+        if matches!(hub, HubConfig::Memory(_)) && http.usage {
+            let rule = "a memory hub loses what it holds in a crash, and an event of usage that was answered is not sent again";
+            self.at(&at.key("usage"), format!("does not go with hub.memory; {rule}; use hub.journal"));
+        }
         if matches!(hub, HubConfig::Memory(_)) && http.ack != Ack::OnReceipt && !self.damaged(at) {
             let rule = "a memory hub loses what it holds in a crash, and an answer says that records are kept";
             let help = "write `ack: on_receipt` to accept that, or use hub.journal";

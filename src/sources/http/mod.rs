@@ -1,8 +1,8 @@
 //! The `http` source: others send records in the bodies of requests; an answer of 2xx says that the hub holds them for good.
 //!
 //! In: `POST` of JSON lines, JSON, text, Elasticsearch's `_bulk` or Loki's push, packed or not; the questions that senders ask
-//! before they send. Out: lines in the pipe of the token's tenant; an answer once they are durable, or at once where config says
-//! so. Read on in this order: `unpack` (decompression), `lines`, `bulk`, `loki` (bodies to lines), `tokens` (who sends), here
+//! before they send; CloudEvents of usage, where config says so. Out: lines in the pipe of the token's tenant; an answer once they are durable, or at once where config says
+//! so. Read on in this order: `unpack` (decompression), `lines`, `bulk`, `loki`, `usage` (bodies to lines), `tokens` (who sends), here
 //! (order of the checks, answers).
 //! Order: what is too many or too large is refused before anybody is asked who he is, and that before a body is read.
 //! Bound: `connections_max`, and `buffer_bytes_max` for bodies, what they unpack to and lines that no lane has read; beyond, and
@@ -13,6 +13,7 @@ mod lines;
 mod loki;
 mod tokens;
 mod unpack;
+mod usage;
 
 pub use lines::put_text;
 pub use tokens::Tokens;
@@ -24,7 +25,7 @@ use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use lines::{Bad, Lines};
 use std::sync::Arc;
@@ -106,6 +107,8 @@ enum Route {
     /// With the index of the path.
     Bulk(String),
     Loki,
+    /// Events that somebody pays for.
+    Usage,
     /// A question that senders ask first, and its answer.
     Probe(String),
 }
@@ -116,7 +119,7 @@ async fn respond(gate: &Arc<Gate>, request: Request<Incoming>) -> Result<Answer,
     if request.body().size_hint().lower() > body_bytes_max as u64 {
         return Err(unpack::too_large(body_bytes_max));
     }
-    let route = route(request.method(), request.uri().path(), &config.paths);
+    let route = route(request.method(), request.uri().path(), config);
     if let Ok(Route::Probe(text)) = &route
         && text == "ready\n"
     {
@@ -142,13 +145,17 @@ async fn respond(gate: &Arc<Gate>, request: Request<Incoming>) -> Result<Answer,
     let since = Instant::now();
     let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or("").to_string();
     let (kind, encoding) = (header(CONTENT_TYPE), header(CONTENT_ENCODING));
+    // Attributes of a usage event may stand there.
+    let headers = if route == Route::Usage { request.headers().clone() } else { HeaderMap::new() };
+    // Whoever is told that usage is taken will not send it again.
+    let is_durable = config.ack == Ack::Durable || route == Route::Usage;
     let (body, held) = tokio::time::timeout(config.timeout.duration(), read_body(request.into_body(), &gate.stats.budget, body_bytes_max))
         .await
         .map_err(|_| Bad::new(408, format!("the body did not come within {}", config.timeout)))??;
     let is_small = body.len() < SMALL_BYTES && encoding.is_empty();
     let work = {
         let gate = Arc::clone(gate);
-        move || decode(&gate, &route, &kind, &encoding, body, held)
+        move || decode(&gate, &route, &Head { kind: &kind, encoding: &encoding, headers: &headers }, body, held)
     };
     let decoded = match is_small {
         true => work(),
@@ -157,7 +164,7 @@ async fn respond(gate: &Arc<Gate>, request: Request<Incoming>) -> Result<Answer,
     let Decoded { lines, held, items } = decoded?;
     let records = lines.records;
     let end = pipe.push(lines.bytes, held).map_err(refused)?;
-    if config.ack == Ack::Durable {
+    if is_durable {
         pipe.durable(end, config.timeout.duration()).await.map_err(refused)?;
     }
     gate.stats.count("records", records);
@@ -167,6 +174,7 @@ async fn respond(gate: &Arc<Gate>, request: Request<Incoming>) -> Result<Answer,
             reply(StatusCode::OK, "application/json", bulk::answer(&items, since.elapsed().as_millis(), &name))
         }
         Items::Loki => reply(StatusCode::NO_CONTENT, "text/plain", Vec::new()),
+        Items::Usage => reply(StatusCode::ACCEPTED, "application/json", format!("{{\"events\":{records}}}\n").into_bytes()),
         Items::Records => reply(StatusCode::OK, "application/json", format!("{{\"records\":{records}}}\n").into_bytes()),
     })
 }
@@ -182,17 +190,25 @@ enum Items {
     Records,
     Bulk(Vec<bulk::Item>),
     Loki,
+    Usage,
 }
 
-fn decode(gate: &Gate, route: &Route, kind: &str, encoding: &str, body: Vec<u8>, mut held: Held) -> Result<Decoded, Bad> {
+/// What the head of a request says of its body.
+struct Head<'a> {
+    kind: &'a str,
+    encoding: &'a str,
+    headers: &'a HeaderMap,
+}
+
+fn decode(gate: &Gate, route: &Route, head: &Head, body: Vec<u8>, mut held: Held) -> Result<Decoded, Bad> {
     let config = &gate.config;
     let bytes_max = config.body_bytes_max.0 as usize;
-    let kind = kind.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+    let kind = head.kind.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
     let is_protobuf = kind.ends_with("protobuf");
-    let body = match (route, encoding) {
+    let body = match (route, head.encoding) {
         // Loki's clients pack protobuf without saying so.
         (Route::Loki, "") if is_protobuf => unpack::snappy(&body, bytes_max, &mut |bytes| held.grow(bytes))?,
-        _ => unpack::unpack(encoding, body, bytes_max, &mut |bytes| held.grow(bytes))?,
+        _ => unpack::unpack(head.encoding, body, bytes_max, &mut |bytes| held.grow(bytes))?,
     };
     // Lines may be longer than what they are made of: labels stand in each.
     let mut lines = Lines::new(bytes_max.saturating_mul(2));
@@ -209,6 +225,10 @@ fn decode(gate: &Gate, route: &Route, kind: &str, encoding: &str, body: Vec<u8>,
                 loki::json(&body, &mut lines)?
             }
             Items::Loki
+        }
+        Route::Usage => {
+            usage::events(&kind, head.headers, &body, &mut lines)?;
+            Items::Usage
         }
         Route::Records | Route::Probe(_) => {
             match kind.as_str() {
@@ -247,14 +267,15 @@ async fn read_body(mut body: Incoming, budget: &Arc<Budget>, bytes_max: usize) -
     Ok((bytes, held))
 }
 
-fn route(method: &Method, path: &str, paths: &[String]) -> Result<Route, Bad> {
+fn route(method: &Method, path: &str, config: &HttpConfig) -> Result<Route, Bad> {
     let is_write = matches!(*method, Method::POST | Method::PUT);
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     let route = match parts[..] {
         ["_bulk"] if is_write => Route::Bulk(String::new()),
         [index, "_bulk"] | [index, _, "_bulk"] if is_write => Route::Bulk(index.to_string()),
         ["loki", "api", "v1", "push"] if is_write => Route::Loki,
-        _ if is_write && paths.iter().any(|own| own.trim_end_matches('/') == path.trim_end_matches('/')) => Route::Records,
+        ["api", "v1", "usage"] if is_write && config.usage => Route::Usage,
+        _ if is_write && config.paths.iter().any(|own| own.trim_end_matches('/') == path.trim_end_matches('/')) => Route::Records,
         ["ready"] => Route::Probe("ready\n".into()),
         _ if matches!(*method, Method::GET | Method::HEAD) => Route::Probe(probe(&parts).ok_or_else(|| unknown(path))?),
         _ => return Err(unknown(path)),
