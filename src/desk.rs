@@ -6,6 +6,7 @@
 //! and dropped from the tail by the lake's positions. Bound: [`ASKERS_MAX`] questions at a time, each of at
 //! most [`QUESTION_BYTES_MAX`].
 
+use crate::books::{self, Books, Entry, LakeBooks};
 use crate::config::Config;
 use crate::examples::Examples;
 use crate::plan::SinkKind;
@@ -14,7 +15,7 @@ use crate::runtime::reload::Reloader;
 use crate::sinks::archive::{Archive, Settings};
 use crate::sinks::http;
 use anyhow::{Context, bail};
-use flow::event::{Reason, UsageFact};
+use flow::event::{EventKind, Reason, StreamId, UsageEvent, UsageFact};
 use flow::units::UnixNanos;
 use hub::{Disk, Frame, Hub, Ledger, LostReason, Tally};
 use lake::{Hit, Query, SearchOptions, Snapshot};
@@ -30,7 +31,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 const ASKERS_MAX: usize = 8;
-const QUESTION_BYTES_MAX: u64 = 256 << 10;
+const QUESTION_BYTES_MAX: u64 = 8 << 20; // a rate card may be in it
 /// How long a query verb waits for another one to let go of the data folder.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -45,7 +46,15 @@ pub enum Question {
         until: Option<i64>,
         limit: Option<usize>,
     },
-    Usage,
+    /// Lakes, and the usage that is not sealed in them.
+    UsageTail,
+    /// Publish, close or take back charges, as of a time.
+    Enter {
+        entry: Entry,
+        /// Text of the rate card.
+        card: String,
+        at: i64,
+    },
     Lineage,
     Ledger {
         recount: bool,
@@ -94,7 +103,7 @@ pub struct HitLine {
 
 /// One usage fact on the wire. Tenants and values are bytes and stay bytes.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct FactLine {
+struct FactLine {
     tenant: Vec<u8>,
     meter: String,
     unit: String,
@@ -103,10 +112,52 @@ pub struct FactLine {
     /// Decimal text: an i128 does not fit a JSON number everywhere.
     quantity: String,
     events: u64,
+    stream: u64,
+    from: u64,
+    to: u64,
+    received: i64,
+    /// Of a fact that is one event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    event: Option<EventLine>,
+}
+
+/// What is known of one event.
+#[derive(Debug, Serialize, Deserialize)]
+struct EventLine {
+    kind: String,
+    at: i64,
+    end: i64,
+    key: Vec<u8>,
+    position: u64,
 }
 
 impl FactLine {
-    pub fn fact(self) -> anyhow::Result<UsageFact> {
+    fn new(fact: UsageFact) -> FactLine {
+        FactLine {
+            tenant: fact.tenant,
+            meter: fact.meter,
+            unit: fact.unit,
+            dims: fact.dims,
+            minute: fact.minute,
+            quantity: fact.quantity.to_string(),
+            events: fact.events,
+            stream: fact.stream.0,
+            from: fact.from,
+            to: fact.to,
+            received: fact.received.0,
+            event: fact.event.map(|event| {
+                let UsageEvent { kind, at, end, key, position } = *event;
+                EventLine { kind: kind.name().into(), at: at.0, end: end.0, key, position }
+            }),
+        }
+    }
+
+    fn fact(self) -> anyhow::Result<UsageFact> {
+        let event = self.event.map(|event| {
+            let EventLine { kind, at, end, key, position } = event;
+            let kind = EventKind::from_name(&kind).with_context(|| format!("no kind of event is called {kind}"))?;
+            anyhow::Ok(Box::new(UsageEvent { kind, at: UnixNanos(at), end: UnixNanos(end), key, position }))
+        });
         Ok(UsageFact {
             tenant: self.tenant,
             meter: self.meter,
@@ -115,13 +166,41 @@ impl FactLine {
             minute: self.minute,
             quantity: self.quantity.parse().with_context(|| format!("quantity {:?}", self.quantity))?,
             events: self.events,
-            stream: flow::event::StreamId(0),
-            from: 0,
-            to: 0,
-            received: UnixNanos(0),
-            event: None,
+            stream: StreamId(self.stream),
+            from: self.from,
+            to: self.to,
+            received: UnixNanos(self.received),
+            event: event.transpose()?,
         })
     }
+}
+
+/// Before the facts of a lake's tail: where it lies, and how many follow.
+#[derive(Debug, Serialize, Deserialize)]
+struct LakeLine {
+    root: PathBuf,
+    facts: usize,
+}
+
+/// The books of a data folder, asked for from whoever owns it.
+pub fn books(data: &Path) -> anyhow::Result<Books> {
+    let mut answer = ask(data, &Question::UsageTail)?;
+    let disk = Disk::Real;
+    let mut lakes = Vec::new();
+    while let Some(line) = answer.line()? {
+        let LakeLine { root, facts } = serde_json::from_str(&line)?;
+        let mut tail = Vec::new();
+        for _ in 0..facts {
+            let line = answer.line()?.context("the answer was cut short")?;
+            tail.push(serde_json::from_str::<FactLine>(&line)?.fact()?);
+        }
+        lakes.push((root, tail));
+    }
+    // Commits after the tail: what is sealed in between is in both, and told apart by position.
+    let lake = |(root, tail): (PathBuf, Vec<UsageFact>)| anyhow::Ok(LakeBooks { snapshot: Snapshot::read(&disk, &root)?, root, tail });
+    let lakes = lakes.into_iter().map(lake).collect::<anyhow::Result<_>>()?;
+    let nobody = books::nobody(Manifest::read(data)?.pipelines.iter().map(|pipeline| &pipeline.config));
+    Ok(Books { disk, lakes, nobody })
 }
 
 impl Desk {
@@ -163,7 +242,8 @@ impl Desk {
                 };
                 self.search(&query, &options, out)
             }
-            Question::Usage => self.usage(out),
+            Question::UsageTail => self.usage_tail(out),
+            Question::Enter { entry, card, at } => self.enter(entry, card, UnixNanos(*at), out),
             Question::Lineage => self.lineage(out),
             Question::Ledger { recount } => {
                 let text = self.ledger(*recount)?.to_string();
@@ -221,34 +301,55 @@ impl Desk {
         Ok(())
     }
 
-    /// All usage facts, added up per tenant, meter, dimensions and minute.
-    pub fn facts(&self) -> anyhow::Result<Vec<UsageFact>> {
-        let mut sums: BTreeMap<Vec<u8>, UsageFact> = BTreeMap::new();
+    /// All usage facts, those of the tail included, ready to be rated.
+    pub fn facts(&self, card: &bill::Card) -> anyhow::Result<bill::Facts> {
+        let mut facts = bill::Facts::new(card.dedup_window);
+        let nobody = self.nobody();
         for (_, tail, snapshot) in &self.lakes()? {
-            for fact in lake::usage(&self.disk, snapshot, tail)? {
-                let key = serde_json::to_vec(&(&fact.tenant, &fact.meter, &fact.unit, &fact.dims, fact.minute)).expect("plain data");
-                match sums.get_mut(&key) {
-                    Some(sum) => {
-                        sum.quantity = sum.quantity.checked_add(fact.quantity).context("a minute's usage is more than 2^127")?;
-                        sum.events += fact.events;
-                    }
-                    None => drop(sums.insert(key, fact)),
-                }
-            }
+            lake::each_fact(&self.disk, snapshot, tail, None, &mut |fact| books::add(&mut facts, &books::attributed(fact, &nobody)))?;
         }
-        Ok(sums.into_values().collect())
+        Ok(facts)
     }
 
-    fn usage(&self, out: &mut dyn Write) -> anyhow::Result<()> {
-        let facts = self.facts()?;
+    /// The facts of each lake that are not sealed in it.
+    fn usage_tail(&self, out: &mut dyn Write) -> anyhow::Result<()> {
+        let lakes = self.lakes()?;
         writeln!(out, "ok")?;
-        for f in facts {
-            let quantity = f.quantity.to_string();
-            let line =
-                FactLine { tenant: f.tenant, meter: f.meter, unit: f.unit, dims: f.dims, minute: f.minute, quantity, events: f.events };
-            writeln!(out, "{}", serde_json::to_string(&line).expect("plain data"))?;
+        for (root, tail, snapshot) in &lakes {
+            let facts = lake::tail_facts(snapshot, tail)?;
+            let head = LakeLine { root: books::absolute(root), facts: facts.len() };
+            writeln!(out, "{}", serde_json::to_string(&head).context("a path is no text")?)?;
+            for fact in facts {
+                writeln!(out, "{}", serde_json::to_string(&FactLine::new(fact)).expect("plain data"))?;
+            }
         }
         Ok(())
+    }
+
+    /// Lakes with charges in them, or that may get some.
+    pub fn roots(&self) -> Vec<PathBuf> {
+        let roots: BTreeSet<&PathBuf> = self.pipelines.iter().flat_map(|p| p.lakes.iter().map(|l| &l.1)).collect();
+        roots.into_iter().cloned().collect()
+    }
+
+    /// Names that stand for no tenant.
+    pub fn nobody(&self) -> Vec<Vec<u8>> {
+        books::nobody(self.pipelines.iter().map(|pipeline| &pipeline.config))
+    }
+
+    fn enter(&self, entry: &Entry, card: &str, at: UnixNanos, out: &mut dyn Write) -> anyhow::Result<()> {
+        self.lakes()?; // says what is missing where there is none
+        let card = crate::config::card(Path::new("rates"), Some(card.to_owned()))
+            .map_err(|report| anyhow::anyhow!("the rate card: {report}"))?
+            .card;
+        let entered = match books::enter(&self.disk, &self.roots(), &self.nobody(), &card, entry, at) {
+            Ok(entered) => json!({ "entered": entered }),
+            Err(error) => match error.downcast_ref::<books::Refused>() {
+                Some(refused) => json!({ "refused": refused.0 }),
+                None => return Err(error),
+            },
+        };
+        writeln!(out, "ok\n{entered}").context("answer")
     }
 
     fn examples(&self, reason: Option<&str>, tenant: Option<&str>, out: &mut dyn Write) -> anyhow::Result<()> {

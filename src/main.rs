@@ -4,6 +4,7 @@
 //! and `config` (what was asked for), `desk` (questions and answers), `cli` (the face).
 #![deny(unsafe_code)]
 
+mod books;
 mod cli;
 mod config;
 mod desk;

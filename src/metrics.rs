@@ -100,6 +100,7 @@ pub fn render(vitals: &Vitals) -> String {
     add_archives(&page, vitals);
     add_https(&page, vitals);
     add_delays(&page, vitals);
+    add_books(&page, vitals);
     add_sources(&page, vitals);
     add_pushed(&page, vitals);
     if let Some(bytes) = env::resident_bytes() {
@@ -151,6 +152,40 @@ fn add_delays(page: &Page, vitals: &Vitals) {
     page.counters("weir_delay_early_frames_total", "Frames decided before their time, as there was no room.", names, early);
     let help = "Matches that tail sampling did not remember, as `keys_max` was reached.";
     page.counters("weir_delay_passed_over_total", help, names, passed_over);
+}
+
+/// What was published of charges, and how budgets stand.
+fn add_books(page: &Page, vitals: &Vitals) {
+    let Some(books) = &vitals.books else { return };
+    let one = |value| vec![(Vec::new(), value)];
+    let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    page.counters("weir_charges_published_total", "Rows of charges that were published since the start.", &[], one(count(&books.rows)));
+    page.counters(
+        "weir_charges_failures_total",
+        "Publications of charges that failed and were tried again.",
+        &[],
+        one(count(&books.failures)),
+    );
+    let gauge = |name: &str, help: &str, value: i64| page.gauges(name, help, &[], vec![(Vec::new(), value)]);
+    let help = "Quanta of money and time by which the parts of shared cost miss their origin; 0 when nothing leaks.";
+    gauge("weir_cost_conservation_residual", help, books.residual.load(Ordering::Relaxed));
+    gauge("weir_cost_copies", "Copies of usage events among what was rated last; none of them is counted.", count(&books.copies) as i64);
+    gauge(
+        "weir_cost_conflicts",
+        "Usage events with a known key and other content among what was rated last.",
+        count(&books.conflicts) as i64,
+    );
+    let (mut spent, mut crossed, mut forecast) = (Vec::new(), Vec::new(), Vec::new());
+    for state in status::lock(&books.budgets).iter() {
+        let labels = || vec![state.name.clone()];
+        spent.push((labels(), state.spent_bp.map_or(i64::MAX, |bp| i64::try_from(bp).unwrap_or(i64::MAX))));
+        crossed.push((labels(), state.alerts.iter().filter(|alert| alert.crossed.is_some()).count() as i64));
+        forecast.push((labels(), i64::from(state.is_forecast_above)));
+    }
+    let names: &[&str] = &["budget"];
+    page.gauges("weir_budget_spent_basis_points", "What is spent of a budget this month, in hundredths of a percent.", names, spent);
+    page.gauges("weir_budget_alerts_crossed", "Alerts of a budget that were crossed this month.", names, crossed);
+    page.gauges("weir_budget_forecast_above", "1: the month will end above the budget, if it goes on so.", names, forecast);
 }
 
 /// What happened to the files of archives since the start.

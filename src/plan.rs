@@ -14,9 +14,10 @@ use flow::condition::{Condition, Expression};
 use flow::conventions::{LevelField, TimeField, nanos_beside, scale};
 use flow::counter::{Counters, Window};
 use flow::decode::{Encoding, Format, Limits, Multiline};
+use flow::event::EventKind;
 use flow::fields::{FIELDS_MAX, FieldSet};
 use flow::labels::{self, Labels};
-use flow::meter::{Group, METERS_PER_GROUP_MAX, Meter, Meters};
+use flow::meter::{Events, Group, METERS_PER_GROUP_MAX, Meter, Meters, Times};
 use flow::parse::Parsing;
 use flow::pipeline::{Reading, Rules, Sampling as Shared};
 use flow::select::Selection;
@@ -30,9 +31,9 @@ use flow::step::shape::{Shape, Value};
 use flow::step::tail;
 use flow::step::threshold::Threshold;
 use flow::step::{
-    Clock, Conflict, Dedup, DedupConfig, Dynamic, Filter, FilterConfig, HashConfig, MeterConfig, Metered, Mirror, Named, OverQuota, Policy,
-    Quota, QuotaConfig, ReadAs, RedactAction, RedactConfig, Repeats, Request, Rest, Sample, SampleConfig, SetValue, ShapeConfig, Step,
-    StepConfig, Tail, TailConfig, WindowKind,
+    Clock, Conflict, Dedup, DedupConfig, Dynamic, Filter, FilterConfig, HashConfig, MeterConfig, MeterKind, Metered, Mirror, Named,
+    OverQuota, Policy, Quota, QuotaConfig, ReadAs, RedactAction, RedactConfig, Repeats, Request, Rest, Sample, SampleConfig, SetValue,
+    ShapeConfig, Step, StepConfig, Tail, TailConfig, WindowKind,
 };
 use flow::tenancy::Tenants;
 use flow::units::ByteSize;
@@ -494,8 +495,7 @@ fn compile_tail(number: usize, config: &TailConfig, fields: &mut Fields) -> anyh
 }
 
 fn compile_meters(config: &Config, fields: &mut Fields) -> anyhow::Result<Meters> {
-    let configs: Vec<&MeterConfig> =
-        config.steps.iter().filter_map(|s| if let StepConfig::Meter(m) = s { Some(m) } else { None }).collect();
+    let configs = crate::config::meters(config);
     let mut meters = Meters::default();
     for meter in &configs {
         let whole = meter.part_of.as_deref().map(|f| fields.number(f));
@@ -506,16 +506,14 @@ fn compile_meters(config: &Config, fields: &mut Fields) -> anyhow::Result<Meters
             .filter_map(|other| other.quantity.as_deref())
             .map(|f| fields.number(f))
             .collect();
-        for field in parts.iter().chain(&whole).chain(&quantity) {
+        for field in parts.iter().copied().chain(meter.own_fields().map(|field| fields.number(field)).collect::<Vec<_>>()) {
             meters.fields |= 1 << field;
         }
-        let unit = meter.unit.clone().unwrap_or_else(|| "Records".into());
+        let unit = meter.unit().to_string();
         let compiled = Meter { name: meter.name.clone(), unit, quantity, parts, wholes: whole.into_iter().collect(), lineage: false };
         let dims: Vec<(String, usize)> = meter.by.iter().map(|f| (f.clone(), fields.number(f))).collect();
-        for (_, field) in &dims {
-            meters.fields |= 1 << field;
-        }
-        add_meter(&mut meters, dims, meter.when.as_deref(), compiled, fields)?;
+        let events = compile_events(meter, fields)?;
+        add_meter(&mut meters, dims, meter.when.as_deref(), events, compiled, fields)?;
     }
     if let Some(block) = &config.lineage {
         let dims = vec![("service".to_string(), fields.number(&block.service)), ("model".to_string(), fields.number(&block.model))];
@@ -527,20 +525,45 @@ fn compile_meters(config: &Config, fields: &mut Fields) -> anyhow::Result<Meters
             wholes: Vec::new(),
             lineage: true,
         };
-        add_meter(&mut meters, dims, None, meter, fields)?;
+        add_meter(&mut meters, dims, None, None, meter, fields)?;
     }
     Ok(meters)
 }
 
-/// Meters with the same dimensions and condition share a group, so that records are grouped once.
-fn add_meter(meters: &mut Meters, dims: Vec<(String, usize)>, when: Option<&str>, meter: Meter, fields: &mut Fields) -> anyhow::Result<()> {
-    let same = |g: &&mut Group| g.dims == dims && g.when_text.as_deref() == when && g.meters.len() < METERS_PER_GROUP_MAX;
+/// How the records of a meter become facts one by one; `None`: they are added up.
+fn compile_events(meter: &MeterConfig, fields: &mut Fields) -> anyhow::Result<Option<Events>> {
+    if !meter.is_of_events() {
+        return Ok(None);
+    }
+    let kind = match meter.kind() {
+        MeterKind::Count | MeterKind::Sum => EventKind::Point,
+        MeterKind::Interval => EventKind::Interval,
+        MeterKind::Integral => EventKind::Sample,
+    };
+    let mut number = |field: &Option<String>| field.as_deref().map(|field| fields.number(field));
+    let (start, end, duration) = (number(&meter.start), number(&meter.end), number(&meter.duration));
+    let unit = || meter.duration_unit().with_context(|| format!("meter {} does not say what its duration counts", meter.name));
+    let duration = duration.map(|field| Ok::<_, anyhow::Error>((field, unit()?))).transpose()?;
+    Ok(Some(Events { kind, key: fields.numbers(&meter.key), times: Times { start, end, duration } }))
+}
+
+/// Meters with the same dimensions, condition and kind of facts share a group, so that records are grouped once.
+fn add_meter(
+    meters: &mut Meters,
+    dims: Vec<(String, usize)>,
+    when: Option<&str>,
+    events: Option<Events>,
+    meter: Meter,
+    fields: &mut Fields,
+) -> anyhow::Result<()> {
+    let is_alike = |g: &Group| g.dims == dims && g.when_text.as_deref() == when && g.events == events;
+    let same = |g: &&mut Group| is_alike(g) && g.meters.len() < METERS_PER_GROUP_MAX;
     if let Some(group) = meters.groups.iter_mut().find(same) {
         group.meters.push(meter);
         return Ok(());
     }
     let condition = when.map(|text| fields.condition(text)).transpose()?;
-    meters.groups.push(Group { dims, when: condition, when_text: when.map(String::from), meters: vec![meter] });
+    meters.groups.push(Group { dims, when: condition, when_text: when.map(String::from), events, meters: vec![meter] });
     Ok(())
 }
 

@@ -323,7 +323,12 @@ fn header_view(pipeline: &str, frame: &Frame) -> Value {
             let dims = meter.dims.iter().zip(&f.dims);
             let dims: Map<String, Value> =
                 dims.map(|(name, v)| (name.clone(), String::from_utf8_lossy(&frame.values[*v as usize]).into_owned().into())).collect();
-            json!({ "tenant": tenant(f.tenant), "meter": meter.name, "minute": f.minute, "dims": dims, "quantity": f.quantity.to_string(), "events": f.events })
+            let mut view = json!({ "tenant": tenant(f.tenant), "meter": meter.name, "minute": f.minute, "dims": dims, "quantity": f.quantity.to_string(), "events": f.events });
+            if let Some(event) = &f.event {
+                let key = String::from_utf8_lossy(&event.key);
+                view["event"] = json!({ "kind": event.kind.name(), "at": event.at.rfc3339(), "end": event.end.rfc3339(), "key": key, "position": event.position });
+            }
+            view
         });
         let facts: Vec<Value> = facts.collect();
         json!({

@@ -11,9 +11,10 @@ use crate::sources::config::{Ack, FileConfig, Format, HttpConfig, Malformed, Sou
 use crate::sources::kubernetes::{KubernetesConfig, Trust};
 use flow::event::{Reason, ReasonClass};
 use flow::step::quota::Unit;
+use flow::step::usage::NAMED;
 use flow::step::{
-    Conflict, DedupConfig, Dynamic, Metered, Named, OverQuota, Policy, QuotaConfig, ReadAs, RedactAction, RedactConfig, Repeats, Rest,
-    SampleConfig, ShapeConfig, StepConfig, TailConfig, WindowKind,
+    Conflict, DedupConfig, Dynamic, MeterConfig, MeterKind, Metered, Named, OverQuota, Policy, QuotaConfig, ReadAs, RedactAction,
+    RedactConfig, Repeats, Rest, SampleConfig, ShapeConfig, StepConfig, TailConfig, WindowKind,
 };
 use flow::units::ByteSize;
 use serde::Serialize;
@@ -337,14 +338,8 @@ fn describe_step(step: &StepConfig) -> Line {
         StepConfig::Drop(filter) => ("drop", filter_text(&filter.when, filter.metered)),
         StepConfig::Keep(filter) => ("keep", filter_text(&filter.when, filter.metered)),
         StepConfig::Meter(meter) => {
-            let what = match &meter.quantity {
-                Some(quantity) => format!("adds up {quantity} in {}", meter.unit.as_deref().unwrap_or("Records")),
-                None => "counts records".to_string(),
-            };
-            let by = if meter.by.is_empty() { String::new() } else { format!(" by {}", list(&meter.by)) };
-            let part = meter.part_of.as_ref().map_or(String::new(), |whole| format!(", part of {whole}"));
-            let when = meter.when.as_ref().map_or(String::new(), |when| format!(", when {when}"));
-            ("meter", format!("{}: {what}{by}{part}{when}", meter.name))
+            let all: Vec<String> = meter.expand().iter().map(describe_meter).collect();
+            ("meter", all.join("; "))
         }
         StepConfig::Sample(sample) => ("sample", describe_sample(sample)),
         StepConfig::Quota(quota) => ("quota", describe_quota(quota)),
@@ -354,6 +349,39 @@ fn describe_step(step: &StepConfig) -> Line {
         StepConfig::Tail(tail) => ("tail", describe_tail(tail)),
     };
     Line { name: name.into(), does }
+}
+
+fn describe_meter(meter: &MeterConfig) -> String {
+    let (unit, quantity) = (meter.unit(), meter.quantity.as_deref());
+    let what = match (meter.kind(), quantity) {
+        (MeterKind::Count | MeterKind::Sum, Some(quantity)) => format!("adds up {quantity} in {unit}"),
+        (MeterKind::Count | MeterKind::Sum, None) => "counts records".to_string(),
+        (MeterKind::Interval, quantity) => {
+            let held = quantity.map_or_else(|| "1".to_string(), String::from);
+            format!("{held} in {unit} held {}", interval_text(meter))
+        }
+        (MeterKind::Integral, quantity) => format!("level {} in {unit} over time", quantity.unwrap_or("1")),
+    };
+    let by = if meter.by.is_empty() { String::new() } else { format!(" by {}", list(&meter.by)) };
+    let part = meter.part_of.as_ref().map_or(String::new(), |whole| format!(", part of {whole}"));
+    let when = meter.when.as_ref().map_or(String::new(), |when| format!(", when {when}"));
+    let key = match meter.key.as_slice() {
+        _ if !meter.is_of_events() => String::new(),
+        [] => ", one fact per record".to_string(),
+        key => format!(", one fact per record, the same event where {} is the same", list(key)),
+    };
+    format!("{}: {what}{by}{part}{when}{key}", meter.name)
+}
+
+fn interval_text(meter: &MeterConfig) -> String {
+    let unit = meter.duration_unit().and_then(|unit| serde_json::to_value(unit).ok()).and_then(|unit| unit.as_str().map(String::from));
+    let length = meter.duration.as_ref().map(|field| format!("for {field} ({})", unit.unwrap_or_default()));
+    let end = meter.end.as_deref().unwrap_or("its time");
+    match (&meter.start, length) {
+        (Some(start), Some(length)) => format!("from {start} {length}"),
+        (Some(start), None) => format!("from {start} to {end}"),
+        (None, length) => format!("{} up to {end}", length.unwrap_or_default()),
+    }
 }
 
 fn filter_text(when: &str, metered: Metered) -> String {
@@ -499,7 +527,8 @@ fn meters(config: &Config) -> Vec<MeterPlan> {
         }))
         .collect();
     let never: Vec<String> = of_class(ReasonClass::NotOurs).collect();
-    config::meter_names(config).map(|name| MeterPlan { name: name.into(), counts: counts.clone(), never: never.clone() }).collect()
+    let plan = |meter: MeterConfig| MeterPlan { name: meter.name, counts: counts.clone(), never: never.clone() };
+    config::meters(config).into_iter().map(plan).collect()
 }
 
 fn describe_hub(hub: &HubConfig) -> String {
@@ -581,12 +610,12 @@ fn notes(loaded: &Loaded) -> Vec<String> {
     for (i, step) in config.steps.iter().enumerate() {
         let StepConfig::Redact(redact) = step else { continue };
         let by = config.steps.iter().filter_map(|s| if let StepConfig::Meter(meter) = s { Some(meter) } else { None });
-        let told = by.flat_map(|meter| meter.by.iter().map(move |field| (field, meter)));
+        let told = by.flat_map(|meter| meter.by.iter().chain(&meter.key).map(move |field| (field, meter)));
         let within = |field: &str, above: &str| field.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
         for (field, meter) in told.filter(|(field, _)| redact.fields.is_empty() || redact.fields.iter().any(|f| within(field, f))) {
             notes.push(format!(
                 "steps[{i}] redacts {field}, but meter {} tells usage apart by it: the bill shows it as received",
-                meter.name
+                meter.expand()[0].name
             ));
         }
     }
@@ -647,32 +676,47 @@ fn notes(loaded: &Loaded) -> Vec<String> {
         }
     }
     if let Some(rates) = &loaded.rates {
-        let priced = |meter: &str| rates.card.versions.iter().any(|version| version.prices.contains_key(meter));
-        notes.extend(
-            config::meter_names(config)
-                .filter(|meter| !priced(meter))
-                .map(|meter| format!("meter {meter}: the rate card has no price for it")),
-        );
+        let priced = |meter: &MeterConfig| rates.card.versions.iter().any(|version| version.prices.contains_key(&meter.name));
+        let mut meters = config::meters(config);
+        // Usage events name their meters themselves: nobody knows them yet.
+        let all = meters.len();
+        meters.retain(|meter| !NAMED.contains(&meter.name.as_str()));
+        let is_open = meters.len() < all;
+        let unpriced = meters.iter().filter(|meter| !priced(meter));
+        notes.extend(unpriced.map(|meter| format!("meter {}: the rate card has no price for it", meter.name)));
         for (i, step) in config.steps.iter().enumerate() {
             let StepConfig::Quota(quota) = step else { continue };
-            let is_free = config::meter_names(config).all(|meter| !priced(meter));
-            if quota.money().next().is_some() && is_free {
+            let is_free = meters.iter().all(|meter| !priced(meter));
+            if quota.money().next().is_none() {
+                continue;
+            }
+            if is_free {
                 notes.push(format!("steps[{i}] limits money, but no meter of this pipeline has a price: every record costs nothing"));
             }
+            let lasting = meters.iter().filter(|meter| matches!(meter.kind(), MeterKind::Interval | MeterKind::Integral));
+            notes.extend(lasting.map(|meter| {
+                format!(
+                    "steps[{i}] limits money: what meter {} counts lasts, so it costs nothing there, and what it does on the bill",
+                    meter.name
+                )
+            }));
         }
-        for meter in config.steps.iter().filter_map(|s| if let StepConfig::Meter(meter) = s { Some(meter) } else { None }) {
-            let unit = meter.unit.as_deref().unwrap_or("Records");
+        for meter in &meters {
+            let unit = match meter.kind() {
+                MeterKind::Interval | MeterKind::Integral => bill::unit::over_time(meter.unit()),
+                MeterKind::Count | MeterKind::Sum => meter.unit().into(),
+            };
             let prices = rates.card.versions.iter().flat_map(|version| version.prices.get(&meter.name)).flatten();
-            if let Some(price) = prices.into_iter().find(|price| price.unit != unit) {
+            if let Some(price) = prices.into_iter().find(|price| bill::unit::scale(&unit, &price.unit).is_none()) {
                 notes.push(format!("meter {} counts {unit}, the price {} is for {}: it is not applied", meter.name, price.sku, price.unit));
             }
         }
         let mut strangers: Vec<&str> = rates.card.versions.iter().flat_map(|version| version.prices.keys()).map(String::as_str).collect();
         strangers.sort_unstable();
         strangers.dedup();
-        strangers.retain(|meter| !config::meter_names(config).any(|known| known == *meter));
+        strangers.retain(|meter| !is_open && !meters.iter().any(|known| known.name == *meter));
         notes.extend(strangers.into_iter().map(|meter| format!("rate card: it prices {meter}, which no step of this pipeline counts")));
-    } else if config::meter_names(config).next().is_some() {
+    } else if !config::meters(config).is_empty() {
         notes.push("no rate card (`rates`): usage is counted, not priced".into());
     }
     notes

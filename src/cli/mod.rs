@@ -115,7 +115,7 @@ enum Verb {
     },
     /// What tenants used and what it costs.
     #[command(subcommand)]
-    Cost(CostVerb),
+    Cost(cost::Verb),
     /// Where data came from and what came of it.
     #[command(subcommand)]
     Lineage(LineageVerb),
@@ -168,24 +168,6 @@ enum LedgerVerb {
 }
 
 #[derive(Subcommand)]
-enum CostVerb {
-    /// Usage and cost, grouped.
-    Report {
-        #[arg(long, default_value = "weir-data")]
-        data: PathBuf,
-        /// Rate card; default: the one the pipeline ran with.
-        #[arg(long)]
-        card: Option<PathBuf>,
-        /// What to group by: tenant, meter, sku, hour, day or any dimension of the meters. Default: tenant, service and model
-        /// where meters have them, meter.
-        #[arg(long, value_delimiter = ',')]
-        by: Vec<String>,
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-#[derive(Subcommand)]
 enum LineageVerb {
     /// What a thing was made from.
     Up(LineageArgs),
@@ -225,7 +207,7 @@ pub fn main() -> ExitCode {
         Verb::Search { query, files, data, tenant, since, until, limit, json } => {
             search::run(&search::Options { query, files, data, tenant, since, until, limit, json })
         }
-        Verb::Cost(CostVerb::Report { data, card, by, json }) => cost::run(&data, card.as_deref(), &by, json),
+        Verb::Cost(verb) => cost::run(&verb),
         Verb::Lineage(LineageVerb::Up(args)) => {
             lineage::run(&args.data, lineage::Direction::Up, &args.node, args.as_of.as_deref(), args.json)
         }

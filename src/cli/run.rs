@@ -89,8 +89,10 @@ fn summarise(desk: &Desk, card: Option<&bill::Card>) -> anyhow::Result<Value> {
         }
     }
     summary["pipelines"] = Value::Object(pipelines);
-    if let (Some(card), Ok(facts)) = (card, desk.facts()) {
-        let rating = bill::rate(card, &facts);
+    if let Some(card) = card
+        && let Ok(facts) = desk.facts(card)
+    {
+        let rating = facts.rate(card);
         let report = bill::report(&rating, &[bill::Dim::Tenant])?;
         summary["bill"] = cost::report_json(&report);
     }

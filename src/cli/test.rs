@@ -9,6 +9,7 @@ use crate::config::{self, Loaded};
 use crate::plan;
 use crate::runtime::trial::{self, Row, Trial, Used};
 use flow::fields::Kind;
+use flow::meter::KEY_SEPARATOR;
 use flow::time::TimeParser;
 use flow::units::UnixNanos;
 use serde_json::{Value, json};
@@ -75,7 +76,9 @@ fn differences(loaded: &Loaded, test: &TestConfig) -> anyhow::Result<Vec<String>
     let source = source.ok_or_else(|| Mistake(format!("the test `{}` names no source of the pipeline", test.name)))?;
     let now = test.at.as_ref().and_then(|at| TimeParser::new().parse(at.as_bytes(), Kind::Text)).unwrap_or(ARRIVAL);
     let sinks: Vec<String> = config.sinks.keys().cloned().collect();
-    let trial = trial::run(&plan, source, test.input.as_bytes(), now, &sinks);
+    // Without a time of its own a test says nothing of what is of the future.
+    let receipt = test.at.as_ref().map(|_| now);
+    let trial = trial::run(&plan, source, test.input.as_bytes(), now, receipt, &sinks);
     Ok(compare(&test.expect, &trial))
 }
 
@@ -190,19 +193,33 @@ fn flatten<'a>(path: &str, value: &'a Value, out: &mut BTreeMap<String, &'a Valu
     }
 }
 
+/// What is expected one by one is found first; the rest is added up. Refused facts that nobody expects are no difference: notes tell them.
 fn compare_facts(want: &[FactConfig], got: &[Used], out: &mut Vec<String>) {
-    let want: Vec<Used> = want.iter().map(used).collect();
+    let is_single = |want: &&FactConfig| want.kind.is_some() || want.at.is_some() || want.end.is_some() || want.key.is_some();
+    let mut left: Vec<&Used> = got.iter().collect();
     let mut told = String::new();
-    for want in &want {
-        let same = |got: &&Used| (&got.meter, &got.tenant, &got.by) == (&want.meter, &want.tenant, &want.by);
-        match got.iter().find(same) {
-            Some(got) if got.quantity == want.quantity && (want.events == 0 || got.events == want.events) => {}
-            Some(got) => told.push_str(&format!("  - {}\n  + {}\n", fact(want), fact(got))),
-            None => told.push_str(&format!("  - {}\n", fact(want))),
+    for want in want.iter().filter(is_single) {
+        match left.iter().position(|got| is_event(want, got)) {
+            Some(at) => drop(left.remove(at)),
+            None => told.push_str(&format!("  - {}\n", wanted(want))),
         }
     }
-    for got in got {
-        if !want.iter().any(|want| (&got.meter, &got.tenant, &got.by) == (&want.meter, &want.tenant, &want.by)) {
+    let is_refused = |used: &Used| used.event.as_ref().is_some_and(|event| event.kind.is_refused());
+    let sums: Vec<&FactConfig> = want.iter().filter(|want| !is_single(want)).collect();
+    for want in &sums {
+        let own: Vec<&Used> = left.iter().copied().filter(|got| !is_refused(got) && is_of(want, got)).collect();
+        let quantity = own.iter().fold(0i128, |sum, used| sum.saturating_add(used.quantity));
+        let events = own.iter().map(|used| used.events).sum::<u64>();
+        let is_met = !own.is_empty() && quantity == i128::from(want.quantity) && want.events.is_none_or(|want| want == events);
+        if !is_met {
+            told.push_str(&format!("  - {}\n", wanted(want)));
+            if let Some(first) = own.first() {
+                told.push_str(&format!("  + {}\n", fact(&Used { quantity, events, event: None, ..(*first).clone() })));
+            }
+        }
+    }
+    for got in left {
+        if !is_refused(got) && !sums.iter().any(|want| is_of(want, got)) {
             told.push_str(&format!("  + {}\n", fact(got)));
         }
     }
@@ -211,13 +228,44 @@ fn compare_facts(want: &[FactConfig], got: &[Used], out: &mut Vec<String>) {
     }
 }
 
-fn used(fact: &FactConfig) -> Used {
-    let FactConfig { meter, tenant, by, quantity, events } = fact.clone();
-    Used { meter, tenant, by, quantity: i128::from(quantity), events: events.unwrap_or(0) }
+fn is_of(want: &FactConfig, got: &Used) -> bool {
+    (&got.meter, &got.tenant, &got.by) == (&want.meter, &want.tenant, &want.by)
+}
+
+fn is_event(want: &FactConfig, got: &Used) -> bool {
+    let Some(event) = &got.event else { return false };
+    let says = |want: &Option<String>, got: &str| want.as_ref().is_none_or(|want| want == got);
+    let time = |want: &Option<String>, got: UnixNanos| {
+        let read = |text: &String| TimeParser::new().parse(text.as_bytes(), Kind::Text);
+        want.as_ref().is_none_or(|want| read(want) == Some(got))
+    };
+    is_of(want, got)
+        && got.quantity == i128::from(want.quantity)
+        && want.events.is_none_or(|want| want == got.events)
+        && says(&want.kind, event.kind.name())
+        && says(&want.key, &key_text(&event.key))
+        && time(&want.at, event.at)
+        && time(&want.end, event.end)
+}
+
+fn key_text(key: &[u8]) -> String {
+    String::from_utf8_lossy(key).replace(char::from(KEY_SEPARATOR), "|")
+}
+
+fn wanted(want: &FactConfig) -> String {
+    let by: String = want.by.iter().map(|(name, value)| format!(" {name}={value}")).collect();
+    let events = want.events.map_or(String::new(), |events| format!(" in {events} events"));
+    let one = [("", &want.kind), ("at ", &want.at), ("end ", &want.end), ("key ", &want.key)];
+    let one: String = one.iter().filter_map(|(name, value)| Some(format!(", {name}{}", value.as_ref()?))).collect();
+    format!("{} of {}{by}: {}{events}{one}", want.meter, want.tenant, want.quantity)
 }
 
 fn fact(fact: &Used) -> String {
     let by: String = fact.by.iter().map(|(name, value)| format!(" {name}={value}")).collect();
     let events = if fact.events > 0 { format!(" in {} events", fact.events) } else { String::new() };
-    format!("{} of {}{by}: {}{events}", fact.meter, fact.tenant, fact.quantity)
+    let one = fact.event.as_ref().map_or(String::new(), |event| {
+        let end = if event.end == event.at { String::new() } else { format!(", end {}", event.end.rfc3339()) };
+        format!(", {}, at {}{end}, key {}", event.kind.name(), event.at.rfc3339(), key_text(&event.key))
+    });
+    format!("{} of {}{by}: {}{events}{one}", fact.meter, fact.tenant, fact.quantity)
 }

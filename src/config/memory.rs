@@ -9,7 +9,7 @@ use crate::sinks::http::COMMIT_BATCHES;
 use crate::sources::config::{JoinConfig, SourceConfig};
 use crate::sources::http::UNPACKERS;
 use crate::sources::kubernetes::KubernetesConfig;
-use flow::step::{OverQuota, Policy, StepConfig};
+use flow::step::{MeterConfig, OverQuota, Policy, StepConfig};
 use flow::units::ByteSize;
 use serde::Serialize;
 
@@ -77,6 +77,9 @@ const READ_BYTES: u64 = 32 << 10;
 const SERIES_BYTES: u64 = 160;
 const VALUE_BYTES: u64 = 64;
 
+/// Facts of a lane's frame that are one event each: 64 Ki of 64 bytes in the meter, 200 in the frame, and their keys.
+const EVENTS_BYTES: (u64, u64) = (MIB / 4, 24 * MIB);
+
 /// Everything that the pipelines of one process need.
 pub fn needs(configs: &[(&str, &Config)], lanes: u64) -> Vec<Need> {
     let mut needs = vec![
@@ -94,6 +97,10 @@ pub fn needs(configs: &[(&str, &Config)], lanes: u64) -> Vec<Need> {
         if let Some((floor, ceiling)) = steps_need(config, lanes) {
             let steps = if configs.len() == 1 { "samplers and quotas".into() } else { format!("{pipeline}: samplers and quotas") };
             needs.push(Need::new(steps, floor, ceiling));
+        }
+        if super::meters(config).iter().any(MeterConfig::is_of_events) {
+            let meters = if configs.len() == 1 { "meters of events".into() } else { format!("{pipeline}: meters of events") };
+            needs.push(Need::new(meters, lanes * EVENTS_BYTES.0, lanes * EVENTS_BYTES.1));
         }
         if let Some((floor, ceiling)) = labels_need(config, lanes) {
             needs.push(Need::new(if configs.len() == 1 { "labels".into() } else { format!("{pipeline}: labels") }, floor, ceiling));

@@ -28,7 +28,7 @@ use rules::template_fields;
 pub use rules::{fields_of, redacted_field, sane_name};
 
 use crate::sinks::config::{ArchiveConfig, SinkConfig};
-use flow::step::StepConfig;
+use flow::step::{MeterConfig, StepConfig};
 use flow::units::ByteSize;
 use locate::{Env, Found, Path, TEXT_BYTES_MAX, Tree};
 use std::collections::BTreeMap;
@@ -257,19 +257,10 @@ fn compile_card(path: &FilePath, text: String, env: Env<'_>, mistakes: &mut Vec<
     }
 }
 
-/// Names of a pipeline's meters, in the order of its steps.
-pub fn meter_names(config: &Config) -> impl Iterator<Item = &str> + Clone {
-    config.steps.iter().filter_map(|step| match step {
-        StepConfig::Meter(meter) => Some(meter.name.as_str()),
-        StepConfig::Drop(_)
-        | StepConfig::Keep(_)
-        | StepConfig::Sample(_)
-        | StepConfig::Quota(_)
-        | StepConfig::Tail(_)
-        | StepConfig::Dedup(_)
-        | StepConfig::Redact(_)
-        | StepConfig::Shape(_) => None,
-    })
+/// A pipeline's meters in the order of its steps, those of a convention one by one.
+pub fn meters(config: &Config) -> Vec<MeterConfig> {
+    let steps = config.steps.iter().filter_map(|step| if let StepConfig::Meter(meter) = step { Some(meter) } else { None });
+    steps.flat_map(MeterConfig::expand).collect()
 }
 
 /// Several files run in one process: they agree on what they share, and the pipelines' names differ.

@@ -156,7 +156,7 @@ pub struct ExpectConfig {
     pub times: Option<Vec<String>>,
     /// For each of `records` the sinks that take it, in order of their names.
     pub sinks: Option<Vec<Vec<String>>>,
-    /// What meters count, all of it, whatever the minute.
+    /// What meters count, all of it, whatever the minute; and facts that are one event, where `kind`, `at`, `end` or `key` is said.
     pub facts: Option<Vec<FactConfig>>,
 }
 
@@ -175,6 +175,19 @@ pub struct FactConfig {
     pub quantity: i64,
     /// Records behind the quantity. Absent: any number.
     pub events: Option<u64>,
+    /// One event, of a meter with a key or of what lasts: `point`, `interval` or `sample`; or one that is refused, whose quantity is 0:
+    /// `bad_quantity`, `future` or `part_above_whole`. Absent, with `at`, `end` and `key`: all that is not refused, added up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// When it was, as in 2026-01-01T00:00:00.250Z; of an interval its start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<String>,
+    /// When an interval ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<String>,
+    /// Its key: the values of the meter's `key` with a `|` between them; of a refused one, what is no quantity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
 }
 
 /// A label of the request. What a request says is not trusted: blanks around it go, and what is too long, no UTF-8, holds control

@@ -18,8 +18,8 @@ use flow::decode::Multiline;
 use flow::fields::FIELDS_MAX;
 use flow::stamp::{RATE, SAMPLER};
 use flow::step::{
-    Clock, DedupConfig, FilterConfig, MeterConfig, Metered, Named, OverQuota, Policy, QuotaConfig, RedactAction, RedactConfig, Rest,
-    SampleConfig, SetValue, ShapeConfig, StepConfig, TailConfig, TenancyConfig,
+    Clock, DedupConfig, FilterConfig, MeterConfig, MeterKind, Metered, Named, OverQuota, Policy, QuotaConfig, RedactAction, RedactConfig,
+    Rest, SampleConfig, SetValue, ShapeConfig, StepConfig, TailConfig, TenancyConfig, UsageFields,
 };
 use flow::tenancy::TENANT_BYTES_MAX;
 use flow::units::{ByteSize, NANOS_PER_SECOND, Span};
@@ -424,29 +424,29 @@ impl Rules<'_> {
     fn steps(&mut self, config: &Config, at: &Path) {
         let (steps, hub) = (&config.steps, &config.hub);
         let mut tail = None;
-        let mut meters: BTreeMap<&str, usize> = BTreeMap::new();
-        let mut metered: Option<(usize, &str)> = None;
+        let mut meters: BTreeMap<String, usize> = BTreeMap::new();
+        let mut first: Option<(usize, String)> = None;
         for (i, step) in steps.iter().enumerate() {
             let at = at.index(i);
             if let Some(tail) = tail {
                 self.stands_behind_tail(&at, step, tail);
             }
+            let metered = first.as_ref().map(|(at, name)| (*at, name.as_str()));
             match step {
                 StepConfig::Drop(filter) => self.filter(&at.key("drop"), filter, metered),
                 StepConfig::Keep(filter) => self.filter(&at.key("keep"), filter, metered),
                 StepConfig::Meter(meter) => {
                     let at = at.key("meter");
                     self.meter(&at, meter);
-                    metered = metered.or(Some((i, &meter.name)));
-                    match meters.get(meter.name.as_str()) {
-                        Some(first) => {
+                    for MeterConfig { name, .. } in meter.expand() {
+                        first = first.or_else(|| Some((i, name.clone())));
+                        if let Some(before) = meters.get(&name) {
                             let rule = "a bill tells meters apart by name";
-                            self.at(
-                                &at.key("name"),
-                                format!("`{}` is the name of steps[{first}] too; {rule}; give each its own", meter.name),
-                            );
+                            let key = if meter.name.is_empty() { "usage" } else { "name" };
+                            self.at(&at.key(key), format!("`{name}` is the name of steps[{before}] too; {rule}; give each its own"));
+                            break;
                         }
-                        None => drop(meters.insert(&meter.name, i)),
+                        meters.insert(name, i);
                     }
                 }
                 StepConfig::Sample(sample) => self.sample(&at.key("sample"), sample),
@@ -652,23 +652,82 @@ impl Rules<'_> {
 
     fn meter(&mut self, at: &Path, meter: &MeterConfig) {
         let fine = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
-        if meter.name.is_empty() || meter.name.len() > NAME_BYTES_MAX || !meter.name.bytes().all(fine) {
-            let message = format!(
-                "{:?} is no name of a meter; a name is 1 to {NAME_BYTES_MAX} letters, digits, `-`, `_` and `.`; write tokens_in",
-                meter.name
-            );
-            self.at(&at.key("name"), message);
+        let is_told = self.tree_has(&at.key("name"));
+        let is_needed = meter.usage.is_none() && !self.lost_key(at, "name") && !self.lost_key(at, "usage");
+        match meter.name.as_str() {
+            "" if !is_told && is_needed => self.at(at, "`name` is missing; it cannot do without; add `name: ...`"),
+            "" if !is_told => {}
+            name if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(fine) => {
+                let rule = format!("a name is 1 to {NAME_BYTES_MAX} letters, digits, `-`, `_` and `.`");
+                self.at(&at.key("name"), format!("{name:?} is no name of a meter; {rule}; write tokens_in"));
+            }
+            _ => {}
+        }
+        match meter.usage {
+            Some(_) => self.usage_meter(at, meter),
+            None => self.plain_meter(at, meter),
+        }
+        self.field_list(&at.key("by"), &meter.by);
+        self.field_list(&at.key("key"), &meter.key);
+        if let Some(when) = &meter.when {
+            self.condition(&at.key("when"), when);
+        }
+        for meter in meter.expand() {
+            meter.own_fields().for_each(|field| self.ask(field));
+        }
+    }
+
+    /// The meters of a convention: what they count is known.
+    fn usage_meter(&mut self, at: &Path, meter: &MeterConfig) {
+        if meter.usage == Some(UsageFields::Events) {
+            for (key, is_there) in [("key", !meter.key.is_empty()), ("name", !meter.name.is_empty()), ("within", meter.within.is_some())] {
+                if is_there {
+                    self.at_key(&at.key(key), format!("`{key}` does not go with `usage: events`; an event says it itself; leave it out"));
+                }
+            }
+        }
+        for (key, is_there) in [
+            ("quantity", meter.quantity.is_some()),
+            ("unit", meter.unit.is_some()),
+            ("part_of", meter.part_of.is_some()),
+            ("start", meter.start.is_some()),
+            ("end", meter.end.is_some()),
+            ("duration", meter.duration.is_some()),
+            ("duration_unit", meter.duration_unit.is_some()),
+        ] {
+            if is_there {
+                let rule = "`usage` says which fields hold tokens";
+                self.at_key(&at.key(key), format!("`{key}` does not go with `usage`; {rule}; leave one of the two out"));
+            }
+        }
+        if meter.kind.is_some_and(|kind| kind != MeterKind::Sum) {
+            self.at(&at.key("kind"), "does not go with `usage`; tokens are added up; leave it out");
+        }
+        if let Some(within) = &meter.within {
+            self.field(&at.key("within"), within);
+        }
+    }
+
+    fn plain_meter(&mut self, at: &Path, meter: &MeterConfig) {
+        let kind = meter.kind();
+        if meter.within.is_some() {
+            self.at_key(&at.key("within"), "`within` goes with `usage` only; fields are named by their whole path; leave it out");
         }
         match (&meter.quantity, &meter.unit) {
             (Some(quantity), unit) => {
                 self.field(&at.key("quantity"), quantity);
-                self.ask(quantity);
                 if unit.is_none() && !self.lost_key(at, "unit") {
                     self.at_key(at, format!("`unit` is missing; nobody can price `{quantity}` without knowing what it counts; add `unit: Tokens`, or what it is"));
                 }
             }
             (None, _) if self.lost_key(at, "quantity") => {}
-            (None, Some(unit)) if unit != "Records" => {
+            (None, None) if kind == MeterKind::Interval && !self.lost_key(at, "unit") => {
+                self.at_key(
+                    at,
+                    "`unit` is missing; nobody can price what is held without knowing what it is; add `unit: GPU`, or what it is",
+                );
+            }
+            (None, Some(unit)) if unit != "Records" && kind != MeterKind::Interval => {
                 self.at(
                     &at.key("unit"),
                     format!("is {unit} without a quantity; a meter without `quantity` counts records; add `quantity`, or leave `unit` out"),
@@ -679,14 +738,8 @@ impl Rules<'_> {
         if meter.unit.as_ref().is_some_and(|unit| unit.is_empty() || unit.len() > NAME_BYTES_MAX) {
             self.at(&at.key("unit"), format!("is no unit; a unit has 1 to {NAME_BYTES_MAX} bytes; write Tokens"));
         }
-        self.field_list(&at.key("by"), &meter.by);
-        self.ask_all(&meter.by);
-        if let Some(when) = &meter.when {
-            self.condition(&at.key("when"), when);
-        }
         if let Some(whole) = &meter.part_of {
             self.field(&at.key("part_of"), whole);
-            self.ask(whole);
             if meter.quantity.is_none() && !self.lost_key(at, "quantity") {
                 self.at(
                     &at.key("part_of"),
@@ -699,6 +752,50 @@ impl Rules<'_> {
                     format!("`{whole}` is the quantity itself; `part_of` names the field that includes it; leave it out"),
                 );
             }
+        }
+        self.meter_kind(at, meter, kind);
+    }
+
+    /// What a kind needs, and what says nothing to it.
+    fn meter_kind(&mut self, at: &Path, meter: &MeterConfig, kind: MeterKind) {
+        match kind {
+            MeterKind::Count if meter.quantity.is_some() => self
+                .at(&at.key("kind"), "counts records, whatever their `quantity`; to add quantities up, write sum; or leave `quantity` out"),
+            MeterKind::Sum | MeterKind::Integral if meter.quantity.is_none() && !self.lost_key(at, "quantity") => {
+                self.at(&at.key("kind"), "needs a quantity; only a number in the record can be added up; add `quantity`")
+            }
+            _ => {}
+        }
+        let times = [("start", &meter.start), ("end", &meter.end), ("duration", &meter.duration)];
+        for (key, field) in times {
+            let Some(field) = field else { continue };
+            self.field(&at.key(key), field);
+            if kind != MeterKind::Interval && !self.lost_key(at, "kind") {
+                let rule = "only what is held from one time to another has one";
+                self.at_key(&at.key(key), format!("`{key}` goes with `kind: interval`; {rule}; add `kind: interval`, or leave it out"));
+            }
+        }
+        if meter.duration_unit.is_some() && meter.duration.is_none() && !self.lost_key(at, "duration") {
+            self.at_key(&at.key("duration_unit"), "`duration_unit` is of no duration; it says what the field counts; add `duration`");
+        }
+        if kind != MeterKind::Interval {
+            return;
+        }
+        if times.iter().all(|(_, field)| field.is_some()) {
+            let rule = "two of them say the third";
+            self.at_key(&at.key("duration"), format!("`start`, `end` and `duration` are too many; {rule}; leave one out"));
+        }
+        let is_lost = ["start", "duration"].iter().any(|key| self.lost_key(at, key));
+        if meter.start.is_none() && meter.duration.is_none() && !is_lost {
+            let rule = "an interval has two ends, and the record's own time is one at most";
+            self.at_key(at, format!("this meter does not say from when; {rule}; add `start`, or `duration`"));
+        }
+        if let Some(field) = &meter.duration
+            && meter.duration_unit().is_none()
+            && !self.lost_key(at, "duration_unit")
+        {
+            let rule = "a name may end in its unit, as in `held_ms` or `heldSeconds`";
+            self.at(&at.key("duration"), format!("nobody knows what `{field}` counts; {rule}; add `duration_unit: s`, or what it is"));
         }
     }
 
@@ -782,6 +879,12 @@ impl Rules<'_> {
             if !has_meters && !self.damaged(&root.key("steps")) {
                 let rule = "money is what meters count times the prices of a rate card, so every record would cost nothing";
                 self.at_key(&at.key(name), format!("this pipeline has no meter; {rule}; add a `meter` step"));
+            }
+            let is_priced = |meter: &MeterConfig| matches!(meter.kind(), MeterKind::Count | MeterKind::Sum);
+            if has_meters && !super::meters(config).iter().any(is_priced) && !self.damaged(&root.key("steps")) {
+                let rule =
+                    "a record says what was held or how much there is, and not what that costs until later, so each would cost nothing";
+                self.at_key(&at.key(name), format!("no meter of this pipeline counts or adds up; {rule}; add such a `meter` step"));
             }
         }
         if quota.over == OverQuota::Delay && quota.clock == Clock::Event && self.tree_has(&at.key("clock")) {

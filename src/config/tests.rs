@@ -239,24 +239,24 @@ fn missing_keys_are_told_where_they_lack() {
         "  - drop:",
         "  - drop: { metered: anyway }\n  - meter: { unit: Tokens, qantity: x }",
         expect![[r#"
-        error: a.yaml:12:11: steps[0].drop: `when` is missing
-          12 |   - drop: { metered: anyway }
-             |           ^
-          it cannot do without
-          help: add `when: ...`
+            error: a.yaml:12:11: steps[0].drop: `when` is missing
+              12 |   - drop: { metered: anyway }
+                 |           ^
+              it cannot do without
+              help: add `when: ...`
 
-        error: a.yaml:13:12: steps[1].meter: `name` is missing
-          13 |   - meter: { unit: Tokens, qantity: x }
-             |            ^
-          it cannot do without
-          help: add `name: ...`
+            error: a.yaml:13:12: steps[1].meter: `name` is missing
+              13 |   - meter: { unit: Tokens, qantity: x }
+                 |            ^
+              it cannot do without
+              help: add `name: ...`
 
-        error: a.yaml:13:28: steps[1].meter: the key `qantity` is not known here
-          13 |   - meter: { unit: Tokens, qantity: x }
-             |                            ^^^^^^^
-          known: name, quantity, unit, by, when, part_of
-          help: did you mean `quantity`?
-    "#]],
+            error: a.yaml:13:28: steps[1].meter: the key `qantity` is not known here
+              13 |   - meter: { unit: Tokens, qantity: x }
+                 |                            ^^^^^^^
+              known: name, usage, within, kind, quantity, unit, by, when, part_of, key, start, end, duration, duration_unit
+              help: did you mean `quantity`?
+        "#]],
     );
     check_with(
         "  out:",
@@ -945,6 +945,43 @@ fn steps_are_checked_together() {
           help: write kubernetes.labels.tenant
     "#]],
     );
+}
+
+#[test]
+fn a_meter_says_what_its_kind_needs_and_nothing_else() {
+    let wrong = |meter: &str, want: &[&str]| {
+        let text = GOOD.replace("  - meter: { name: requests }", &format!("  - meter: {meter}"));
+        assert_ne!(text, GOOD);
+        let report = render(&[&text]);
+        want.iter().for_each(|want| assert!(report.contains(want), "{meter} does not tell {want:?}:\n{report}"));
+        assert_eq!(report.matches("error:").count(), want.len(), "{meter}:\n{report}");
+    };
+    wrong("{ kind: sum }", &["`name` is missing", "needs a quantity"]);
+    wrong("{ name: \"\" }", &["\"\" is no name of a meter"]);
+    wrong("{ name: m, kind: sum }", &["needs a quantity"]);
+    wrong("{ name: m, kind: integral }", &["needs a quantity"]);
+    wrong("{ name: m, kind: count, quantity: q, unit: U }", &["counts records, whatever their `quantity`"]);
+    wrong("{ name: m, kind: interval, start: a }", &["`unit` is missing"]);
+    wrong("{ name: m, kind: interval, unit: GPU }", &["this meter does not say from when"]);
+    wrong("{ name: m, kind: interval, unit: GPU, end: b }", &["this meter does not say from when"]);
+    wrong("{ name: m, kind: interval, unit: GPU, start: a, end: b, duration: d_ms }", &["`start`, `end` and `duration` are too many"]);
+    wrong("{ name: m, kind: interval, unit: GPU, duration: d }", &["nobody knows what `d` counts"]);
+    wrong("{ name: m, start: a }", &["`start` goes with `kind: interval`"]);
+    wrong("{ name: m, duration_unit: s }", &["`duration_unit` is of no duration"]);
+    wrong("{ name: m, within: a }", &["`within` goes with `usage` only"]);
+    wrong("{ name: m, key: [a, a] }", &["`a` stands in this list already"]);
+    wrong("{ name: x, usage: openai, quantity: q, kind: count }", &["`quantity` does not go with `usage`", "tokens are added up"]);
+    wrong("{ usage: openai }", &["`tokens_in` is the name of steps[1] too"]);
+    for meter in [
+        "{ name: m, kind: interval, unit: GPU, start: a }",
+        "{ name: m, kind: interval, unit: GPU, duration: held_seconds, key: [id] }",
+        "{ name: m, kind: interval, unit: GPU, end: b, duration: d, duration_unit: min }",
+        "{ name: m, kind: integral, quantity: q, unit: Bytes }",
+        "{ name: m, kind: count, key: [id] }",
+        "{ usage: gen_ai, name: chat, within: attributes, key: [id], by: [model] }",
+    ] {
+        assert_eq!(render(&[&GOOD.replace("  - meter: { name: requests }", &format!("  - meter: {meter}"))]), "fine\n", "{meter}");
+    }
 }
 
 #[test]

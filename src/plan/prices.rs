@@ -1,9 +1,10 @@
 //! A rate card as a table of integers, for the meters of one plan: what quotas in money count by.
 //!
 //! In: the card, whose prices name meters and dimensions, and the meters. Out: the same prices by number of meter and dimension.
-//! What rating finds per minute is here decided per record; the test holds both against each other. No bound of its own: as
+//! Meters of what is held for a time, or of a level, cost nothing here. What rating finds per minute is here decided per record; the test holds both against each other. No bound of its own: as
 //! many prices as the card has, for each meter those that can fit.
 
+use flow::event::EventKind;
 use flow::meter::{Group, Meter, Meters};
 use flow::prices::{Match, MeterPrices, Price, PriceList, Prices, Whole};
 use std::collections::BTreeSet;
@@ -20,7 +21,9 @@ pub fn compile(card: &bill::Card, meters: &Meters) -> Prices {
 }
 
 fn compile_meter_prices(version: &bill::card::Version, all: &[(&Group, &Meter)], group: &Group, meter: &Meter) -> MeterPrices {
-    if meter.lineage {
+    // What is held, or a level, costs what it does only when its end is known.
+    let lasts = group.events.as_ref().is_some_and(|events| events.kind != EventKind::Point);
+    if meter.lineage || lasts {
         return MeterPrices::default();
     }
     // Usage of two meters is told apart alike if their dimensions have the same names.
@@ -35,7 +38,9 @@ fn compile_meter_prices(version: &bill::card::Version, all: &[(&Group, &Meter)],
     for price in version.prices.get(&meter.name).into_iter().flatten() {
         let Some(matches) = matches(price) else { continue };
         let part = price.minus.as_deref().and_then(partner);
-        let is_priced = price.unit == meter.unit && part.is_none_or(|part| all[part].1.unit == meter.unit);
+        // A quota counts the card's currency at the first tier; what is priced in another one, or another unit, costs it nothing.
+        let is_own = price.unit == meter.unit && price.currency.is_none();
+        let is_priced = is_own && part.is_none_or(|part| all[part].1.unit == meter.unit);
         of.prices.push(Price { matches, units: if is_priced { price.price.0 } else { 0 }, per: price.per, minus: part });
     }
     for (name, prices) in &version.prices {

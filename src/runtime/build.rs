@@ -2,7 +2,7 @@
 //!
 //! In: batches whose records have their verdicts, stretch by stretch of their streams. Out: frames whose
 //! parts hold the kept rows, the counts, the notes and the facts of one stretch each. A frame closes at
-//! [`FRAME_ROWS_BYTES`] of kept rows, [`FRAME_READ_BYTES`] read, or as many sums as a meter may hold; the
+//! [`FRAME_ROWS_BYTES`] of kept rows, [`FRAME_READ_BYTES`] read, or as many facts as a meter may hold; the
 //! lane closes it after 200 ms.
 
 use crate::examples::{Example, PER_FRAME_MAX};
@@ -11,14 +11,14 @@ use flow::batch::{Batch, NO_STEP};
 use flow::debts::{Closing, Summary};
 use flow::event::{Note, Outcome, Position, Reason, StreamId};
 use flow::fields::{Kind, Scanner, Span};
-use flow::meter::{SUMS_MAX, Sums};
+use flow::meter::{ClosedEvent, SUMS_MAX, Sums};
 use flow::pipeline::Rules;
 use flow::stamp::{Moves, stamp};
 use flow::step::Step;
 use flow::step::tail::KEEP;
 use flow::tenancy::UNKNOWN;
 use flow::units::UnixNanos;
-use hub::frame::{Count, Fact, Frame, MISSING, Meter, Part, Resumed, Rows, Selected, StateChange};
+use hub::frame::{Count, Fact, FactEvent, Frame, MISSING, Meter, Part, Resumed, Rows, Selected, StateChange};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -52,6 +52,10 @@ pub struct Builder {
     tenants: Vec<u32>,
     values: HashMap<Box<[u8]>, u32>,
     pub sums: Sums,
+    /// Facts of the parts that are finished, as [`Sums::len`] counts them.
+    facts: usize,
+    /// Newest event time of the frame; what is of the future counts as its receipt.
+    received: UnixNanos,
     /// Kept, then each reason: (records, bytes) per tenant of the frame's dictionary, for the part being filled.
     counts: Vec<[(u64, u64); OUTCOMES]>,
     notes: Vec<[u64; Note::ALL.len()]>,
@@ -104,6 +108,8 @@ impl Builder {
             tenants: Vec::new(),
             values: HashMap::new(),
             sums: Sums::default(),
+            facts: 0,
+            received: UnixNanos(i64::MIN),
             counts: Vec::new(),
             notes: Vec::new(),
             selected: Vec::new(),
@@ -140,6 +146,14 @@ impl Builder {
         self.tenants.clear();
         self.values.clear();
         self.read_bytes = 0;
+        self.facts = 0;
+        self.received = UnixNanos(i64::MIN);
+        self.sums.start_frame();
+    }
+
+    /// Bytes that a chunk should have at most: where each record may become many facts, a frame is full before it is too large.
+    pub fn chunk_bytes_max(&self) -> usize {
+        super::tail::CHUNK_BYTES / (self.rules.meters.event_meters() / 4).max(1)
     }
 
     /// Call before the records of a stretch are decided: their sums belong to a part of this stream.
@@ -155,6 +169,7 @@ impl Builder {
 
     /// Adds a decided batch, which is the stretch `stretch`, to the part entered before.
     pub fn add(&mut self, batch: &Batch, stretch: Stretch) {
+        let latest = batch.latest_time();
         for i in 0..batch.len() {
             let tenant = self.tenant(batch.tenant[i]);
             let outcome = batch.outcome[i];
@@ -170,6 +185,8 @@ impl Builder {
                 self.count_notes(tenant, batch.notes[i]);
             }
             self.frame.newest = self.frame.newest.max(batch.time[i]);
+            let is_past = batch.time[i].0 <= latest;
+            self.received = self.received.max(if is_past { batch.time[i] } else { batch.receipt.unwrap_or(batch.time[i]) });
             if outcome == Outcome::Kept {
                 self.push_row(batch, i, tenant);
                 if let Some(sinks) = batch.sinks.get(i) {
@@ -329,23 +346,9 @@ impl Builder {
         if !std::mem::take(&mut self.open) {
             return;
         }
-        let mut facts = Vec::new();
         let sums = std::mem::take(&mut self.sums);
-        for sum in sums.iter() {
-            let tenant = self.tenant(sum.tenant);
-            let dims: Vec<u32> = sum.dims.iter().map(|value| self.value(value)).collect();
-            for (n, quantity) in sum.quantities.iter().enumerate().filter(|(_, q)| q.events > 0) {
-                let meter = self.first_meter[sum.group] + n as u32;
-                facts.push(Fact {
-                    tenant,
-                    meter,
-                    minute: sum.minute,
-                    dims: dims.clone(),
-                    quantity: quantity.total,
-                    events: quantity.events,
-                });
-            }
-        }
+        let facts = self.facts_of(&sums);
+        self.facts += sums.len();
         self.sums = sums;
         self.sums.clear();
         let part = self.frame.parts.last_mut().expect("an open part is the last one");
@@ -372,6 +375,38 @@ impl Builder {
         if part.from == part.to && part.rows.is_empty() && part.counts.is_empty() && part.also.is_empty() {
             self.frame.parts.pop();
         }
+    }
+
+    /// Sums in the order in which they were begun, then what is one event each.
+    fn facts_of(&mut self, sums: &Sums) -> Vec<Fact> {
+        let mut facts = Vec::new();
+        // Of rows that events name: sums need no more of them.
+        let (has_events, mut rows) = (sums.events().next().is_some(), Vec::new());
+        for row in sums.iter() {
+            let dims: Vec<u32> = row.dims.iter().map(|value| self.value(value)).collect();
+            let tenant = self.tenant(row.tenant);
+            for (n, quantity) in row.quantities.iter().enumerate().filter(|(_, q)| q.events > 0) {
+                let meter = self.first_meter[row.group] + n as u32;
+                let (quantity, events) = (quantity.total, quantity.events);
+                facts.push(Fact { tenant, meter, minute: row.minute, dims: dims.clone(), quantity, events, event: None });
+            }
+            if has_events {
+                rows.push((tenant, row.group, row.minute, dims));
+            }
+        }
+        for ClosedEvent { row, meter, kind, events, quantity, at, end, position, key } in sums.events() {
+            let (tenant, group, minute, dims) = &rows[row];
+            facts.push(Fact {
+                tenant: *tenant,
+                meter: self.first_meter[*group] + meter as u32,
+                minute: *minute,
+                dims: dims.clone(),
+                quantity: quantity.into(),
+                events,
+                event: Some(Box::new(FactEvent { kind, at, end, key: key.into(), position })),
+            });
+        }
+        facts
     }
 
     /// The stream of what is created, and how far it is.
@@ -435,6 +470,7 @@ impl Builder {
             rows.requests.push(KEEP);
         }
         self.frame.newest = self.frame.newest.max(summary.time);
+        self.received = self.received.max(summary.time);
         let part = self.frame.parts.last_mut().expect("the part of what is created");
         part.records_bytes += bytes as u64;
         part.framing_bytes += 1;
@@ -470,10 +506,10 @@ impl Builder {
     pub fn is_full(&self, rows_bytes: u64) -> bool {
         self.frame.rows.bytes.len() as u64 >= rows_bytes.min(FRAME_ROWS_BYTES as u64)
             || self.read_bytes >= FRAME_READ_BYTES
-            || self.sums.len() >= SUMS_MAX
+            || self.facts + self.sums.len() >= SUMS_MAX
     }
 
-    /// Closes the frame. `received`: the wall clock, or `None` to take the newest event time instead.
+    /// Closes the frame. `received`: the wall clock, or `None` to take the newest event time instead, less what is of the future.
     pub fn close(&mut self, received: Option<UnixNanos>) -> Frame {
         self.finish_part();
         let mut frame = std::mem::take(&mut self.frame);
@@ -485,7 +521,8 @@ impl Builder {
         if frame.newest.0 == i64::MIN {
             frame.newest = UnixNanos(0);
         }
-        frame.received = received.unwrap_or(frame.newest);
+        let newest = if self.received.0 == i64::MIN { frame.newest } else { self.received };
+        frame.received = received.unwrap_or(newest);
         for (step, rules_step) in self.rules.steps.iter().enumerate().filter(|_| self.is_lane) {
             let mut bytes = Vec::new();
             rules_step.take_changes(&mut bytes);

@@ -38,6 +38,8 @@ pub struct Vitals {
     pub hubs: Vec<(String, Arc<Hub>)>,
     /// Pipeline, its delay line, who decides.
     pub delays: Vec<(String, Arc<Hub>, Arc<super::delay::Status>)>,
+    /// What was published, where a bookkeeper is at work.
+    pub books: Option<Arc<super::bookkeeper::Status>>,
     pub lanes: Vec<(String, Arc<AtomicU64>)>,
     /// Pipeline, source, its files.
     pub sources: Vec<(String, String, crate::sources::status::Shared)>,
@@ -60,6 +62,7 @@ impl Vitals {
             reloads: Arc::default(),
             hubs: Vec::new(),
             delays: Vec::new(),
+            books: None,
             lanes: Vec::new(),
             sources: Vec::new(),
             pushed: Vec::new(),

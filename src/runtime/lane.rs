@@ -201,8 +201,10 @@ struct Log {
     tenant: Option<u32>,
     /// The file that was read to its end before what comes next.
     follows: Option<Resumed>,
-    /// Newest event time so far; stands in where a record has none and the clock must not be asked.
+    /// Newest event time so far, less what is of the future; stands in where a record has none and the clock must not be asked.
     newest: UnixNanos,
+    /// When somebody had its records (rule R13): now, or with `--once` when the file was last changed, as the clock must not show.
+    receipt: Option<UnixNanos>,
     watched: bool,
     idle: Duration,
     /// When it is to be looked at; earlier timers are void.
@@ -478,6 +480,7 @@ impl Lane {
             tenant: None,
             follows: left,
             newest: modified,
+            receipt: None,
             watched,
             idle: IDLE_MIN,
             look_at: None,
@@ -593,12 +596,17 @@ impl Lane {
         if let Some(parsing) = &intake.parsing {
             chunk_bytes = chunk_bytes.min(parsing.chunk_bytes_max());
         }
+        chunk_bytes = chunk_bytes.min(self.builders[log.pipeline].chunk_bytes_max());
         if !self.once {
             // Where a sink lags, frames are small: no chunk should be larger than one.
             chunk_bytes = chunk_bytes.min(pipeline.hub.frame_bytes() as usize);
         }
         tail.bound_chunk(chunk_bytes);
         let now = if self.once { log.newest } else { env::now() };
+        log.receipt = match tail.id() {
+            Some(_) if self.once => tail.modified,
+            _ => Some(env::now()),
+        };
         if std::mem::take(&mut tail.fresh) && tail.done > 0 {
             log.decoder.set_encoding(tail.encoding);
         }
@@ -663,7 +671,7 @@ impl Lane {
             Ahead::Ended => End::File,
             Ahead::Nothing | Ahead::Gone => End::Idle,
         };
-        batch.arrival = now;
+        (batch.arrival, batch.receipt) = (now, log.receipt);
         let from = tail.done;
         let read = batch.arena.len();
         // Zeros with something behind them are a hole; without, somebody may write over them.
@@ -705,7 +713,8 @@ impl Lane {
             self.workers[log.pipeline].process(batch, reading, now, &mut builder.sums);
             self.read = (used as u64, fair::majority(&batch.tenant));
             log.rest = batch.rests_until.and_then(|until| Rest::new(until, now)).or(log.rest);
-            log.newest = batch.time.iter().copied().max().map_or(log.newest, |time| time.max(log.newest));
+            let latest = batch.latest_time();
+            log.newest = batch.time.iter().copied().filter(|time| time.0 <= latest).fold(log.newest, UnixNanos::max);
             builder.add(batch, Stretch { stream, from, to, also });
             if cut == Some(to.done) {
                 builder.finish_part();
@@ -767,7 +776,7 @@ impl Lane {
         let Some(older) = files_ago.checked_sub(1).and_then(|n| log.older.get(n).copied()) else { return };
         let before = log.owed.iter().find(|owed| owed.stream == older.stream).map_or(0, |owed| owed.before);
         let used = log.decoder.flush(&mut self.batch, older.done + 1) as u64;
-        self.batch.arrival = now;
+        (self.batch.arrival, self.batch.receipt) = (now, if self.once { log.receipt } else { Some(now) });
         (self.batch.stream, self.batch.log, self.batch.source) = (older.stream, log.name, log.intake as u16);
         let to = Position { resume: older.done + used, done: older.done + used, before };
         let also = log.settle_older(0, intake).into_iter().filter(|resumed| resumed.stream != older.stream).collect();

@@ -6,6 +6,7 @@
 //! `delay` (tail sampling), `deliver` (frames to sinks), `reload` (another plan while it runs), `control` (signals and the admin port);
 //! `trial` runs lines without any of it.
 
+pub mod bookkeeper;
 pub mod build;
 pub mod control;
 pub mod delay;
@@ -30,6 +31,7 @@ use crate::sources::status;
 use crate::sources::streams::{NewFile, Register};
 use crate::sources::watch::{News, Watcher};
 use anyhow::{Context, bail};
+use bookkeeper::Bookkeeper;
 use control::{Control, Vitals};
 use delay::Decider;
 use deliver::{Delivery, SinkSignals};
@@ -44,7 +46,7 @@ use open::{Manifest, ManifestPipeline, Opened};
 use reload::{Current, Reloader};
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -182,11 +184,21 @@ pub fn run(
         lane_threads.push(lane);
     }
     let pipeline_count = loaded.len();
+    // Facts of all pipelines are in the same books, and the first card is the one they are kept by.
+    let card = loaded.iter().find_map(|loaded| loaded.rates.as_ref()).map(|rates| rates.card.clone());
     let folder = (data.clone(), options.data_is_given);
     let reloader =
         Reloader::new(Disk::Real, folder, Arc::clone(&pipelines), inboxes.clone(), Arc::clone(&signals), process.admin.clone(), loaded);
     let reloader = Arc::new(reloader);
     vitals.reloads = reloader.reloads();
+    let bookkeeper = match card {
+        Some(card) if !options.once && !desk.roots().is_empty() => {
+            let status = Arc::<bookkeeper::Status>::default();
+            vitals.books = Some(Arc::clone(&status));
+            Some(Bookkeeper::new(desk.roots(), desk.nobody(), card, status))
+        }
+        _ => None,
+    };
     let control = Control::start(process.admin.as_ref(), vitals, Arc::clone(&desk))?;
     let listener = crate::desk::bind(data)?;
     let serving = Arc::clone(&desk);
@@ -225,6 +237,14 @@ pub fn run(
         lane_handles.push(spawn_failing(&format!("lane-{n}"), &signals, || lane.run())?);
     }
     let serving = listeners.start()?;
+    let over = Arc::new(AtomicBool::new(false));
+    let bookkeeper = match bookkeeper {
+        Some(bookkeeper) => {
+            let over = Arc::clone(&over);
+            Some(spawn("books", move || bookkeeper.run(&over))?)
+        }
+        None => None,
+    };
     control.ready();
     info!(pipelines = pipeline_count, lanes = lane_count, data = %data.display(), "ready");
 
@@ -285,6 +305,7 @@ pub fn run(
         }
     }
     signals.stop.store(true, Ordering::Relaxed);
+    over.store(true, Ordering::Relaxed);
     serving.close();
     let loaded = reloader.close();
     let lanes = Stage { threads: lane_handles, hubs: delays, syncers: delay_syncers };
@@ -294,6 +315,8 @@ pub fn run(
     progress(signals.read_bytes.load(Ordering::Relaxed));
     save_examples(&pipelines);
     control.stop();
+    // An entry that has begun is finished: what it wrote is committed or removed.
+    bookkeeper.into_iter().for_each(|thread| drop(thread.join()));
     let _ = std::fs::remove_file(data.join("weir.sock"));
     drop(lock);
     drained.map(|()| (desk, loaded))

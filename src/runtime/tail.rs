@@ -30,6 +30,8 @@ const LOOK_AHEAD: usize = 2;
 const ZEROS_MAX: u64 = 64 << 20;
 /// A torn compressed file that does not grow for so long is damaged.
 const TORN_MAX: Duration = Duration::from_secs(30);
+/// 1990-01-01, from which on times of records are taken: what packs files without their times writes 1970 or 1980.
+const MODIFIED_MIN: i64 = 631_152_000 * flow::units::NANOS_PER_SECOND;
 
 pub struct Tail {
     pub reader: Reader,
@@ -64,6 +66,8 @@ pub struct Tail {
     /// When it was first seen to be rotated away with bytes unread.
     pub rotated_since: Option<Instant>,
     pub status: Option<Arc<FileStatus>>,
+    /// When the file was last changed before it was found; `None` where it says a time that no log is of (1970, or 1980), or is no file.
+    pub modified: Option<UnixNanos>,
 }
 
 pub enum Reader {
@@ -156,6 +160,7 @@ impl Tail {
             rotated_since: None,
             fresh: true,
             status: Some(found.status),
+            modified: Some(found.modified).filter(|time| time.0 >= MODIFIED_MIN),
         })
     }
 
@@ -190,6 +195,7 @@ impl Tail {
             rotated_since: None,
             fresh: true,
             status: None,
+            modified: None,
         }
     }
 

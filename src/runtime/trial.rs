@@ -1,6 +1,6 @@
 //! A pipeline tried out on some lines: in memory, in one piece, by the same code as a run.
 //!
-//! In: a compiled plan, the lines of one source and when they arrive. Out: what became of each record, the rows that sinks would
+//! In: a compiled plan, the lines of one source, when they arrive and when they were received, if that is to be asked. Out: what became of each record, the rows that sinks would
 //! get, and the facts. Opens no file and no folder. What knows of containers (`kubernetes`) stays out, and the verdict of a `tail`
 //! step, which comes later than all others, is not waited for.
 
@@ -8,11 +8,11 @@ use super::build::{Builder, Stretch};
 use crate::plan::{Plan, SourcePlan};
 use flow::batch::Batch;
 use flow::decode::{Decoder, End};
-use flow::event::{Note, Outcome, Position, StreamId};
+use flow::event::{Note, Outcome, Position, StreamId, UsageEvent};
 use flow::parse::LineParser;
 use flow::pipeline::Worker;
 use flow::units::UnixNanos;
-use hub::frame::{Fact, Frame, OTHERS};
+use hub::frame::{Fact, FactEvent, Frame, OTHERS};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ pub struct Row {
     pub sinks: Vec<String>,
 }
 
-/// A quantity of the whole trial, whatever the minute.
+/// A quantity of the whole trial, whatever the minute, or one event.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Used {
     pub meter: String,
@@ -49,10 +49,12 @@ pub struct Used {
     pub by: BTreeMap<String, String>,
     pub quantity: i128,
     pub events: u64,
+    pub event: Option<UsageEvent>,
 }
 
-/// Runs `lines`, which arrive at `now` from `source`, through `plan`. `sinks`: names of all sinks.
-pub fn run(plan: &Plan, source: &SourcePlan, lines: &[u8], now: UnixNanos, sinks: &[String]) -> Trial {
+/// Runs `lines`, which arrive at `now` from `source`, through `plan`. `receipt`: what is of a time more than 5 minutes later is
+/// refused by meters. `sinks`: names of all sinks.
+pub fn run(plan: &Plan, source: &SourcePlan, lines: &[u8], now: UnixNanos, receipt: Option<UnixNanos>, sinks: &[String]) -> Trial {
     let number = plan.sources.iter().position(|other| std::ptr::eq(other, source)).unwrap_or(0);
     let stream = StreamId(1);
     let mut decoder = Decoder::new(source.format, source.limits).with(source.multiline.clone(), source.encoding);
@@ -61,7 +63,7 @@ pub fn run(plan: &Plan, source: &SourcePlan, lines: &[u8], now: UnixNanos, sinks
     let mut parser = LineParser::default();
     let mut batch = Batch { arena: lines.to_vec(), ..Batch::default() };
     let used = decoder.decode(&mut batch, 0, End::Log, now) as u64;
-    (batch.arrival, batch.stream, batch.source) = (now, stream, number as u16);
+    (batch.arrival, batch.receipt, batch.stream, batch.source) = (now, receipt, stream, number as u16);
     builder.enter(stream, 0);
     let reading = source.parsing.as_ref().map_or(source.reading, |parsing| parser.parse(&mut batch, parsing, source.reading));
     worker.process(&mut batch, reading, now, &mut builder.sums);
@@ -102,15 +104,24 @@ fn facts(frame: &Frame) -> Vec<Used> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let mut sums: Vec<Used> = Vec::new();
     for fact in frame.parts.iter().flat_map(|part| &part.facts) {
-        let Fact { tenant, meter, dims, quantity, events, .. } = fact;
+        let Fact { tenant, meter, dims, quantity, events, event, .. } = fact;
         let meter = &frame.meters[*meter as usize];
         if meter.lineage {
             continue;
         }
         let by = meter.dims.iter().zip(dims).map(|(name, value)| (name.clone(), text(&frame.values[*value as usize]))).collect();
         let tenant = text(&frame.tenants[*tenant as usize]);
-        let used = Used { meter: meter.name.clone(), tenant, by, quantity: *quantity, events: *events };
-        match sums.iter_mut().find(|sum| (&sum.meter, &sum.tenant, &sum.by) == (&used.meter, &used.tenant, &used.by)) {
+        let event = event.as_deref().map(|event| {
+            let FactEvent { kind, at, end, key, position } = event.clone();
+            UsageEvent { kind, at, end, key: key.into_vec(), position }
+        });
+        let used = Used { meter: meter.name.clone(), tenant, by, quantity: *quantity, events: *events, event };
+        if used.event.is_some() {
+            sums.push(used);
+            continue;
+        }
+        match sums.iter_mut().find(|sum| sum.event.is_none() && (&sum.meter, &sum.tenant, &sum.by) == (&used.meter, &used.tenant, &used.by))
+        {
             Some(sum) => (sum.quantity, sum.events) = (sum.quantity + used.quantity, sum.events + used.events),
             None => sums.push(used),
         }

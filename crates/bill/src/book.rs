@@ -13,6 +13,7 @@ use flow::units::{NANOS_PER_DAY, NANOS_PER_HOUR, UnixNanos, days_from_civil};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::ops::Range;
 
 /// A window is published when it is over for so long (rule R8).
 pub const PUBLISH_AFTER_NS: i64 = 2 * NANOS_PER_HOUR;
@@ -283,10 +284,12 @@ impl Book {
     /// The rows that make the book say what `rating` says, as of `at`. `Scope::Published`: only of charge periods that are
     /// over for [`PUBLISH_AFTER_NS`]; `Scope::All`: of all, as a report shows them.
     ///
-    /// In the order of what they are about. `published` of each is empty: the caller sets it when it commits them.
-    pub fn settle(&self, rating: &Rating, at: UnixNanos, scope: Scope) -> Result<Vec<Row>, Overflow> {
+    /// `range`: only charge periods that begin in it, as the rating knows no others; `None`: all. In the order of what the rows
+    /// are about. `published` of each is empty: the caller sets it when it commits them.
+    pub fn settle(&self, rating: &Rating, at: UnixNanos, scope: Scope, range: Option<&Range<UnixNanos>>) -> Result<Vec<Row>, Overflow> {
+        let covers = |charge: &Charge| scope.covers(charge, at) && range.is_none_or(|range| range.contains(&charge.hour));
         let mut wanted: BTreeMap<Key, (&Charge, Sums)> = BTreeMap::new();
-        for charge in rating.rows.iter().filter(|charge| scope.covers(charge, at)) {
+        for charge in rating.rows.iter().filter(|charge| covers(charge)) {
             let sums = Sums::of(charge);
             match wanted.entry(Key::of(charge)) {
                 std::collections::btree_map::Entry::Vacant(free) => drop(free.insert((charge, sums))),
@@ -306,7 +309,7 @@ impl Book {
         }
         // What was published and is rated no more: its facts turned out to be copies, or a price was put right.
         for (key, line) in &self.lines {
-            if !wanted.contains_key(key) && !line.sums.is_nothing() && scope.covers(&line.last, at) {
+            if !wanted.contains_key(key) && !line.sums.is_nothing() && covers(&line.last) {
                 let gone = Sums::default().combine(line.sums, -1)?;
                 rows.push(self.row(gone.put(&line.last), at));
             }

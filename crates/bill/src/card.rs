@@ -1,35 +1,80 @@
 //! The rate card: which meter costs what, for whom, from when until when.
 //!
 //! In: the card as deserialized, and its text for the digest. Out: a `Card` whose versions do not overlap and in
-//! which every fact has at most one price, or every mistake at once with its path. Bound: `VERSIONS_MAX` versions,
-//! `PRICES_MAX` prices each; a larger card is refused.
+//! which every fact has at most one price, one discount and one day rate, or every mistake at once with its path. Bound:
+//! `VERSIONS_MAX` versions, `PRICES_MAX` prices each, `TERMS_MAX` entries of any other list; a larger card is refused.
+//! Parts: `price` (what is sold), `terms` (discounts, commitments, day rates), `share` (cost that several tenants cause),
+//! `csv` (a price list as others keep it).
 
-use crate::money::Money;
+pub mod csv;
+pub mod price;
+pub mod share;
+pub mod terms;
+
+pub use csv::import_csv;
+pub use price::{Price, PriceConfig, Tier, TierConfig};
+pub use share::{Share, ShareConfig};
+pub use terms::{CommitmentConfig, Contract, DayRateConfig, Discount, DiscountConfig, Reduction};
+
+use crate::budget::{Budget, BudgetConfig};
+use crate::focus::FocusInfo;
 use flow::event::UsageFact;
-use flow::units::{NANOS_PER_MINUTE, UnixNanos, civil_from_days, days_from_civil};
+use flow::units::{NANOS_PER_DAY, NANOS_PER_MINUTE, Span, UnixNanos, civil_from_days, days_from_civil};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fmt::Write as _;
+use terms::DayRates;
 
 pub const VERSIONS_MAX: usize = 1_024;
 /// Prices of one version; comparing each with each then takes at most 8 million steps.
 pub const PRICES_MAX: usize = 4_096;
+/// Entries of any other list of the card.
+pub const TERMS_MAX: usize = 4_096;
+/// Copies of an event are looked for so long (rule R7): longer than the longest replay of 32 days.
+pub const DEDUP_WINDOW: Span = Span(35 * NANOS_PER_DAY);
+/// A level that was sampled holds so long if no sample follows it sooner.
+pub const SAMPLE_GAP: Span = Span(5 * NANOS_PER_MINUTE);
 
-/// What usage costs: price lists, each valid for a while.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+/// What usage costs: price lists, each valid for a while, and what was agreed with whom.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CardConfig {
-    /// Three-letter code of the currency of every price (ISO 4217), as in `USD`.
+    /// Three-letter code of the currency of the bill (ISO 4217), as in `USD`. Prices without a currency of their own are in it.
     pub currency: String,
     /// Price lists. Their times may touch or leave gaps, but not overlap; what is used in a gap is listed as unpriced.
     pub versions: Vec<VersionConfig>,
+    /// What other currencies are worth, by code: what one unit of it costs in the card's currency, from which UTC day on.
+    /// Usage on a day without a rate is listed as unpriced.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub currencies: BTreeMap<String, Vec<DayRateConfig>>,
+    /// Negotiated prices. Of several that fit, the one that names the most of tenant, sku and meter counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub discounts: Vec<DiscountConfig>,
+    /// What tenants pay in advance. Where several cover the same usage, the one that is listed first is used up first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub commitments: Vec<CommitmentConfig>,
+    /// Cost that several tenants cause together, and how it is divided among them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shares: Vec<ShareConfig>,
+    /// An event with the key of one that was received at most so long before it is a copy of it. Without it: 35 days.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dedup_window: Option<Span>,
+    /// A sampled level holds until the next sample, but no longer than this. Without it: 5 minutes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample_gap: Option<Span>,
+    /// Names and categories for `weir cost export --focus`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub focus: Option<FocusInfo>,
+    /// Amounts a month that somebody wants to hear of before they are spent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub budgets: Vec<BudgetConfig>,
 }
 
 /// A price list and the time it is valid.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VersionConfig {
     /// Name of this price list, written to every charge. No two versions share one.
@@ -41,31 +86,6 @@ pub struct VersionConfig {
     pub to: Option<String>,
     /// The prices. Of several that fit, the one that names the most dimensions counts.
     pub prices: Vec<PriceConfig>,
-}
-
-/// The price of one thing that is sold.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct PriceConfig {
-    /// Name of what is sold, written to every charge. Used once in a version.
-    pub sku: String,
-    /// The meter whose quantity is priced, as in `tokens_in`.
-    pub meter: String,
-    /// A meter that is part of this one and priced by itself: its quantity is subtracted first, as `tokens_cached` from `tokens_in`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub minus: Option<String>,
-    /// Short for `match: { model: ... }`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub model: Option<String>,
-    /// Dimensions of the meter that must have these values, as in `{ model: orca-8b-it, service: chat }`. Empty: any.
-    #[serde(default, rename = "match", skip_serializing_if = "BTreeMap::is_empty")]
-    pub matches: BTreeMap<String, String>,
-    /// Price of one block of `per` units, as a string of digits with at most 12 after the point: `"0.50"`.
-    pub price: String,
-    /// Units in a block: 1000000 for a price per million tokens. Parts of a block cost their exact share.
-    pub per: u64,
-    /// Unit of the meter, as in `Tokens`. Usage in another unit is refused and listed, not priced.
-    pub unit: String,
 }
 
 /// A mistake in a rate card: where, what, the way out.
@@ -91,6 +111,19 @@ pub struct Card {
     pub digest: String,
     /// In order of time, without overlap.
     pub versions: Vec<Version>,
+    /// Other currencies, by code.
+    pub currencies: BTreeMap<String, DayRates>,
+    /// The most specific first.
+    pub discounts: Vec<Discount>,
+    /// As listed: the first is used up first.
+    pub commitments: Vec<Contract>,
+    pub shares: Vec<Share>,
+    pub dedup_window: Span,
+    pub sample_gap: Span,
+    pub focus: FocusInfo,
+    pub budgets: Vec<Budget>,
+    /// Minutes at which a price, a discount or a day rate may change, in order.
+    changes: Vec<i64>,
 }
 
 #[derive(Clone, Debug)]
@@ -104,40 +137,57 @@ pub struct Version {
     pub prices: BTreeMap<String, Vec<Price>>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Price {
-    pub sku: String,
-    pub meter: String,
-    pub minus: Option<String>,
-    /// (dimension, value) in the order of names.
-    pub matches: Vec<(String, Vec<u8>)>,
-    pub price: Money,
-    pub per: u64,
-    pub unit: String,
-}
-
 impl Card {
     /// Checks a card. `text`: the bytes it was read from; only their digest is kept. Returns every mistake.
     pub fn compile(config: &CardConfig, text: &[u8]) -> Result<Card, Vec<CardError>> {
         let mut errors = Errors(Vec::new());
-        if config.currency.len() != 3 || !config.currency.bytes().all(|b| b.is_ascii_uppercase()) {
-            errors.add("currency", format!("is {:?}", config.currency), "a currency is three capital letters, as in USD");
-        }
+        check_currency("currency".into(), &config.currency, &mut errors);
         if config.versions.is_empty() || config.versions.len() > VERSIONS_MAX {
             errors.add("versions", format!("has {} entries", config.versions.len()), format!("a card has 1 to {VERSIONS_MAX} versions"));
         }
+        let currencies = terms::compile_currencies(config, &mut errors);
         let mut versions = Vec::new();
         for (index, version) in config.versions.iter().enumerate().take(VERSIONS_MAX) {
-            versions.extend(compile_version(version, index, &mut errors).map(|version| (index, version)));
+            versions.extend(compile_version(version, index, config, &mut errors).map(|version| (index, version)));
         }
         check_versions(config, &mut versions, &mut errors);
+        let versions: Vec<Version> = versions.into_iter().map(|(_, version)| version).collect();
+        // What refers to prices is judged only where all prices could be read.
+        let known = errors.0.is_empty().then_some(versions.as_slice());
+        price::check_units(config, &mut errors);
+        let discounts = terms::compile_discounts(&config.discounts, known, &mut errors);
+        let commitments = terms::compile_commitments(&config.commitments, known, &mut errors);
+        let shares = share::compile_shares(&config.shares, known, &mut errors);
+        let dedup_window = check_span("dedup_window", config.dedup_window, DEDUP_WINDOW, &mut errors);
+        let sample_gap = check_span("sample_gap", config.sample_gap, SAMPLE_GAP, &mut errors);
+        for (path, what, help) in config.focus.iter().flat_map(FocusInfo::mistakes) {
+            errors.add(format!("focus.{path}"), what, help);
+        }
+        let budgets = Budget::compile(&config.budgets, &config.currency).unwrap_or_else(|mistakes| {
+            errors.0.extend(mistakes);
+            Vec::new()
+        });
         if !errors.0.is_empty() {
             return Err(errors.0);
         }
+        let mut changes: Vec<i64> = versions.iter().flat_map(|v| [v.from_minute, v.to_minute]).collect();
+        changes.extend(discounts.iter().flat_map(|d| [d.from_minute, d.to_minute]));
+        changes.extend(currencies.values().flat_map(DayRates::changes));
+        changes.sort_unstable();
+        changes.dedup();
         Ok(Card {
             currency: config.currency.clone(),
             digest: digest(text),
-            versions: versions.into_iter().map(|(_, version)| version).collect(),
+            versions,
+            currencies,
+            discounts,
+            commitments,
+            shares,
+            dedup_window,
+            sample_gap,
+            focus: config.focus.clone().unwrap_or_default(),
+            budgets,
+            changes,
         })
     }
 
@@ -148,9 +198,24 @@ impl Card {
         (minute < self.versions[index].to_minute).then_some(index)
     }
 
+    /// Some price is graduated: what it is depends on all that was used of it in the month.
+    pub fn has_tiers(&self) -> bool {
+        self.versions.iter().flat_map(|version| version.prices.values().flatten()).any(|price| !price.tiers.is_empty())
+    }
+
     /// The price of one fact, if there is one: by its minute, meter and dimensions.
     pub fn price(&self, fact: &UsageFact) -> Option<&Price> {
         self.versions[self.version_at(fact.minute)?].price(&fact.meter, &fact.dims)
+    }
+
+    /// Number of the stretch of time without any change of prices, discounts and day rates in which this minute lies.
+    pub(crate) fn stretch(&self, minute: i64) -> usize {
+        self.changes.partition_point(|change| *change <= minute)
+    }
+
+    /// First minute after this one at which something may change.
+    pub(crate) fn next_change(&self, minute: i64) -> Option<i64> {
+        self.changes.get(self.stretch(minute)).copied()
     }
 }
 
@@ -178,9 +243,42 @@ impl Errors {
             self.add(path, format!("is {name:?}"), "a name is at least one printable character");
         }
     }
+
+    /// At most `TERMS_MAX` entries, each with a name of its own.
+    fn check_list<'a>(&mut self, list: &str, field: &str, names: impl Iterator<Item = &'a str>) {
+        let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+        for (index, name) in names.enumerate() {
+            if index == TERMS_MAX {
+                return self.add(list, format!("has more than {TERMS_MAX} entries"), "split the card");
+            }
+            self.check_name(format!("{list}[{index}].{field}"), name);
+            match seen.get(name) {
+                Some(first) => self.add(
+                    format!("{list}[{index}].{field}"),
+                    format!("is {name:?}, as in {list}[{first}]"),
+                    "charges name it, so each has a name of its own",
+                ),
+                None => _ = seen.insert(name, index),
+            }
+        }
+    }
 }
 
-fn compile_version(config: &VersionConfig, index: usize, errors: &mut Errors) -> Option<Version> {
+fn check_currency(path: String, code: &str, errors: &mut Errors) {
+    if code.len() != 3 || !code.bytes().all(|b| b.is_ascii_uppercase()) {
+        errors.add(path, format!("is {code:?}"), "a currency is three capital letters, as in USD");
+    }
+}
+
+fn check_span(path: &str, span: Option<Span>, default: Span, errors: &mut Errors) -> Span {
+    let span = span.unwrap_or(default);
+    if span.0 <= 0 || span.0 > 400 * NANOS_PER_DAY {
+        errors.add(path, format!("is {span}"), format!("a length of time above 0 and up to 400 days; without it: {default}"));
+    }
+    span
+}
+
+fn compile_version(config: &VersionConfig, index: usize, card: &CardConfig, errors: &mut Errors) -> Option<Version> {
     let at = format!("versions[{index}]");
     errors.check_name(format!("{at}.name"), &config.name);
     let from_minute = compile_minute(&config.from, format!("{at}.from"), errors);
@@ -197,14 +295,11 @@ fn compile_version(config: &VersionConfig, index: usize, errors: &mut Errors) ->
     }
     let mut compiled: Vec<(usize, Price)> = Vec::new();
     for (number, price) in config.prices.iter().enumerate().take(PRICES_MAX) {
-        compiled.extend(compile_price(price, &format!("{at}.prices[{number}]"), errors).map(|price| (number, price)));
+        let found = price::compile_price(price, &format!("{at}.prices[{number}]"), card, errors);
+        compiled.extend(found.map(|price| (number, price)));
     }
-    check_prices(&compiled, &at, errors);
-    let (from_minute, to_minute) = (from_minute?, to_minute?);
-    if from_minute >= to_minute {
-        errors.add(format!("{at}.to"), "is not after from", "a version is valid from its first minute up to, not including, its end");
-        return None;
-    }
+    price::check_prices(&compiled, &at, errors);
+    let (from_minute, to_minute) = check_times(&at, from_minute?, to_minute?, errors)?;
     let mut prices: BTreeMap<String, Vec<Price>> = BTreeMap::new();
     for (_, price) in compiled {
         prices.entry(price.meter.clone()).or_default().push(price);
@@ -213,6 +308,21 @@ fn compile_version(config: &VersionConfig, index: usize, errors: &mut Errors) ->
         of_meter.sort_by_key(|price| std::cmp::Reverse(price.matches.len()));
     }
     Some(Version { name: config.name.clone(), from_minute, to_minute, prices })
+}
+
+fn check_times(at: &str, from_minute: i64, to_minute: i64, errors: &mut Errors) -> Option<(i64, i64)> {
+    if from_minute >= to_minute {
+        errors.add(format!("{at}.to"), "is not after from", "it is valid from its first minute up to, not including, its end");
+        return None;
+    }
+    Some((from_minute, to_minute))
+}
+
+/// [from, to) in minutes; without them: always.
+fn compile_times(from: Option<&String>, to: Option<&String>, at: &str, errors: &mut Errors) -> Option<(i64, i64)> {
+    let from = from.map_or(Some(i64::MIN), |from| compile_minute(from, format!("{at}.from"), errors));
+    let to = to.map_or(Some(i64::MAX), |to| compile_minute(to, format!("{at}.to"), errors));
+    check_times(at, from?, to?, errors)
 }
 
 fn compile_minute(text: &str, path: String, errors: &mut Errors) -> Option<i64> {
@@ -245,88 +355,6 @@ fn parse_minute(text: &str) -> Result<i64, &'static str> {
         return Err("a price takes effect on a whole minute");
     }
     Ok(days * 1_440 + i64::from(hour) * 60 + i64::from(minute))
-}
-
-fn compile_price(config: &PriceConfig, at: &str, errors: &mut Errors) -> Option<Price> {
-    let before = errors.0.len();
-    errors.check_name(format!("{at}.sku"), &config.sku);
-    errors.check_name(format!("{at}.meter"), &config.meter);
-    errors.check_name(format!("{at}.unit"), &config.unit);
-    if let Some(minus) = &config.minus {
-        errors.check_name(format!("{at}.minus"), minus);
-        if *minus == config.meter {
-            errors.add(
-                format!("{at}.minus"),
-                format!("is {minus:?}, the meter itself"),
-                "minus names a part of the meter, as tokens_cached of tokens_in",
-            );
-        }
-    }
-    let price = Money::parse(&config.price);
-    match &price {
-        Err(message) => errors.add(
-            format!("{at}.price"),
-            format!("is no price: {message}"),
-            "write digits with a point and at most 12 digits after it, as in \"0.50\"",
-        ),
-        Ok(price) if price.0 < 0 => errors.add(format!("{at}.price"), "is negative", "a price is 0 or more; a credit is not a price"),
-        Ok(_) => {}
-    }
-    if config.per == 0 {
-        errors.add(format!("{at}.per"), "is 0", "a block has at least one unit: 1000000 for a price per million");
-    }
-    let mut matches = config.matches.clone();
-    for name in config.matches.keys() {
-        errors.check_name(format!("{at}.match"), name);
-    }
-    if let Some(model) = &config.model
-        && matches.insert("model".to_string(), model.clone()).is_some()
-    {
-        errors.add(format!("{at}.model"), "is also named by match", "model is short for match: { model: ... }; write one of them");
-    }
-    if errors.0.len() > before {
-        return None;
-    }
-    Some(Price {
-        sku: config.sku.clone(),
-        meter: config.meter.clone(),
-        minus: config.minus.clone(),
-        matches: matches.into_iter().map(|(name, value)| (name, value.into_bytes())).collect(),
-        price: price.ok()?,
-        per: config.per,
-        unit: config.unit.clone(),
-    })
-}
-
-/// One price for each fact: SKUs are unique, and no two prices fit the same fact equally well.
-fn check_prices(prices: &[(usize, Price)], at: &str, errors: &mut Errors) {
-    let mut skus: BTreeMap<&str, usize> = BTreeMap::new();
-    for (number, price) in prices {
-        if let Some(first) = skus.get(price.sku.as_str()) {
-            errors.add(
-                format!("{at}.prices[{number}].sku"),
-                format!("is {:?}, already used by {at}.prices[{first}]", price.sku),
-                "a charge names its price by SKU and version, so each price has an SKU of its own",
-            );
-        } else {
-            skus.insert(&price.sku, *number);
-        }
-    }
-    for (position, (number, price)) in prices.iter().enumerate() {
-        let rival = prices[..position].iter().find(|(_, other)| other.meter == price.meter && equally_specific(other, price));
-        if let Some((first, _)) = rival {
-            errors.add(
-                format!("{at}.prices[{number}]"),
-                format!("fits the same usage of meter {:?} as {at}.prices[{first}], equally well", price.meter),
-                "the price that matches more dimensions counts: add a dimension to one of them, or remove one",
-            );
-        }
-    }
-}
-
-fn equally_specific(a: &Price, b: &Price) -> bool {
-    let apart = |(name, value): &(String, Vec<u8>)| b.matches.iter().any(|(other, wanted)| other == name && wanted != value);
-    a.matches.len() == b.matches.len() && !a.matches.iter().any(apart)
 }
 
 /// Names are unique and times do not overlap (rule R9); leaves the versions in order of time.
@@ -373,12 +401,11 @@ mod tests {
         PriceConfig {
             sku: sku.into(),
             meter: meter.into(),
-            minus: None,
             model: model.map(str::to_string),
-            matches: BTreeMap::new(),
-            price: price.into(),
+            price: Some(price.into()),
             per: 1_000_000,
             unit: "Tokens".into(),
+            ..PriceConfig::default()
         }
     }
 
@@ -389,7 +416,7 @@ mod tests {
     /// The paths of all mistakes.
     #[track_caller]
     fn check(versions: Vec<VersionConfig>, want: &[&str]) {
-        let config = CardConfig { currency: "USD".into(), versions };
+        let config = CardConfig { currency: "USD".into(), versions, ..CardConfig::default() };
         let got = match Card::compile(&config, b"text") {
             Ok(_) => vec![],
             Err(errors) => errors.into_iter().map(|e| e.path).collect(),
@@ -453,6 +480,7 @@ mod tests {
                 version("x", "2026-07-01 00:00", Some("2026-02-30T00:00:00Z"), vec![bad]),
                 version("x", JULY, Some(JULY), vec![]),
             ],
+            ..CardConfig::default()
         };
         let paths: Vec<_> = Card::compile(&config, b"").unwrap_err().into_iter().map(|e| e.path).collect();
         let zero = "versions[0].prices[0]";

@@ -1,5 +1,8 @@
 //! The golden cases of the cost specification (P1, P2, P4, P13, P15), and the laws of rating over random facts.
 
+mod events;
+mod oracle;
+
 use crate::card::{Card, CardConfig, PriceConfig, VersionConfig};
 use crate::money::Money;
 use crate::rate::{NoPrice, Rating, Refusal, rate};
@@ -20,10 +23,10 @@ fn price(line: &str) -> PriceConfig {
         meter: meter.into(),
         minus,
         model: (words[2] != "*").then(|| words[2].to_string()),
-        matches: Default::default(),
-        price: words[3].into(),
+        price: Some(words[3].into()),
         per: words.get(4).map_or(1_000_000, |per| per.parse().unwrap()),
         unit: "Tokens".into(),
+        ..PriceConfig::default()
     }
 }
 
@@ -34,7 +37,11 @@ fn card(versions: &[(&str, &str, Option<&str>, &[&str])]) -> Card {
         to: v.2.map(str::to_string),
         prices: v.3.iter().map(|line| price(line)).collect(),
     };
-    Card::compile(&CardConfig { currency: "USD".into(), versions: versions.iter().map(version).collect() }, b"card").unwrap()
+    Card::compile(
+        &CardConfig { currency: "USD".into(), versions: versions.iter().map(version).collect(), ..CardConfig::default() },
+        b"card",
+    )
+    .unwrap()
 }
 
 fn always(prices: &[&str]) -> Card {
@@ -221,7 +228,7 @@ fn the_price_that_matches_more_dimensions_counts() {
     special.matches.insert("service".into(), "chat".into());
     let prices = vec![price("any tokens_out * 1"), special, price("orca tokens_out orca 2")];
     let version = VersionConfig { name: "v".into(), from: "2026-01-01T00:00:00Z".into(), to: None, prices };
-    let card = Card::compile(&CardConfig { currency: "USD".into(), versions: vec![version] }, b"").unwrap();
+    let card = Card::compile(&CardConfig { currency: "USD".into(), versions: vec![version], ..CardConfig::default() }, b"").unwrap();
     let mut other = fact("acme", "tokens_out", "orca", DAY, 1);
     other.dims[0].1 = b"code".to_vec();
     let facts = [fact("acme", "tokens_out", "orca", DAY, 1), fact("acme", "tokens_out", "lynx", DAY, 1), other];
@@ -403,8 +410,12 @@ fn the_quickstart_card_has_no_mistake_and_prices_every_model() {
 fn no_floating_point_number_occurs_in_this_crate() {
     let words = [["f", "32"].concat(), ["f", "64"].concat()]; // so that this line does not find itself
     let mut files = 0;
-    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src")).unwrap() {
-        let path = entry.unwrap().path();
+    let mut paths = vec![std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))];
+    while let Some(path) = paths.pop() {
+        if path.is_dir() {
+            paths.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+            continue;
+        }
         let text = std::fs::read_to_string(&path).unwrap();
         files += 1;
         for (number, line) in text.lines().enumerate() {

@@ -1,28 +1,42 @@
 //! Usage facts and a rate card become charges. No clock, disk or network; the only crate that computes money.
 //!
-//! Read in this order: `money` (integers of 10^-12 and the two ways to round), `card` (prices, checked once),
-//! `charge` (one row of a bill), `rate` (facts to charges), `book` (what was published, and what must follow), `report` (charges added up by tenant, model, day ...).
+//! Read in this order: `money` (integers of 10^-12 and the two ways to round), `unit` (what measures the same), `card` (prices,
+//! checked once), `facts` (usage, each event once), `charge` (one row of a bill), `rate` (facts to charges), `book` (what was
+//! published, and what must follow) with `stored`; then what is told of charges: `report` and `page` (added up by tenant,
+//! model, day ...), `budget`, `explain` (the facts behind one), `focus` (the export, and a check of it).
 //! Rules R1 to R22 are those of the cost specification. No floating point number occurs in here; a test holds that.
 #![deny(unsafe_code)]
 #![deny(clippy::float_arithmetic)]
 
 pub mod book;
+pub mod budget;
 pub mod card;
 pub mod charge;
+pub mod explain;
+pub mod facts;
+pub mod focus;
 pub mod money;
+pub mod page;
 pub mod rate;
 pub mod report;
 pub mod stored;
+pub mod unit;
+pub mod zone;
 
 #[cfg(test)]
 mod cases;
 
 pub use book::{Book, Month, Row, Scope};
+pub use budget::{Alert, Budget, BudgetConfig, BudgetState, budget_state};
 pub use card::{Card, CardConfig, CardError};
 pub use charge::{Allocation, Category, Charge, Commitment, Exchange, Series};
+pub use explain::{Explanation, explain};
+pub use facts::{Doubt, EventRef, FactRef, Facts, Quarantined};
 pub use money::{Money, Overflow, apportion};
-pub use rate::{Rating, rate};
-pub use report::{Dim, Report, ReportRow, report};
+pub use page::{Page, page};
+pub use rate::{Conservation, Rating, rate};
+pub use report::{Dim, Ledger, Options, Period, Report, ReportRow, Sort, report, summarize};
+pub use zone::Days;
 
 #[cfg(test)]
 use testing::{Random, seed};

@@ -99,15 +99,151 @@ pub fn quotient(quantity: i128, scale: u128, scale_of: u128, per: u64) -> Result
     signed(quantity < 0, units.checked_add(u128::from(up)).ok_or(Overflow)?)
 }
 
-/// `amount * part / whole`, rounded once, half to even; `whole` 0 is `Overflow`.
-pub fn share(amount: Money, part: u128, whole: u128) -> Result<Money, Overflow> {
-    let (units, rest) = multiply_divide(amount.0.unsigned_abs(), part, whole).ok_or(Overflow)?;
-    let up = match rest.cmp(&(whole - rest)) {
+/// The product of `factors` over the product of `divisors`, in units of 10^-12, rounded once, half to even (rule R1).
+///
+/// Exact whatever the factors: common parts are cancelled, the rest is multiplied in full length. A divisor of 0 and results
+/// beyond 38 digits are `Overflow`.
+pub fn exact(negative: bool, factors: &[u128], divisors: &[u128]) -> Result<Money, Overflow> {
+    if divisors.contains(&0) {
+        return Err(Overflow);
+    }
+    if factors.contains(&0) {
+        return Ok(Money::ZERO);
+    }
+    let mut above: Vec<u128> = factors.iter().copied().filter(|f| *f != 1).collect();
+    let mut below: Vec<u128> = divisors.iter().copied().filter(|d| *d != 1).collect();
+    if let Some((a, b, divisor)) = narrow(&above, &below) {
+        return rounded(negative, multiply_divide(a, b, divisor).ok_or(Overflow)?, divisor);
+    }
+    for a in &mut above {
+        for b in &mut below {
+            let common = gcd(*a, *b);
+            (*a, *b) = (*a / common, *b / common);
+        }
+    }
+    above.retain(|f| *f != 1);
+    below.retain(|d| *d != 1);
+    if let Some((a, b, divisor)) = narrow(&above, &below) {
+        return rounded(negative, multiply_divide(a, b, divisor).ok_or(Overflow)?, divisor);
+    }
+    let (units, round_up) = Wide::product(&above).divide_half_even(&Wide::product(&below)).ok_or(Overflow)?;
+    signed(negative, units.checked_add(u128::from(round_up)).ok_or(Overflow)?)
+}
+
+/// The product as two factors and one divisor of 128 bits, if it is that short.
+fn narrow(above: &[u128], below: &[u128]) -> Option<(u128, u128, u128)> {
+    let divisor = below.iter().try_fold(1u128, |product, d| product.checked_mul(*d))?;
+    let mut two = [1u128; 2];
+    for factor in above {
+        let free = two.iter_mut().find_map(|slot| slot.checked_mul(*factor).map(|product| (slot, product)));
+        let (slot, product) = free?;
+        *slot = product;
+    }
+    Some((two[0], two[1], divisor))
+}
+
+fn rounded(negative: bool, (units, rest): (u128, u128), divisor: u128) -> Result<Money, Overflow> {
+    let up = match rest.cmp(&(divisor - rest)) {
         std::cmp::Ordering::Less => false,
         std::cmp::Ordering::Greater => true,
         std::cmp::Ordering::Equal => units % 2 == 1,
     };
-    signed(amount.0 < 0, units.checked_add(u128::from(up)).ok_or(Overflow)?)
+    signed(negative, units.checked_add(u128::from(up)).ok_or(Overflow)?)
+}
+
+/// Greatest common divisor; of 0 and 0 it is 1, so that one can always divide by it.
+pub fn gcd(a: u128, b: u128) -> u128 {
+    let (mut a, mut b) = (a, b);
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a.max(1)
+}
+
+/// A natural number of any length, in digits of 32 bits, the lowest first.
+struct Wide(Vec<u32>);
+
+impl Wide {
+    fn product(factors: &[u128]) -> Wide {
+        let mut digits = vec![1u32];
+        for factor in factors {
+            let mut next = vec![0u32; digits.len() + 4];
+            for (shift, part) in (0..4).map(|i| (i, (factor >> (32 * i)) as u32)) {
+                let mut carry = 0u64;
+                for (index, slot) in next.iter_mut().enumerate().skip(shift) {
+                    let digit = digits.get(index - shift).copied().unwrap_or(0);
+                    let sum = u64::from(digit) * u64::from(part) + u64::from(*slot) + carry;
+                    *slot = sum as u32;
+                    carry = sum >> 32;
+                }
+            }
+            digits = next;
+        }
+        Wide(digits)
+    }
+
+    fn bits(&self) -> usize {
+        self.0.iter().rposition(|d| *d != 0).map_or(0, |top| top * 32 + 32 - self.0[top].leading_zeros() as usize)
+    }
+
+    fn bit(&self, index: usize) -> bool {
+        self.0.get(index / 32).is_some_and(|digit| digit >> (index % 32) & 1 == 1)
+    }
+
+    /// Shifts left by one bit and sets the lowest.
+    fn push(&mut self, bit: bool) {
+        let mut carry = u32::from(bit);
+        for digit in &mut self.0 {
+            let next = *digit >> 31;
+            *digit = *digit << 1 | carry;
+            carry = next;
+        }
+        if carry > 0 {
+            self.0.push(carry);
+        }
+    }
+
+    fn compare(&self, other: &Wide) -> std::cmp::Ordering {
+        let length = self.0.len().max(other.0.len());
+        let digit = |of: &Wide, index: usize| of.0.get(index).copied().unwrap_or(0);
+        (0..length).rev().map(|i| digit(self, i).cmp(&digit(other, i))).find(|o| o.is_ne()).unwrap_or(std::cmp::Ordering::Equal)
+    }
+
+    /// `other` is not larger.
+    fn subtract(&mut self, other: &Wide) {
+        let mut borrow = false;
+        for (index, digit) in self.0.iter_mut().enumerate() {
+            let (first, under) = digit.overflowing_sub(other.0.get(index).copied().unwrap_or(0));
+            let (second, under_again) = first.overflowing_sub(u32::from(borrow));
+            *digit = second;
+            borrow = under || under_again;
+        }
+    }
+
+    /// The quotient, and whether half to even rounds it up; `None` if it needs more than 128 bits. Long division by bits.
+    fn divide_half_even(&self, divisor: &Wide) -> Option<(u128, bool)> {
+        let (mut rest, mut quotient) = (Wide(vec![0]), 0u128);
+        for index in (0..self.bits()).rev() {
+            rest.push(self.bit(index));
+            let fits = rest.compare(divisor).is_ge();
+            if fits {
+                rest.subtract(divisor);
+            }
+            quotient = quotient.checked_mul(2)? | u128::from(fits);
+        }
+        rest.push(false); // twice the rest
+        let up = match rest.compare(divisor) {
+            std::cmp::Ordering::Less => false,
+            std::cmp::Ordering::Greater => true,
+            std::cmp::Ordering::Equal => quotient % 2 == 1,
+        };
+        Some((quotient, up))
+    }
+}
+
+/// `amount * part / whole`, rounded once, half to even; `whole` 0 is `Overflow`.
+pub fn share(amount: Money, part: u128, whole: u128) -> Result<Money, Overflow> {
+    exact(amount.0 < 0, &[amount.0.unsigned_abs(), part], &[whole])
 }
 
 /// Divides `whole` among owners by weight, in steps of 10^-`digits` (12 or more: the finest step).
@@ -119,16 +255,31 @@ pub fn share(amount: Money, part: u128, whole: u128) -> Result<Money, Overflow> 
 pub fn apportion(whole: Money, digits: u32, weights: &[u64]) -> Result<(Vec<Money>, Money), Overflow> {
     let whole = whole.round(digits)?;
     let quantum = quantum_units(digits);
-    let quanta = whole.0.unsigned_abs() / quantum;
-    let total: u128 = weights.iter().map(|w| u128::from(*w)).sum(); // below 2^128: fewer than 2^64 weights
-    if total == 0 {
+    let wide: Vec<u128> = weights.iter().map(|w| u128::from(*w)).collect();
+    let Some(parts) = apportion_units(whole.0.unsigned_abs() / quantum, &wide)? else {
         return Ok((vec![Money::ZERO; weights.len()], whole));
+    };
+    let shares = parts.into_iter().map(|part| signed(whole.0 < 0, part * quantum)).collect::<Result<_, _>>()?;
+    Ok((shares, Money::ZERO))
+}
+
+/// Divides whole units of anything by weight, with its sign, as `apportion` does; `None` if all weights are 0.
+pub fn apportion_signed(whole: i128, weights: &[u128]) -> Result<Option<Vec<i128>>, Overflow> {
+    let parts = apportion_units(whole.unsigned_abs(), weights)?;
+    let sign = |part: u128| i128::try_from(part).map(|part| if whole < 0 { -part } else { part }).map_err(|_| Overflow);
+    parts.map(|parts| parts.into_iter().map(sign).collect()).transpose()
+}
+
+fn apportion_units(quanta: u128, weights: &[u128]) -> Result<Option<Vec<u128>>, Overflow> {
+    let total = weights.iter().try_fold(0u128, |sum, w| sum.checked_add(*w)).ok_or(Overflow)?;
+    if total == 0 {
+        return Ok(None);
     }
     let mut parts = Vec::with_capacity(weights.len());
     let mut fractions = Vec::with_capacity(weights.len());
     let mut left = quanta;
     for (index, weight) in weights.iter().enumerate() {
-        let (part, fraction) = multiply_divide(quanta, u128::from(*weight), total).ok_or(Overflow)?;
+        let (part, fraction) = multiply_divide(quanta, *weight, total).ok_or(Overflow)?;
         left -= part;
         parts.push(part);
         fractions.push((std::cmp::Reverse(fraction), index));
@@ -138,8 +289,7 @@ pub fn apportion(whole: Money, digits: u32, weights: &[u64]) -> Result<(Vec<Mone
     for (_, index) in fractions.iter().take(left as usize) {
         parts[*index] += 1;
     }
-    let shares = parts.into_iter().map(|part| signed(whole.0 < 0, part * quantum)).collect::<Result<_, _>>()?;
-    Ok((shares, Money::ZERO))
+    Ok(Some(parts))
 }
 
 fn quantum_units(digits: u32) -> u128 {
@@ -158,7 +308,7 @@ fn divide_half_even(value: u128, by: u128) -> u128 {
 }
 
 /// `a * b / divisor` and the remainder, exact over 256 bits; `None` if the divisor is 0 or the quotient needs more than 128 bits.
-fn multiply_divide(a: u128, b: u128, divisor: u128) -> Option<(u128, u128)> {
+pub(crate) fn multiply_divide(a: u128, b: u128, divisor: u128) -> Option<(u128, u128)> {
     if divisor == 0 {
         return None;
     }
@@ -184,7 +334,7 @@ fn multiply_divide(a: u128, b: u128, divisor: u128) -> Option<(u128, u128)> {
 }
 
 /// The product as (high, low) halves of 128 bits, by schoolbook multiplication of 64-bit digits.
-fn multiply_wide(a: u128, b: u128) -> (u128, u128) {
+pub(crate) fn multiply_wide(a: u128, b: u128) -> (u128, u128) {
     const LOW: u128 = u64::MAX as u128;
     let (a1, a0, b1, b0) = (a >> 64, a & LOW, b >> 64, b & LOW);
     let (low, middle_a, middle_b, high) = (a0 * b0, a0 * b1, a1 * b0, a1 * b1);

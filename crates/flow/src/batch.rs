@@ -8,6 +8,7 @@ use crate::condition::Columns;
 use crate::event::{Note, Outcome, Reason, Severity, Skip, StreamId};
 use crate::fields::Span;
 use crate::labels::Column;
+use crate::meter::AHEAD_NS_MAX;
 use crate::units::UnixNanos;
 use std::sync::Arc;
 
@@ -24,6 +25,9 @@ pub struct Batch {
     pub arena: Vec<u8>,
     /// When the chunk was read; stands in for the time of records that have none.
     pub arrival: UnixNanos,
+    /// When somebody who trusts the clock had the records: what is of a time more than 5 minutes later is refused by meters (rule R13).
+    /// `None`: nobody asks.
+    pub receipt: Option<UnixNanos>,
     /// Content of record i: `arena[start[i]..end[i]]`, without line end and without the runtime's prefix.
     pub start: Vec<u32>,
     pub end: Vec<u32>,
@@ -49,6 +53,8 @@ pub struct Batch {
     pub unmetered: Vec<bool>,
     /// A filter dropped it, but says that meters count it all the same (`metered: anyway`).
     pub metered_anyway: Vec<bool>,
+    /// Records whose own time is of a year after 2100, and the field that says so: they have their arrival's.
+    pub beyond: Vec<(u32, u16)>,
     /// How many records this one stands for, itself included.
     pub weight: Vec<u32>,
     /// Number of the step that dropped the record for volume, or that last gave it a weight; [`NO_STEP`]: none.
@@ -257,6 +263,11 @@ impl Batch {
         if self.diverted[i] == NO_SINK {
             self.diverted[i] = sink;
         }
+    }
+
+    /// The latest time that a meter takes for one of the past, in ns.
+    pub fn latest_time(&self) -> i64 {
+        self.receipt.map_or(i64::MAX, |receipt| receipt.0.saturating_add(AHEAD_NS_MAX))
     }
 
     /// Every column speaks of every record.

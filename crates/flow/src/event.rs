@@ -178,10 +178,14 @@ pub enum Note {
     ParseError = 18,
     /// A pattern of its source needs more steps for this line than it is given; it is kept whole (`parse_limit`).
     ParseLimit = 19,
+    /// A meter names a key and the record has none of its fields: it counts, but nobody can tell a copy of it.
+    NoKey = 20,
+    /// Its time is of a year after 2100, or a meter found it more than 5 minutes ahead of its receipt (rule R13): not metered.
+    Future = 21,
 }
 
 impl Note {
-    pub const ALL: [Note; 20] = [
+    pub const ALL: [Note; 22] = [
         Note::NotJson,
         Note::TooDeep,
         Note::DuplicateTenant,
@@ -202,6 +206,8 @@ impl Note {
         Note::NotSet,
         Note::ParseError,
         Note::ParseLimit,
+        Note::NoKey,
+        Note::Future,
     ];
 
     pub fn name(self) -> &'static str {
@@ -226,6 +232,8 @@ impl Note {
             Note::NotSet => "not_set",
             Note::ParseError => "parse_error",
             Note::ParseLimit => "parse_limit",
+            Note::NoKey => "no_key",
+            Note::Future => "future",
         }
     }
 
@@ -297,14 +305,8 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    pub const ALL: [EventKind; 6] = [
-        EventKind::Point,
-        EventKind::Interval,
-        EventKind::Sample,
-        EventKind::BadQuantity,
-        EventKind::Future,
-        EventKind::PartAboveWhole,
-    ];
+    pub const ALL: [EventKind; 6] =
+        [EventKind::Point, EventKind::Interval, EventKind::Sample, EventKind::BadQuantity, EventKind::Future, EventKind::PartAboveWhole];
 
     pub fn name(self) -> &'static str {
         match self {

@@ -63,7 +63,7 @@ fn meter(name: &str, parts: &[&str], wholes: &[&str]) -> Meter {
 fn meters() -> Meters {
     let meters =
         vec![meter("tokens_in", &["tokens_cached"], &[]), meter("tokens_cached", &[], &["tokens_in"]), meter("tokens_out", &[], &[])];
-    let group = Group { dims: vec![("service".into(), field("service"))], when: None, when_text: None, meters };
+    let group = Group { dims: vec![("service".into(), field("service"))], when: None, when_text: None, events: None, meters };
     let metered = ["tokens_in", "tokens_cached", "tokens_out", "service"].iter().fold(0, |mask, f| mask | 1 << field(f));
     Meters { groups: vec![group], fields: metered }
 }

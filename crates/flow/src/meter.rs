@@ -3,14 +3,24 @@
 //! Reads verdicts, tenants, times and the spans of the metered fields; changes nothing but notes. A meter
 //! keeps no windows: it adds up per (tenant, dimensions, minute of event time) until the frame is closed and
 //! hands the sums out as facts. It counts where it is told to, whatever stands before or after it: a record
-//! that a sampler or a quota dropped costs what it cost. Memory: one entry per distinct (tenant, dimensions,
-//! minute) of a frame; a frame closes at [`SUMS_MAX`] entries.
+//! that a sampler or a quota dropped costs what it cost. What has a key, lasts or is a level is not added up: it is one fact per
+//! record (`events`); so is what must not be counted: no quantity, or of a time more than 5 minutes ahead of its receipt. Memory: one
+//! entry per distinct (tenant, dimensions, minute) of a frame, and one per event; a frame closes at [`SUMS_MAX`] entries.
+
+mod events;
+
+pub use events::{
+    AHEAD_NS_MAX, ClosedEvent, DurationUnit, Events, INTERVAL_NS_MAX, KEY_BYTES_MAX, KEY_HEAD_BYTES, KEY_SEPARATOR, REFUSED_MAX,
+    TEXT_BYTES_MAX, Times,
+};
 
 use crate::batch::Batch;
 use crate::condition::Condition;
-use crate::event::{Note, Outcome, ReasonClass};
+use crate::event::{EventKind, Note, Outcome, ReasonClass};
 use crate::fields::{Kind, Span};
+use crate::units::UnixNanos;
 use crate::word;
+use events::{Buffer, Refusal};
 use hashbrown::HashTable;
 use std::borrow::Cow;
 
@@ -27,6 +37,8 @@ pub struct Group {
     pub when: Option<Condition>,
     /// The condition as it was written: meters that say the same share a group.
     pub when_text: Option<String>,
+    /// `None`: quantities are added up by minute.
+    pub events: Option<Events>,
     pub meters: Vec<Meter>,
 }
 
@@ -61,6 +73,9 @@ pub struct Sums {
     /// Quantities, one per meter of the row's group.
     quantities: Vec<Quantity>,
     mask: Vec<bool>,
+    events: Buffer,
+    /// Of the batch at hand: what is later than this is of the future.
+    ceiling: i64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -91,36 +106,49 @@ pub struct ClosedSum<'a> {
 impl Meters {
     /// Adds the batch to `sums`. Runs after every step, when verdicts are final.
     pub fn apply(&self, batch: &mut Batch, sums: &mut Sums) {
+        sums.ceiling = batch.latest_time();
         for (number, group) in self.groups.iter().enumerate() {
-            if group.when.is_none() {
-                for i in 0..batch.len() {
-                    if counts(batch, i) {
-                        group.add(number, batch, i, sums);
-                    }
-                }
-                continue;
+            match &group.events {
+                None => group.apply(number, batch, sums, |batch, i, sums| group.add(number, batch, i, sums)),
+                Some(events) => group.apply(number, batch, sums, |batch, i, sums| group.add_event(number, events, batch, i, sums)),
             }
-            let mut mask = std::mem::take(&mut sums.mask);
-            group.select(batch, &mut mask);
-            for i in 0..batch.len() {
-                if mask[i] && counts(batch, i) {
-                    group.add(number, batch, i, sums);
-                }
-            }
-            sums.mask = mask;
         }
+    }
+
+    /// Meters whose records become facts one by one.
+    pub fn event_meters(&self) -> usize {
+        self.groups.iter().filter(|group| group.events.is_some()).map(|group| group.meters.len()).sum()
     }
 }
 
-/// Kept, or dropped only to save volume, and not void.
+/// What meters do with a record.
+enum Fate {
+    Counts,
+    /// Filtered, a copy, malformed, made by weir: none of their business.
+    NotOurs,
+    Refused(Refusal),
+}
+
+/// Kept, or dropped only to save volume, and not void. `ceiling`: what is later is refused.
 #[inline(always)]
-fn counts(batch: &Batch, i: usize) -> bool {
-    match batch.outcome[i] {
-        _ if batch.unmetered[i] => false,
+fn fate(batch: &Batch, i: usize, ceiling: i64) -> Fate {
+    let is_ours = match batch.outcome[i] {
         Outcome::Kept => true,
         Outcome::Dropped(reason) => reason.class() == ReasonClass::Volume || batch.metered_anyway[i],
         Outcome::Created => false,
+    };
+    if !is_ours {
+        return Fate::NotOurs;
     }
+    if batch.unmetered[i] {
+        if batch.notes[i] & Note::Future.bit() != 0 {
+            return Fate::Refused(Refusal::Beyond);
+        }
+        let is_twice = batch.notes[i] & (Note::DuplicateMetered.bit() | Note::DuplicateTenant.bit()) != 0;
+        let is_conflict = batch.notes[i] & Note::Conflict.bit() != 0;
+        return if is_twice && !is_conflict { Fate::Refused(Refusal::Twice) } else { Fate::NotOurs };
+    }
+    if batch.time[i].0 > ceiling { Fate::Refused(Refusal::Future) } else { Fate::Counts }
 }
 
 /// What the meters of a group find in one record.
@@ -128,10 +156,54 @@ pub(crate) struct Quantities {
     pub values: [i64; METERS_PER_GROUP_MAX],
     /// Bit n: meter n has a quantity.
     pub found: u32,
+    /// Bit n: meter n has something that is none.
+    refused: u32,
     notes: u32,
 }
 
 impl Group {
+    /// Hands the records that count to `add`, and refuses what must not be counted.
+    #[inline(always)]
+    fn apply(&self, number: usize, batch: &mut Batch, sums: &mut Sums, mut add: impl FnMut(&mut Batch, usize, &mut Sums)) {
+        let mut mask = std::mem::take(&mut sums.mask);
+        let is_picky = self.when.is_some();
+        if is_picky {
+            self.select(batch, &mut mask);
+        }
+        // What is held from start to end says itself when it was.
+        let has_own_times = self.events.as_ref().is_some_and(|events| events.kind == EventKind::Interval);
+        let ceiling = if has_own_times { i64::MAX } else { sums.ceiling };
+        for i in 0..batch.len() {
+            if is_picky && !mask[i] {
+                continue;
+            }
+            match fate(batch, i, ceiling) {
+                Fate::Counts => add(batch, i, sums),
+                Fate::NotOurs => {}
+                Fate::Refused(why) => self.refuse_whole(number, batch, i, why, sums),
+            }
+        }
+        sums.mask = mask;
+    }
+
+    /// No meter of the group counts this record.
+    #[cold]
+    fn refuse_whole(&self, number: usize, batch: &mut Batch, i: usize, why: Refusal, sums: &mut Sums) {
+        let spans = batch.record_spans(i);
+        if self.events.as_ref().is_some_and(|events| events.times.is_missing(spans)) {
+            return; // no event of this meter
+        }
+        let Quantities { found, refused, notes, .. } = self.quantities(batch.record(i), spans);
+        let times: (UnixNanos, UnixNanos) = (batch.time[i], batch.time[i]);
+        if matches!(why, Refusal::Twice) {
+            return self.refuse(number, batch, i, why, u32::MAX, times, sums);
+        }
+        batch.notes[i] |= Note::Future.bit();
+        self.refuse(number, batch, i, why, found, times, sums);
+        self.refuse(number, batch, i, Refusal::Quantity, refused, times, sums);
+        batch.notes[i] |= notes;
+    }
+
     /// Writes into `mask` which records of a batch the group's condition selects.
     pub(crate) fn select(&self, batch: &Batch, mask: &mut Vec<bool>) {
         mask.clear();
@@ -144,7 +216,7 @@ impl Group {
     /// The quantities of one record.
     #[inline(always)]
     pub(crate) fn quantities(&self, record: &[u8], spans: &[Span]) -> Quantities {
-        let mut quantities = Quantities { values: [0; METERS_PER_GROUP_MAX], found: 0, notes: 0 };
+        let mut quantities = Quantities { values: [0; METERS_PER_GROUP_MAX], found: 0, refused: 0, notes: 0 };
         for (n, (slot, meter)) in quantities.values.iter_mut().zip(&self.meters).enumerate() {
             match meter.read(record, spans) {
                 Ok(Some(quantity)) => {
@@ -152,7 +224,10 @@ impl Group {
                     quantities.found |= 1 << n;
                 }
                 Ok(None) => {}
-                Err(note) => quantities.notes |= note.bit(),
+                Err(note) => {
+                    quantities.notes |= note.bit();
+                    quantities.refused |= 1 << n;
+                }
             }
         }
         quantities
@@ -173,7 +248,7 @@ impl Group {
         let record = batch.record(i);
         let spans = batch.record_spans(i);
         // Quantities first: a record that has none of them takes no entry.
-        let Quantities { values: quantities, found, notes } = self.quantities(record, spans);
+        let Quantities { values: quantities, found, notes, refused } = self.quantities(record, spans);
         if found != 0 {
             let of = Of { group: number as u32, tenant: batch.tenant[i], minute: batch.time[i].minute() };
             let row = self.entry(of, record, spans, sums);
@@ -185,6 +260,7 @@ impl Group {
             }
         }
         if notes != 0 {
+            self.refuse(number, batch, i, Refusal::Quantity, refused, (batch.time[i], batch.time[i]), sums);
             batch.notes[i] |= notes;
         }
     }
@@ -292,12 +368,23 @@ impl Sum {
 }
 
 impl Sums {
+    /// Entries: rows, events, and their keys as if of 128 bytes each.
     pub fn len(&self) -> usize {
-        self.rows.len()
+        self.rows.len() + self.events.len()
     }
 
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
+    }
+
+    /// What is one event each, in the order in which they were seen.
+    pub fn events(&self) -> impl Iterator<Item = ClosedEvent<'_>> {
+        self.events.iter()
+    }
+
+    /// A frame begins: it has room for refused entries again.
+    pub fn start_frame(&mut self) {
+        self.events.start_frame();
     }
 
     /// The row of these dimensions; added where it is new.
@@ -352,6 +439,7 @@ impl Sums {
         self.rows.clear();
         self.keys.clear();
         self.quantities.clear();
+        self.events.clear();
     }
 }
 
@@ -364,3 +452,6 @@ fn split_key(mut key: &[u8]) -> Vec<&[u8]> {
     }
     dims
 }
+
+#[cfg(test)]
+mod tests;

@@ -252,9 +252,13 @@ impl Worker {
 
     fn read_times(&mut self, batch: &mut Batch) {
         let rules = Arc::clone(&self.rules);
+        batch.beyond.clear();
         for i in 0..batch.len() {
             let parsed = batch.parsed_time.get(i).filter(|time| **time != NO_TIME).and_then(|time| in_range(UnixNanos(*time)));
             let own = parsed.or_else(|| rules.time.iter().find_map(|time| self.time_of(batch, i, *time)));
+            if own.is_none() {
+                mark_beyond(batch, i, &rules.time);
+            }
             let time = own.or_else(|| self.times.parse(batch.outer_time(i), Kind::Text));
             if time.is_none() {
                 batch.note(i, Note::ArrivalTime);
@@ -263,6 +267,20 @@ impl Worker {
             let severity = rules.level.iter().map(|level| severity_of(batch, i, *level)).find(|severity| *severity > 0).unwrap_or(0);
             batch.severity.push(severity);
         }
+    }
+}
+
+/// Nobody is billed for what says that it is of a year after 2100, which is no time that can be told.
+fn mark_beyond(batch: &mut Batch, i: usize, fields: &[TimeField]) {
+    let (spans, record) = (batch.record_spans(i), batch.record(i));
+    let is_beyond = |time: &&TimeField| match spans[time.field].kind {
+        Kind::Missing => false,
+        kind => TimeParser::is_beyond(spans[time.field].raw(record), kind),
+    };
+    if let Some(time) = fields.iter().find(is_beyond) {
+        batch.beyond.push((i as u32, time.field as u16));
+        batch.unmetered[i] = true;
+        batch.note(i, Note::Future);
     }
 }
 

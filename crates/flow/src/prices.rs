@@ -69,7 +69,8 @@ impl Prices {
         costs.resize(batch.len(), 0);
         let width: usize = meters.groups.iter().map(|group| group.meters.len()).sum();
         let mut quantities = vec![NONE; batch.len() * width];
-        let counts = |i: usize| batch.outcome[i] == Outcome::Kept && !batch.unmetered[i];
+        let latest = batch.latest_time();
+        let counts = |i: usize| batch.outcome[i] == Outcome::Kept && !batch.unmetered[i] && batch.time[i].0 <= latest;
         let mut first = 0;
         for group in &meters.groups {
             group.select(batch, mask);

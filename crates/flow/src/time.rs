@@ -49,6 +49,29 @@ impl TimeParser {
         }
     }
 
+    /// Whether it means a time after the year 2100, of which nothing but that is known.
+    #[cold]
+    pub fn is_beyond(raw: &[u8], kind: Kind) -> bool {
+        let mut buffer = [0; STAMP_BYTES_MAX];
+        let text = match kind {
+            Kind::Text | Kind::Number => Some(raw),
+            Kind::Escaped => unescape_short(raw, &mut buffer),
+            Kind::Missing | Kind::True | Kind::False | Kind::Null | Kind::Object | Kind::Array => None,
+        };
+        let Some(text) = text.map(<[u8]>::trim_ascii) else { return false };
+        let seconds = match text.get(4) {
+            Some(b'-') => stamp_seconds(text),
+            // More digits than any time has: whatever its unit, it is later.
+            _ => Decimal::parse(text).filter(|number| !number.is_negative()).map(|number| {
+                number
+                    .scaled(shift_of(&number))
+                    .and_then(|nanos| i64::try_from(nanos).ok())
+                    .map_or(i64::MAX, |nanos| nanos / NANOS_PER_SECOND)
+            }),
+        };
+        seconds.is_some_and(|seconds| seconds >= END_SECOND)
+    }
+
     fn parse_text(&mut self, raw: &[u8]) -> Option<UnixNanos> {
         let raw = raw.trim_ascii();
         match raw.get(4) {
@@ -71,6 +94,13 @@ impl TimeParser {
         self.head = *head;
         at(self.head_seconds - zone_seconds, fraction_nanos)
     }
+}
+
+/// The whole second of a stamp of any year.
+fn stamp_seconds(raw: &[u8]) -> Option<i64> {
+    let (head, tail) = raw.split_first_chunk::<HEAD_BYTES>()?;
+    let (_, zone) = split_fraction(tail)?;
+    Some(head_seconds(head)? - parse_zone(zone)?)
 }
 
 /// Second 60 exists only at the end of a UTC hour; it reads as the last nanosecond of second 59.
@@ -180,15 +210,18 @@ fn parse_number(raw: &[u8]) -> Option<UnixNanos> {
     if number.is_negative() {
         return None;
     }
-    // A number below 10^n has at most n digits before its point.
-    let shift = match number.whole_digits() {
+    let nanos = i64::try_from(number.scaled(shift_of(&number))?).ok()?;
+    at(nanos / NANOS_PER_SECOND, nanos % NANOS_PER_SECOND)
+}
+
+/// By which power of ten a number is in nanoseconds. (A number below 10^n has at most n digits before its point.)
+fn shift_of(number: &Decimal<'_>) -> i64 {
+    match number.whole_digits() {
         ..=11 => 9,
         12..=14 => 6,
         15..=17 => 3,
         _ => 0,
-    };
-    let nanos = i64::try_from(number.scaled(shift)?).ok()?;
-    at(nanos / NANOS_PER_SECOND, nanos % NANOS_PER_SECOND)
+    }
 }
 
 fn at(seconds: i64, nanos: i64) -> Option<UnixNanos> {
@@ -239,6 +272,33 @@ mod tests {
         check("2024-01-02T03:04:05.1Z", Kind::Text, Some("2024-01-02T03:04:05.100Z"));
         check("2024-01-02T03:04:05.123456789123Z", Kind::Text, Some("2024-01-02T03:04:05.123456789Z"));
         check(r"2024-01-02T03:04:05.5\u002b00:00", Kind::Escaped, Some("2024-01-02T03:04:05.500Z"));
+    }
+
+    #[test]
+    fn a_time_after_2100_is_told_from_no_time() {
+        for (raw, kind, want) in [
+            ("2999-01-01T00:00:00Z", Kind::Text, true),
+            ("2101-01-01T00:00:00+00:00", Kind::Text, true),
+            ("2101-01-01T00:00:00+01:00", Kind::Text, false),
+            ("2999-01-01 00:00:00.5", Kind::Text, true),
+            (r"2999-01-01T00:00:00\u002b00:00", Kind::Escaped, true),
+            ("2999-13-01T00:00:00Z", Kind::Text, false),
+            ("2026-01-01T00:00:00Z", Kind::Text, false),
+            ("1899-01-01T00:00:00Z", Kind::Text, false),
+            ("32472144000", Kind::Number, true),
+            ("32472144000.25", Kind::Number, true),
+            ("32472144000000", Kind::Text, true),
+            ("32472144000000000", Kind::Number, true),
+            ("32472144000000000000", Kind::Number, true),
+            ("1e40", Kind::Number, true),
+            ("1790934600", Kind::Number, false),
+            ("7", Kind::Number, false),
+            ("-32472144000", Kind::Number, false),
+            ("soon", Kind::Text, false),
+            ("true", Kind::True, false),
+        ] {
+            assert_eq!(TimeParser::is_beyond(raw.as_bytes(), kind), want, "{raw}");
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@
 
 use crate::codec::{Reader, put_bytes, put_i64, put_i64s, put_len, put_u16s, put_u32, put_u32s, put_u64, put_u64s};
 use crate::ledger::RowCount;
-use flow::event::{Note, Outcome, Severity, Skip, StreamId};
+use flow::event::{EventKind, Note, Outcome, Severity, Skip, StreamId};
 use flow::units::UnixNanos;
 use std::ops::Range;
 use std::sync::Arc;
@@ -30,12 +30,15 @@ pub const STATE_ENTRY_BYTES: usize = 32;
 /// More records or bytes than one part can hold; sums of 65,536 such parts still fit u64.
 const COUNT_MAX: u64 = 1 << 48;
 /// Version 2 has [`Part::before`], and in its head the rows counted and what was lost; version 3, written
-/// only where they say something, has [`Frame::sinks`], [`Part::selected`], [`Rows::sinks`] and [`Rows::requests`]. All are read.
-const VERSION: u8 = 3;
+/// only where they say something, has [`Frame::sinks`], [`Part::selected`], [`Rows::sinks`] and [`Rows::requests`]; version 4, written
+/// only where a fact has one, [`Fact::event`]. All are read.
+const VERSION: u8 = 4;
 /// Sinks that a frame can tell apart.
 pub const SINKS_MAX: usize = 32;
 /// In [`Frame::sinks`]: every sink that has no name there. No sink's own name is empty.
 pub const OTHERS: &[u8] = b"";
+/// Longest key of a [`FactEvent`]; twice what a meter makes.
+pub const KEY_BYTES_MAX: usize = 1024;
 /// A missing value in `Rows::columns`.
 pub const MISSING: u32 = u32::MAX;
 
@@ -181,6 +184,20 @@ pub struct Fact {
     pub dims: Vec<u32>,
     pub quantity: i128,
     pub events: u64,
+    /// One event by itself; `None`: a sum.
+    pub event: Option<Box<FactEvent>>,
+}
+
+/// What is known of a fact that is one event: see [`flow::event::UsageEvent`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FactEvent {
+    pub kind: EventKind,
+    pub at: UnixNanos,
+    /// Not before `at`.
+    pub end: UnixNanos,
+    /// At most [`KEY_BYTES_MAX`].
+    pub key: Box<[u8]>,
+    pub position: u64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -281,7 +298,13 @@ impl Frame {
     /// The oldest version that can say what this frame says.
     pub(crate) fn version(&self) -> u8 {
         let selects = !self.sinks.is_empty() || self.parts.iter().any(|part| !part.selected.is_empty());
-        if selects || !self.rows.sinks.is_empty() || !self.rows.requests.is_empty() { VERSION } else { 2 }
+        if self.parts.iter().flat_map(|part| &part.facts).any(|fact| fact.event.is_some()) {
+            4
+        } else if selects || !self.rows.sinks.is_empty() || !self.rows.requests.is_empty() {
+            3
+        } else {
+            2
+        }
     }
 
     /// Appends everything but the rows. `counted`: what the rows say.
@@ -484,7 +507,7 @@ impl Frame {
                 + p.notes.len() * 16
                 + p.also.len() * 24
                 + p.selected.len() * 24
-                + p.facts.iter().map(|f| 112 + f.dims.len() * 4).sum::<usize>()
+                + p.facts.iter().map(|f| 112 + f.dims.len() * 4 + f.event.as_ref().map_or(0, |event| 64 + event.key.len())).sum::<usize>()
         };
         let rows = self.rows.bytes.capacity()
             + self.rows.len() * (40 + 8 * self.rows.columns.len())
@@ -549,6 +572,9 @@ impl Frame {
             let meter = self.meters.get(fact.meter as usize).ok_or("a fact is of no meter")?;
             if !tenant(fact.tenant) || fact.dims.len() != meter.dims.len() || fact.dims.iter().any(|v| *v as usize >= self.values.len()) {
                 return Err("a fact is of no tenant or names a value that is not there");
+            }
+            if fact.event.as_ref().is_some_and(|event| event.end < event.at || event.key.len() > KEY_BYTES_MAX) {
+                return Err("an event ends before it starts, or has a key longer than any");
             }
         }
         Ok(())
@@ -639,6 +665,9 @@ impl Part {
             put_u64(out, fact.events);
             put_len(out, fact.dims.len());
             put_u32s(out, &fact.dims);
+            if version >= 4 {
+                put_event(out, fact.event.as_deref());
+            }
         }
         if version < 3 {
             return;
@@ -674,7 +703,7 @@ impl Part {
         let n = r.count(13)?;
         part.notes = (0..n).map(|_| Ok((r.u32()?, note(r)?, r.u64()?))).collect::<Result<_, _>>()?;
         let n = r.count(FACT_BYTES_LEAST)?;
-        part.facts = (0..n).map(|_| fact(r)).collect::<Result<_, _>>()?;
+        part.facts = (0..n).map(|_| fact(r, version)).collect::<Result<_, _>>()?;
         if version >= 3 {
             let n = r.count(24)?;
             let selected = |r: &mut Reader| Ok(Selected { tenant: r.u32()?, sinks: r.u32()?, records: r.u64()?, bytes: r.u64()? });
@@ -695,10 +724,27 @@ fn note(r: &mut Reader) -> Result<Note, Corrupt> {
     Note::ALL.into_iter().find(|n| *n as u8 == code).ok_or_else(|| r.corrupt("unknown note"))
 }
 
-fn fact(r: &mut Reader) -> Result<Fact, Corrupt> {
+fn fact(r: &mut Reader, version: u8) -> Result<Fact, Corrupt> {
     let (tenant, meter, minute, quantity, events) = (r.u32()?, r.u32()?, r.i64()?, r.i128()?, r.u64()?);
     let n = r.count(4)?;
-    Ok(Fact { tenant, meter, minute, quantity, events, dims: r.u32s(n)? })
+    let dims = r.u32s(n)?;
+    Ok(Fact { tenant, meter, minute, quantity, events, dims, event: if version >= 4 { event(r)? } else { None } })
+}
+
+/// 0 for a sum, else 1 more than the kind, and what belongs to it.
+fn put_event(out: &mut Vec<u8>, event: Option<&FactEvent>) {
+    let Some(event) = event else { return out.push(0) };
+    out.push(event.kind as u8 + 1);
+    put_i64s(out, &[event.at.0, event.end.0]);
+    put_u64(out, event.position);
+    put_bytes(out, &event.key);
+}
+
+fn event(r: &mut Reader) -> Result<Option<Box<FactEvent>>, Corrupt> {
+    let Some(code) = r.u8()?.checked_sub(1) else { return Ok(None) };
+    let kind = EventKind::from_code(code).ok_or_else(|| r.corrupt("unknown kind of an event"))?;
+    let (at, end, position) = (UnixNanos(r.i64()?), UnixNanos(r.i64()?), r.u64()?);
+    Ok(Some(Box::new(FactEvent { kind, at, end, key: r.bytes()?.into(), position })))
 }
 
 /// Which of the columns that not every frame has are there.
@@ -824,6 +870,33 @@ mod tests {
         assert_eq!(Frame::decode(&bytes), Ok(Frame::default()));
     }
 
+    /// A frame without events is byte for byte what an older release wrote and reads.
+    #[test]
+    fn a_version_is_written_only_where_it_is_needed() {
+        let mut seen = [0; 5];
+        for seed in 1..400 {
+            let frame = sample::frame(&mut Random(seed));
+            let mut bytes = Vec::new();
+            frame.encode(&mut bytes);
+            let has_event = frame.parts.iter().flat_map(|p| &p.facts).any(|f| f.event.is_some());
+            assert_eq!(bytes[0] == 4, has_event, "seed {seed}");
+            seen[bytes[0] as usize] += 1;
+        }
+        assert!(seen[2..].iter().all(|n| *n > 20), "{seen:?}");
+        // A sum in the present version, where version 2 does: refused, as there is one encoding.
+        let mut frame = sample::plain(&[(1, 0, 10)], b"acme", 1);
+        frame.meters.push(Meter::default());
+        let event = FactEvent { kind: EventKind::Point, at: UnixNanos(0), end: UnixNanos(0), key: b"k"[..].into(), position: 1 };
+        frame.parts[0].facts.push(Fact { event: Some(Box::new(event)), ..Fact::default() });
+        let mut bytes = Vec::new();
+        frame.encode(&mut bytes);
+        assert_eq!(Frame::decode(&bytes).as_ref(), Ok(&frame));
+        let kind = bytes.iter().rposition(|b| *b == b'k').expect("the key") - 4 - 8 - 16 - 1;
+        assert_eq!(bytes[kind], 1, "a point");
+        bytes[kind] = 99;
+        assert_eq!(Frame::decode(&bytes).unwrap_err().what, "unknown kind of an event");
+    }
+
     #[test]
     fn some_parts_of_a_frame_are_a_frame_with_their_rows() {
         for seed in 1..200 {
@@ -910,6 +983,19 @@ mod tests {
         refuse(|f| f.parts[0].counts[0].tenant = 1, "a count is of no tenant or out of bounds");
         refuse(|f| f.parts[0].notes.push((1, Note::NotJson, 1)), "a note is of no tenant or out of bounds");
         refuse(|f| f.parts[0].facts.push(Fact::default()), "a fact is of no meter");
+        let event = |at, end, key: usize| FactEvent {
+            kind: EventKind::Interval,
+            at: UnixNanos(at),
+            end: UnixNanos(end),
+            key: vec![b'k'; key].into(),
+            position: 9,
+        };
+        let with = |f: &mut Frame, event| {
+            f.meters.push(Meter::default());
+            f.parts[0].facts.push(Fact { event: Some(Box::new(event)), ..Fact::default() });
+        };
+        refuse(|f| with(f, event(1, 0, 3)), "an event ends before it starts, or has a key longer than any");
+        refuse(|f| with(f, event(0, 1, KEY_BYTES_MAX + 1)), "an event ends before it starts, or has a key longer than any");
         refuse(|f| f.parts[0].selected.push(Selected { tenant: 1, ..Selected::default() }), "a selection is of no tenant or out of bounds");
         refuse(|f| f.sinks = vec![Box::default(); SINKS_MAX + 1], "a frame names more sinks than it can tell apart");
         refuse(|f| f.state.push(StateChange { step: 0, bytes: vec![0; 33] }), "a change of state is no list of 32-byte entries");

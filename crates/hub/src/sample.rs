@@ -1,7 +1,7 @@
 //! Frames for tests: random ones that are valid, and plain ones that say what they are about.
 
-use crate::frame::{Count, Fact, Frame, Lost, LostReason, MISSING, Meter, Part, Resumed, Rows, Selected, StateChange};
-use flow::event::{Note, Outcome, Reason, Skip, StreamId};
+use crate::frame::{Count, Fact, FactEvent, Frame, Lost, LostReason, MISSING, Meter, Part, Resumed, Rows, Selected, StateChange};
+use flow::event::{EventKind, Note, Outcome, Reason, Skip, StreamId};
 use flow::units::UnixNanos;
 
 /// xorshift64 (Marsaglia 2003); the seed must not be 0.
@@ -130,6 +130,13 @@ pub fn frame(random: &mut Random) -> Frame {
     frame
 }
 
+fn event(random: &mut Random) -> Option<Box<FactEvent>> {
+    let kind = EventKind::from_code(random.below(12) as u8)?;
+    let at = random.next() as i64 >> 1;
+    let (end, position) = (at + random.below(1 << 40) as i64, random.next());
+    Some(Box::new(FactEvent { kind, at: UnixNanos(at), end: UnixNanos(end), key: random.blob(20).into(), position }))
+}
+
 fn part(random: &mut Random, frame: &mut Frame) {
     let start = frame.rows.len() as u32;
     let tenants = frame.tenants.len() as u64;
@@ -180,6 +187,7 @@ fn part(random: &mut Random, frame: &mut Frame) {
             dims,
             quantity,
             events: random.below(9),
+            event: event(random),
         });
     }
     frame.parts.push(part);

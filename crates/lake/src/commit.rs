@@ -6,7 +6,7 @@
 //! three lines of JSON with a checksum over the second; a damaged one is an error, never skipped.
 
 use crate::Fields;
-use crate::layout::{COMMITS, LOGS, commit_name, commit_number};
+use crate::layout::{CHARGES, COMMITS, LOGS, USAGE, commit_name, commit_number};
 use anyhow::{Context, anyhow, bail};
 use flow::event::StreamId;
 use hub::disk::Disk;
@@ -29,6 +29,28 @@ pub(crate) struct Commit {
     /// By stream id in 16 hex digits: the position before and after.
     pub streams: BTreeMap<String, [u64; 2]>,
     pub tables: BTreeMap<String, Vec<FileEntry>>,
+    /// What was published, closed or taken back with this commit; its rows are in the table `charges`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub charges: Option<ChargeEvent>,
+}
+
+/// An event of the log of charges: what is committed after it is late (rule R8).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChargeEvent {
+    /// When it happened, as the operator or the running process said.
+    pub at_ns: i64,
+    /// SHA-256 of the rate card.
+    pub card: String,
+    /// Charge periods that ended by then are published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published_until_ns: Option<i64>,
+    /// Months, as `2026-10`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub closed: Vec<String>,
+    /// Name of the row that was taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reversed: Option<String>,
 }
 
 /// One Parquet file.
@@ -52,7 +74,7 @@ pub(crate) struct FileEntry {
 
 impl Commit {
     pub(crate) fn new(number: u64, frames: [u64; 2], fields: Fields) -> Commit {
-        Commit { version: VERSION, number, frames, fields, streams: BTreeMap::new(), tables: BTreeMap::new() }
+        Commit { version: VERSION, number, frames, fields, streams: BTreeMap::new(), tables: BTreeMap::new(), charges: None }
     }
 
     fn encode(&self) -> anyhow::Result<Vec<u8>> {
@@ -88,6 +110,15 @@ pub(crate) fn stream_name(stream: StreamId) -> String {
     format!("{:016x}", stream.0)
 }
 
+/// An event of charges, the number of its commit, and how many files of charges and of usage there were behind it.
+#[derive(Clone, Debug)]
+pub(crate) struct Charged {
+    pub number: u64,
+    pub event: ChargeEvent,
+    pub charges: usize,
+    pub usage: usize,
+}
+
 /// What all commits together say.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Log {
@@ -97,6 +128,8 @@ pub(crate) struct Log {
     /// Files by table, in commit order.
     pub files: BTreeMap<String, Vec<FileEntry>>,
     pub fields: Option<Fields>,
+    /// Events of charges, in order.
+    pub charges: Vec<Charged>,
 }
 
 impl Log {
@@ -136,6 +169,10 @@ impl Log {
         }
         for (table, files) in commit.tables {
             self.files.entry(table).or_default().extend(files);
+        }
+        if let Some(event) = commit.charges {
+            let (charges, usage) = (self.table(CHARGES).len(), self.table(USAGE).len());
+            self.charges.push(Charged { number: commit.number, event, charges, usage });
         }
         self.number = commit.number;
         self.fields = Some(commit.fields);

@@ -12,7 +12,8 @@ pub(crate) const COMMITS: &str = "_commits";
 pub(crate) const LOGS: &str = "logs";
 pub(crate) const USAGE: &str = "usage";
 pub(crate) const LINEAGE: &str = "lineage";
-pub(crate) const TABLES: [&str; 3] = [LOGS, USAGE, LINEAGE];
+pub(crate) const CHARGES: &str = "charges";
+pub(crate) const TABLES: [&str; 4] = [LOGS, USAGE, LINEAGE, CHARGES];
 /// The tenant of rows that are about the platform itself.
 pub(crate) const NOBODY: &[u8] = b"_weir";
 

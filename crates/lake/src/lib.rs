@@ -1,7 +1,7 @@
 //! The open store: Parquet in folders by tenant, day and hour, one commit log, a search index beside the logs.
 //!
 //! Read in this order: `store` (frames in, one commit out), `commit` (the log), `layout` (where things lie),
-//! the tables `logs`, `facts` (usage), `runs` (lineage) with `table` below them and `lineage` (what an event says), `index`; then
+//! the tables `logs`, `facts` (usage), `charges`, `runs` (lineage) with `table` below them and `lineage` (what an event says), `index`; then
 //! the way back: `snapshot`, `query` (the line), `matcher` (the one judge), `search`, `loose`. The only crate
 //! that names tantivy and parquet.
 #![deny(unsafe_code)]
@@ -11,7 +11,9 @@ mod store;
 mod commit;
 mod layout;
 
+mod charges;
 mod facts;
+mod focus;
 pub mod lineage;
 mod logs;
 mod runs;
@@ -30,10 +32,14 @@ mod search;
 #[cfg(test)]
 mod tests;
 
+pub use charges::{Charges, Published, UsageFile, append_charges};
+pub use commit::ChargeEvent;
+pub use facts::{EventView, FactView};
+pub use focus::{focus_parquet, read_cells};
 pub use loose::{LINE_BYTES_MAX, search_file, search_lines};
 pub use query::{DEPTH_MAX, QUERY_BYTES_MAX, Query, QueryError};
 pub use search::{Hit, SearchOptions, Stats, WINDOW_BYTES, search};
-pub use snapshot::{Snapshot, lineage_events, usage};
+pub use snapshot::{Snapshot, each_fact, lineage_events, tail_facts, usage};
 pub use store::{Lake, Sealed};
 
 use flow::conventions::{MESSAGE, SPAN_ID, TRACE_ID};

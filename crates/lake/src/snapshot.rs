@@ -7,13 +7,15 @@
 use crate::commit::{FileEntry, Log};
 use crate::layout::{LINEAGE, LOGS, USAGE};
 use crate::store::{Taken, new_events, take_parts};
-use crate::{Fields, facts, lineage, runs, table};
+use crate::{FactView, Fields, facts, lineage, runs, table};
 use anyhow::Context;
 use arrow_array::UInt32Array;
 use flow::event::{StreamId, UsageFact};
+use flow::units::{NANOS_PER_MINUTE, UnixNanos};
 use hub::disk::Disk;
 use hub::frame::Frame;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -71,6 +73,16 @@ impl Snapshot {
         Ok(counts)
     }
 
+    /// Shows the facts of some files of usage, numbered in the order of their commits.
+    pub fn each_fact_of_files(&self, files: Range<usize>, each: &mut dyn FnMut(&FactView<'_>)) -> anyhow::Result<()> {
+        let mut reader = facts::Reader::new(None);
+        let all = self.log.table(USAGE);
+        for file in &all[files.start.min(all.len())..files.end.min(all.len())] {
+            reader.read(&self.disk, &self.root.join(&file.path), &file.tenant, each)?;
+        }
+        Ok(())
+    }
+
     pub(crate) fn logs(&self) -> &[FileEntry] {
         self.log.table(LOGS)
     }
@@ -84,15 +96,41 @@ impl Snapshot {
 /// Every usage fact, those of the tail included, none twice.
 pub fn usage(disk: &Disk, snapshot: &Snapshot, tail: &[Arc<Frame>]) -> anyhow::Result<Vec<UsageFact>> {
     let mut all = Vec::new();
-    for file in snapshot.log.table(USAGE) {
-        facts::read(disk, &snapshot.root.join(&file.path), &mut all)?;
+    each_fact(disk, snapshot, tail, None, &mut |fact| all.push(fact.to_fact()))?;
+    Ok(all)
+}
+
+/// Shows every usage fact to `each`, those of the tail included, none twice, without holding more than a batch of them.
+///
+/// `range`: only facts that lie in `[from, to)`, in part or whole: an event by its time, an interval by all of its time, a sum by its
+/// minute. Files that hold none are not opened. (What a level was before the range is not in it: ask from earlier on.) The order is
+/// that of files and frames, which says nothing.
+pub fn each_fact(
+    disk: &Disk,
+    snapshot: &Snapshot,
+    tail: &[Arc<Frame>],
+    range: Option<(UnixNanos, UnixNanos)>,
+    each: &mut dyn FnMut(&FactView<'_>),
+) -> anyhow::Result<()> {
+    let mut reader = facts::Reader::new(range);
+    // An entry's newest time is the start of a minute, or where an interval ends.
+    let may_hold =
+        |file: &&FileEntry| range.is_none_or(|(from, to)| file.min_time < to.0 && file.max_time.saturating_add(NANOS_PER_MINUTE) > from.0);
+    for file in snapshot.log.table(USAGE).iter().filter(may_hold) {
+        reader.read(disk, &snapshot.root.join(&file.path), &file.tenant, each)?;
     }
     for (f, p) in snapshot.unsealed(tail)?.parts {
         for fact in facts::facts_of(&tail[f], &tail[f].parts[p]) {
-            all.push(fact?);
+            reader.show(&fact?, each)?;
         }
     }
-    Ok(all)
+    Ok(())
+}
+
+/// The facts of the tail that the lake does not have.
+pub fn tail_facts(snapshot: &Snapshot, tail: &[Arc<Frame>]) -> anyhow::Result<Vec<UsageFact>> {
+    let taken = snapshot.unsealed(tail)?;
+    taken.parts.iter().flat_map(|(f, p)| facts::facts_of(&tail[*f], &tail[*f].parts[*p])).collect()
 }
 
 /// Every lineage event, those of the tail included, none twice. `block`: as the lake's writer has it; without

@@ -159,7 +159,7 @@ impl Lake {
     /// `None`: another writer moved one of the streams first, and nothing of this try is left.
     fn try_seal(&mut self, frames: &[Arc<Frame>], taken: &Taken) -> anyhow::Result<Option<Sealed>> {
         let (disk, root) = (self.disk.clone(), self.root.clone());
-        let mut files = NewFiles { disk: &disk, root: &root, written: Vec::new(), folders: BTreeSet::new() };
+        let mut files = NewFiles::new(&disk, &root);
         let outcome = write_files(&mut files, frames, taken, &self.options, &self.fields, &self.lineage_keys);
         let (tables, mut sealed, keys) = match outcome.and_then(|done| files.sync_folders().map(|()| done)) {
             Ok(done) => done,
@@ -364,7 +364,9 @@ fn write_usage(files: &mut NewFiles<'_>, frames: &[Arc<Frame>], taken: &Taken, s
         sealed.usage_facts += facts.len() as u64;
         let bytes = facts::write(&mut facts)?;
         let path = files.add(&folder(USAGE, &tenant, day, None), "parquet", &bytes, None)?;
-        let minutes = || facts.iter().map(|f| f.minute);
+        let minutes = || facts.iter().map(|f| f.minute.saturating_mul(flow::units::NANOS_PER_MINUTE));
+        // An interval may end on another day: who asks for that day has to open this file.
+        let ends = facts.iter().filter_map(|f| f.event.as_ref()).map(|event| event.end.0);
         entries.push(FileEntry {
             path,
             tenant: escape_tenant(&tenant),
@@ -372,8 +374,8 @@ fn write_usage(files: &mut NewFiles<'_>, frames: &[Arc<Frame>], taken: &Taken, s
             raw_bytes: 0,
             origin_bytes: 0,
             stored_bytes: bytes.len() as u64,
-            min_time: minutes().min().unwrap_or(0).saturating_mul(flow::units::NANOS_PER_MINUTE),
-            max_time: minutes().max().unwrap_or(0).saturating_mul(flow::units::NANOS_PER_MINUTE),
+            min_time: minutes().min().unwrap_or(0),
+            max_time: minutes().chain(ends).max().unwrap_or(0),
             index: None,
         });
     }
@@ -431,7 +433,7 @@ pub(crate) fn new_events(
 }
 
 /// Files of a seal that no commit names yet.
-struct NewFiles<'a> {
+pub(crate) struct NewFiles<'a> {
     disk: &'a Disk,
     root: &'a Path,
     /// From the root; all of them are this writer's own.
@@ -439,9 +441,13 @@ struct NewFiles<'a> {
     folders: BTreeSet<String>,
 }
 
-impl NewFiles<'_> {
+impl<'a> NewFiles<'a> {
+    pub(crate) fn new(disk: &'a Disk, root: &'a Path) -> NewFiles<'a> {
+        NewFiles { disk, root, written: Vec::new(), folders: BTreeSet::new() }
+    }
+
     /// Writes a file under a name made from its content, or beside another one; returns its path.
-    fn add(&mut self, folder: &str, kind: &str, bytes: &[u8], beside: Option<&str>) -> anyhow::Result<String> {
+    pub(crate) fn add(&mut self, folder: &str, kind: &str, bytes: &[u8], beside: Option<&str>) -> anyhow::Result<String> {
         let full = self.root.join(folder);
         self.disk.create_dir_all(&full, "lake.data.create").with_context(|| format!("cannot create {}", full.display()))?;
         self.folders.insert(folder.to_owned());
@@ -468,7 +474,7 @@ impl NewFiles<'_> {
         bail!("too many files named {stem} in {folder}")
     }
 
-    fn sync_folders(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn sync_folders(&mut self) -> anyhow::Result<()> {
         for folder in &self.folders {
             let full = self.root.join(folder);
             self.disk.sync_dir(&full, "lake.data.folder").with_context(|| format!("cannot make {} durable", full.display()))?;
@@ -477,7 +483,7 @@ impl NewFiles<'_> {
     }
 
     /// Removes what was written. What cannot be removed now goes when the lake is next opened.
-    fn discard(&mut self) {
+    pub(crate) fn discard(&mut self) {
         for path in self.written.drain(..) {
             let _ = self.disk.unlink(&self.root.join(path)); // see above
         }

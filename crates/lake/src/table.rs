@@ -6,11 +6,13 @@
 use anyhow::{Context, bail};
 use arrow_array::builder::{BinaryBuilder, StringBuilder};
 use arrow_array::{Array, ArrayRef, BinaryArray, RecordBatch, StringArray};
-use arrow_schema::{DataType, Field, SchemaRef};
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use bytes::Bytes;
 use hub::disk::Disk;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection};
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection,
+};
 use parquet::arrow::arrow_writer::{ArrowWriter, ArrowWriterOptions};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::PageIndexPolicy;
@@ -125,6 +127,27 @@ pub(crate) fn read(
     builder.build().with_context(|| format!("cannot read {}", path.display()))
 }
 
+/// Batches of the named columns, of which `texts` come as dictionaries; a column that the file lacks is left out.
+pub(crate) fn read_dictionaries(disk: &Disk, path: &Path, columns: &[&str], texts: &[&str]) -> anyhow::Result<ParquetRecordBatchReader> {
+    let cannot = || format!("cannot read {}", path.display());
+    let file = StoredFile::open(disk, path)?;
+    let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Skip);
+    let found = ArrowReaderMetadata::load(&file, options.clone()).with_context(cannot)?;
+    let field = |field: &Arc<Field>| match texts.contains(&field.name().as_str()) {
+        true => {
+            let kind = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
+            Arc::new(Field::new(field.name(), kind, field.is_nullable()))
+        }
+        false => Arc::clone(field),
+    };
+    let schema = Schema::new(found.schema().fields().iter().map(field).collect::<Vec<_>>());
+    let metadata =
+        ArrowReaderMetadata::try_new(Arc::clone(found.metadata()), options.with_schema(Arc::new(schema))).with_context(cannot)?;
+    let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata);
+    let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
+    builder.with_projection(mask).with_batch_size(BATCH_ROWS).build().with_context(cannot)
+}
+
 /// A column of a batch as its type.
 pub(crate) fn column<'a, T: 'static>(batch: &'a RecordBatch, name: &str) -> anyhow::Result<&'a T> {
     let array = batch.column_by_name(name).with_context(|| format!("the file has no column {name:?}"))?;
@@ -176,4 +199,12 @@ pub(crate) fn tenant(batch: &RecordBatch, row: usize) -> anyhow::Result<&[u8]> {
         (None, Some(bytes)) => Ok(bytes.value(row)),
         (None, None) => bail!("column \"tenant\" is neither text nor bytes"),
     }
+}
+
+/// Names of a file's columns, in order.
+pub(crate) fn column_names(disk: &Disk, path: &Path) -> anyhow::Result<Vec<String>> {
+    let file = StoredFile::open(disk, path)?;
+    let found = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Skip));
+    let found = found.with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(found.schema().fields().iter().map(|field| field.name().clone()).collect())
 }

@@ -186,7 +186,11 @@ fn of_step(step: &StepConfig, at: &Path, all: &mut Vec<Mention>) {
             let at = at.key("meter");
             all.extend(meter.quantity.iter().map(|field| read(field, at.key("quantity"))));
             all.extend(meter.part_of.iter().map(|field| read(field, at.key("part_of"))));
+            for (key, field) in [("start", &meter.start), ("end", &meter.end), ("duration", &meter.duration)] {
+                all.extend(field.iter().map(|field| read(field, at.key(key))));
+            }
             all.extend(list(&meter.by, &at.key("by")));
+            all.extend(list(&meter.key, &at.key("key")));
             all.extend(meter.when.iter().flat_map(|when| condition(when, at.key("when"))));
         }
         StepConfig::Sample(sample) => {

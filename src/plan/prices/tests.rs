@@ -62,7 +62,7 @@ fn both(config: &Config, card: &bill::Card, inputs: &[(Vec<u8>, Format)]) -> BTr
         all.extend(facts);
     }
     for charge in rate(card, &all).rows {
-        sums.entry(charge.series.tenant.clone()).or_default()[1] += charge.cost.0;
+        sums.entry(charge.series.tenant.clone()).or_default()[1] += charge.billed.0;
     }
     sums
 }

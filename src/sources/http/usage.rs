@@ -19,8 +19,7 @@ const TEXT_BYTES_MAX: usize = 512;
 const DIMS_MAX: usize = 32;
 
 /// What is not a dimension.
-const OWN: [&str; 12] =
-    ["specversion", "id", "source", "type", "subject", "time", "tenant", "meter", "quantity", "unit", "start", "end"];
+const OWN: [&str; 12] = ["specversion", "id", "source", "type", "subject", "time", "tenant", "meter", "quantity", "unit", "start", "end"];
 
 pub fn events(kind: &str, headers: &HeaderMap, body: &[u8], lines: &mut Lines) -> Result<(), Bad> {
     let value = |body: &[u8]| serde_json::from_slice::<Value>(body).map_err(|error| Bad::new(400, format!("the body is no JSON: {error}")));
@@ -38,7 +37,10 @@ pub fn events(kind: &str, headers: &HeaderMap, body: &[u8], lines: &mut Lines) -
         },
         other => {
             let shown: String = other.chars().take(100).collect();
-            return Err(Bad::new(415, format!("{shown:?} holds no events; send application/cloudevents+json or application/cloudevents-batch+json")));
+            return Err(Bad::new(
+                415,
+                format!("{shown:?} holds no events; send application/cloudevents+json or application/cloudevents-batch+json"),
+            ));
         }
     };
     let mut mistakes: Vec<String> = Vec::new();
@@ -57,7 +59,10 @@ pub fn events(kind: &str, headers: &HeaderMap, body: &[u8], lines: &mut Lines) -
     }
     if wrong > 0 {
         let more = if wrong > mistakes.len() { format!("; and {} more", wrong - mistakes.len()) } else { String::new() };
-        return Err(Bad::new(400, format!("nothing is taken, {wrong} of {} events are wrong: {}{more}", events.len(), mistakes.join("; "))));
+        return Err(Bad::new(
+            400,
+            format!("nothing is taken, {wrong} of {} events are wrong: {}{more}", events.len(), mistakes.join("; ")),
+        ));
     }
     Ok(())
 }
@@ -116,7 +121,8 @@ fn put_event(event: &Value, lines: &mut Lines) -> Result<(), String> {
     if let Some(time) = event.get("time").and_then(Value::as_str) {
         check_time("time", time)?;
     }
-    if event.get("datacontenttype").and_then(Value::as_str).is_some_and(|kind| !kind.ends_with("json")) || event.contains_key("data_base64") {
+    if event.get("datacontenttype").and_then(Value::as_str).is_some_and(|kind| !kind.ends_with("json")) || event.contains_key("data_base64")
+    {
         return Err("its data is not JSON".into());
     }
     match event.get("data") {
@@ -197,7 +203,10 @@ fn quantity(value: &Value) -> Result<String, String> {
     let is_whole = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
     match digits.parse::<i64>() {
         Ok(whole) if is_whole => Ok(whole.to_string()),
-        _ => Err(format!("data.quantity is {}; a quantity is a whole number from 0 to 9223372036854775807, of the smallest unit", cut(&digits))),
+        _ => Err(format!(
+            "data.quantity is {}; a quantity is a whole number from 0 to 9223372036854775807, of the smallest unit",
+            cut(&digits)
+        )),
     }
 }
 
@@ -310,8 +319,7 @@ mod tests {
 
     #[test]
     fn attributes_can_be_headers() {
-        let headers =
-            [("ce-specversion", "1.0"), ("ce-id", "r%20%C3%BC"), ("ce-source", "chat"), ("ce-type", "t"), ("ce-subject", "acme")];
+        let headers = [("ce-specversion", "1.0"), ("ce-id", "r%20%C3%BC"), ("ce-source", "chat"), ("ce-type", "t"), ("ce-subject", "acme")];
         let body = r#"{"meter":"m","quantity":1,"unit":"Tokens"}"#;
         check(
             "application/json",
@@ -322,7 +330,12 @@ mod tests {
             "#]],
         );
         check("text/plain", &headers, body, expect!["415 the data of an event is JSON; send it as application/json"]);
-        check("application/json", &headers[..2], body, expect![[r#"400 nothing is taken, 1 of 1 events are wrong: event 0 ("r ü"): source is missing"#]]);
+        check(
+            "application/json",
+            &headers[..2],
+            body,
+            expect![[r#"400 nothing is taken, 1 of 1 events are wrong: event 0 ("r ü"): source is missing"#]],
+        );
     }
 
     #[test]
@@ -333,7 +346,9 @@ mod tests {
             BATCH,
             &[],
             &format!("[{body}]"),
-            expect![[r#"400 nothing is taken, 6 of 7 events are wrong: event 1 ("q"): data.quantity is -1; a quantity is a whole number from 0 to 9223372036854775807, of the smallest unit; event 2 ("q"): data.quantity is 1.5; a quantity is a whole number from 0 to 9223372036854775807, of the smallest unit; event 3 ("q"): data.quantity is 9223372036854775808; a quantity is a whole number from 0 to 9223372036854775807, of the smallest unit; event 4 ("q"): data.quantity is x; a quantity is a whole number from 0 to 9223372036854775807, of the smallest unit; event 5 ("q"): data.quantity is 1000.0; a quantity is a whole number from 0 to 9223372036854775807, of the smallest unit; event 6 ("q"): data.quantity is no number"#]],
+            expect![[
+                r#"400 nothing is taken, 6 of 7 events are wrong: event 1 ("q"): data.quantity is -1; a quantity is a whole number from 0 to 9223372036854775807, of the smallest unit; event 2 ("q"): data.quantity is 1.5; a quantity is a whole number from 0 to 9223372036854775807, of the smallest unit; event 3 ("q"): data.quantity is 9223372036854775808; a quantity is a whole number from 0 to 9223372036854775807, of the smallest unit; event 4 ("q"): data.quantity is x; a quantity is a whole number from 0 to 9223372036854775807, of the smallest unit; event 5 ("q"): data.quantity is 1000.0; a quantity is a whole number from 0 to 9223372036854775807, of the smallest unit; event 6 ("q"): data.quantity is no number"#
+            ]],
         );
         for (what, want) in [
             (r#"{"meter":"m","quantity":1}"#, "data.unit is missing"),

@@ -47,7 +47,7 @@ fn fact(tenant: &str, meter: &str, model: &str, time: &str, quantity: i128) -> U
 
 /// Settles, publishes and says what came: `revision class hour in period: quantity cost`.
 fn publish(book: &mut Book, rating: &Rating, time: &str) -> Vec<String> {
-    let rows = book.settle(rating, at(time), Scope::Due).unwrap();
+    let rows = book.settle(rating, at(time), Scope::Due, None).unwrap();
     book.add(&rows).unwrap();
     book.publish(UnixNanos(at(time).0 - PUBLISH_AFTER_NS));
     rows.iter().map(show).collect()
@@ -82,7 +82,7 @@ fn p8_p9_late_usage_of_a_closed_period_is_a_correction_and_can_be_reversed() {
     book.close(Month::parse("2026-02").unwrap());
     facts.push(fact("acme", "tokens", "orca", "2026-02-28T23:30:00Z", 246_913));
     let rating = rate(&card, &facts);
-    let rows = book.settle(&rating, at("2026-03-05T10:00:00Z"), Scope::Due).unwrap();
+    let rows = book.settle(&rating, at("2026-03-05T10:00:00Z"), Scope::Due, None).unwrap();
     assert_eq!(rows.iter().map(show).collect::<Vec<_>>(), ["2 Correction 02-28T23 in 2026-03: 246913 0.123456500000"]);
     assert_eq!((rows[0].charge.hour, rows[0].charge.end), (at("2026-02-28T23:00:00Z"), at("2026-03-01T00:00:00Z")));
     book.add(&rows).unwrap();
@@ -159,7 +159,7 @@ fn the_book_always_adds_up_to_the_rating() {
                 facts.push(fact);
             }
             now += random.below(10 * 24) as i64 * NANOS_PER_HOUR;
-            let rows = book.settle(&rate(&card, &facts), UnixNanos(now), Scope::Due).unwrap();
+            let rows = book.settle(&rate(&card, &facts), UnixNanos(now), Scope::Due, None).unwrap();
             for row in &rows {
                 assert_eq!(row.is_correction, book.is_closed(Month::of(row.charge.hour)), "seed {seed} round {round}");
                 assert!(!book.is_closed(row.period), "seed {seed} round {round}: a row on an invoice that is out");
@@ -173,7 +173,7 @@ fn the_book_always_adds_up_to_the_rating() {
             }
         }
         let rating = rate(&card, &facts);
-        published.extend(book.settle(&rating, UnixNanos(now), Scope::All).unwrap());
+        published.extend(book.settle(&rating, UnixNanos(now), Scope::All, None).unwrap());
         let sum = Money::sum(published.iter().map(|row| row.charge.billed)).unwrap();
         assert_eq!(sum, rating.total().unwrap(), "seed {seed} round {round}");
         let names: BTreeSet<String> = published.iter().map(Row::id).collect();

@@ -6,6 +6,7 @@
 
 use super::quota::{Period, Unit};
 use crate::conventions;
+use crate::meter::DurationUnit;
 use crate::units::{Amount, ByteSize, Ratio, Span};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
@@ -163,15 +164,27 @@ pub enum Metered {
     Anyway,
 }
 
-/// One meter.
+/// One meter, or with `usage` the four of a convention.
 #[derive(Clone, Debug, PartialEq, serde::Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MeterConfig {
-    /// Name of the meter, as rate cards and bills show it. One of a kind.
+    /// Name of the meter, as rate cards and bills show it. One of a kind. With `usage` it may be left out; else `chat` makes
+    /// `chat_tokens_in` of `tokens_in`.
+    #[serde(default)]
     pub name: String,
+    /// The fields in which requests to models tell their tokens, instead of `quantity`, `unit` and `part_of`: one step, and the meters
+    /// `tokens_in`, `tokens_out`, `tokens_cache_read` and `tokens_cache_write`; or usage events, which name their meters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<UsageFields>,
+    /// The object in which the fields of `usage` stand, as in `attributes`. Absent: the record itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within: Option<String>,
+    /// How quantities become usage. Absent: `sum` where there is a `quantity`, else `count`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<MeterKind>,
     /// The field that holds the quantity, a whole number. Absent: each record counts as 1.
     pub quantity: Option<String>,
-    /// What the quantity counts, as in `Tokens`. Needed with `quantity`; without it the unit is `Records`.
+    /// What the quantity counts, as in `Tokens`. Needed with `quantity` and for `interval`; without both the unit is `Records`.
     pub unit: Option<String>,
     /// Fields the quantity is told apart by, besides the tenant.
     #[serde(default)]
@@ -181,6 +194,90 @@ pub struct MeterConfig {
     /// A field whose quantity includes this one, as input tokens include cached ones. A record in which the part is above
     /// the whole is not metered and is noted as `part_above_whole`.
     pub part_of: Option<String>,
+    /// Fields that name the event, as in `request_id`: each record is a fact of its own, and of those with the same key only the first
+    /// is charged, however often it was sent. A key longer than 512 bytes is cut and hashed. A record without any of the fields counts
+    /// and is noted as `no_key`. Absent: quantities are added up by minute.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub key: Vec<String>,
+    /// For `interval`: the field with the time from which on it was held, in any form that `fields.time` takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<String>,
+    /// For `interval`: the field with the time at which it was let go. Absent: `start` and `duration` say it, or else the record's own time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<String>,
+    /// For `interval`: the field that says how long it was held, a number of 0 or more. Without `start` it ends at `end`, or else at the
+    /// record's own time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration: Option<String>,
+    /// What `duration` counts. Absent: what its name ends in, as in `duration_ms` or `heldSeconds`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration_unit: Option<DurationUnit>,
+}
+
+/// How the quantities of a meter become usage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MeterKind {
+    /// Each record counts as 1.
+    Count,
+    /// Quantities are added up.
+    Sum,
+    /// Something was held from one time to another, `quantity` of it or 1: what is priced is how much for how long. An end before the
+    /// start, or more than 400 days after it, is noted as `bad_quantity`. A record without one of the named fields is passed over.
+    Interval,
+    /// The quantity is a level at the record's time, which holds until the next one of the same tenant and dimensions: what is priced is
+    /// its integral over time.
+    Integral,
+}
+
+/// Where requests to models tell their tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum UsageFields {
+    /// OpenTelemetry: `gen_ai.usage.input_tokens` and so on, as keys with dots or as objects. Input includes what a cache had.
+    GenAi,
+    /// Chat completions of OpenAI, vLLM and their kin: `usage.prompt_tokens`, `usage.completion_tokens`,
+    /// `usage.prompt_tokens_details.cached_tokens`. Input includes what a cache had.
+    Openai,
+    /// Responses of OpenAI: `usage.input_tokens`, `usage.output_tokens`, `usage.input_tokens_details.cached_tokens`. Input includes what
+    /// a cache had.
+    OpenaiResponses,
+    /// Messages of Anthropic: `usage.input_tokens`, `usage.output_tokens`, `usage.cache_read_input_tokens`,
+    /// `usage.cache_creation_input_tokens`. Input is what no cache had.
+    Anthropic,
+    /// Usage events that an `http` source with `usage: true` took, or records of the same form: `meter`, `quantity` and `unit`, or
+    /// `start` and `end` of what was held. Each event names its meter itself; `source` and `id` are its key. `by` without a list is
+    /// `service` and `model`.
+    Events,
+}
+
+impl MeterConfig {
+    /// Its kind, where it says none what follows from the rest.
+    pub fn kind(&self) -> MeterKind {
+        let by_quantity = if self.quantity.is_some() || self.usage.is_some() { MeterKind::Sum } else { MeterKind::Count };
+        self.kind.unwrap_or(by_quantity)
+    }
+
+    /// Its unit, where it says none `Records`.
+    pub fn unit(&self) -> &str {
+        self.unit.as_deref().unwrap_or("Records")
+    }
+
+    /// Each record is a fact of its own.
+    pub fn is_of_events(&self) -> bool {
+        !self.key.is_empty() || matches!(self.kind(), MeterKind::Interval | MeterKind::Integral)
+    }
+
+    /// What the duration counts, if anybody says so.
+    pub fn duration_unit(&self) -> Option<DurationUnit> {
+        self.duration_unit.or_else(|| DurationUnit::of_field(self.duration.as_deref()?))
+    }
+
+    /// Every field that the meter itself reads: what it counts, tells apart, and knows copies by.
+    pub fn own_fields(&self) -> impl Iterator<Item = &str> {
+        let one = [&self.quantity, &self.part_of, &self.start, &self.end, &self.duration];
+        one.into_iter().flatten().chain(&self.by).chain(&self.key).map(String::as_str)
+    }
 }
 
 /// Quotas of tenants. A record that stands for several counts as several.

@@ -18,6 +18,7 @@ pub mod seen;
 pub mod shape;
 pub mod tail;
 pub mod threshold;
+pub mod usage;
 
 pub use config::*;
 pub use dedup::{Dedup, Mirror, Request};

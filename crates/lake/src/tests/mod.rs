@@ -1,8 +1,9 @@
 //! What a lake promises, tested from outside: `answers` (a search equals a naive scan that shares no code with
-//! it), `crashes` (after a crash at any step every row is there once), and the promises below.
+//! it), `crashes` (after a crash at any step every row is there once), `events` (facts one by one), and the promises below.
 
 mod answers;
 mod crashes;
+mod events;
 
 use crate::*;
 use flow::event::{StreamId, UsageFact};
@@ -60,8 +61,8 @@ pub(crate) fn frame(seq: u64, stream: u64, from: u64, lines: &[Line]) -> Arc<Fra
         let count = counts.entry(tenant).or_default();
         *count = (count.0 + 1, count.1 + line.raw.len() as u64);
         let minute = UnixNanos(line.time).minute();
-        facts.push(Fact { tenant, meter: 0, minute, dims: vec![0, 1 + i as u32 % 2], quantity: i as i128 + 1, events: 1 });
-        facts.push(Fact { tenant, meter: 1, minute, dims: vec![0, 1], quantity: 1, events: 1 });
+        facts.push(Fact { tenant, meter: 0, minute, dims: vec![0, 1 + i as u32 % 2], quantity: i as i128 + 1, events: 1, event: None });
+        facts.push(Fact { tenant, meter: 1, minute, dims: vec![0, 1], quantity: 1, events: 1, event: None });
     }
     let counts = counts
         .into_iter()

@@ -72,7 +72,7 @@ impl Run {
         change(&mut step);
         let meter =
             Meter { name: "requests".into(), unit: "Records".into(), quantity: None, parts: vec![], wholes: vec![], lineage: false };
-        let group = Group { dims: vec![], when: None, when_text: None, meters: vec![meter] };
+        let group = Group { dims: vec![], when: None, when_text: None, events: None, meters: vec![meter] };
         let mut rules = rules(tenants, vec![group]);
         (rules.steps, rules.step_ids) = (vec![Step::Dedup(Box::new(step))], vec![5]);
         let rules = Arc::new(rules);
