@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 
 /// What came back.
 #[derive(Debug)]
-struct Answer {
-    status: u16,
+pub struct Answer {
+    pub status: u16,
     headers: BTreeMap<String, String>,
     body: String,
 }
@@ -45,13 +45,13 @@ fn try_send(address: &str, head: &str, headers: &[(&str, &str)], body: &[u8]) ->
 }
 
 #[track_caller]
-fn send(address: &str, head: &str, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> Answer {
+pub fn send(address: &str, head: &str, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> Answer {
     try_send(address, head, headers, body.as_ref()).expect("answered")
 }
 
 /// The addresses that a program says it listens on for records, by what it listens over.
 #[track_caller]
-fn listens(running: &Running, over: &str) -> String {
+pub fn listens(running: &Running, over: &str) -> String {
     let mut found = None;
     wait_until("it listens", || {
         let said = running.stderr();

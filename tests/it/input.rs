@@ -31,7 +31,7 @@ impl Dice {
     }
 }
 
-/// JSON lines with newlines: one unique `trace_id` each, time from 2026-11-23T03:00:00Z on, about 400 bytes a line.
+/// JSON lines with newlines: one unique `trace_id` each, time from 2026-11-09T03:00:00Z on (of the past, or no meter counts them), about 400 bytes a line.
 pub fn platform(seed: u64, count: usize) -> Vec<String> {
     let mut dice = Dice(seed);
     (0..count).map(|n| line(&mut dice, seed, n)).collect()
@@ -48,7 +48,7 @@ fn line(dice: &mut Dice, seed: u64, n: usize) -> String {
     let (service, model) = MODELS[dice.roll(4) as usize];
     let stage = ["gateway", "decode"][dice.roll(2) as usize];
     let minute = 180 + (n as u64 * 7 + dice.roll(7)) % (5 * 1440); // from 03:00 on, within the month
-    let (day, hour, minute) = (23 + minute / 1440, minute / 60 % 24, minute % 60);
+    let (day, hour, minute) = (9 + minute / 1440, minute / 60 % 24, minute % 60);
     let tokens_in = dice.roll(4000);
     let message = MESSAGES[dice.roll(4) as usize].replace("{}", &dice.roll(1000).to_string());
     format!(
