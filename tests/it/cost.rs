@@ -357,7 +357,8 @@ fn any_row_is_explained_by_facts_that_add_up_to_it() {
             n * 4,
             n * 2 + 1
         );
-        let held = if n % 5 == 0 { ",\"start\":\"2026-10-02T08:50:00Z\",\"end\":\"2026-10-02T10:10:00Z\",\"device\":\"g0\"" } else { "" };
+        let held =
+            if n.is_multiple_of(5) { ",\"start\":\"2026-10-02T08:50:00Z\",\"end\":\"2026-10-02T10:10:00Z\",\"device\":\"g0\"" } else { "" };
         format!(
             "{{\"ts\":\"2026-10-02T{:02}:{:02}:00Z\",\"tenant\":\"t{}\",\"model\":\"m{}\",\"id\":\"r{}\",{usage}{held}}}\n",
             9 + n % 3,
