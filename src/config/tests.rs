@@ -1484,7 +1484,7 @@ fn mistakes_of_the_rate_card_are_told_in_the_card() {
         error: card.yaml:6:11: versions[0].prices[0]: the key `skew` is not known here
           6 |       - { skew: a, meter: t, price: much, per: 1000000, unit: Tokens }
             |           ^^^^
-          known: sku, meter, minus, model, match, price, per, unit
+          known: sku, meter, minus, model, region, match, price, tiers, currency, per, unit
 
         error: card.yaml:6:37: versions[0].prices[0].price is no price: "much" is no amount; an amount is digits with a point, as in 0.50
           6 |       - { skew: a, meter: t, price: much, per: 1000000, unit: Tokens }

@@ -60,6 +60,7 @@ pub struct DiscountConfig {
 pub struct CommitmentConfig {
     /// Its name on charges.
     pub id: String,
+    /// Who pays it, and whose usage it covers.
     pub tenant: String,
     /// What it covers. All of them are priced in units that measure the same.
     pub skus: Vec<String>,
