@@ -385,8 +385,8 @@ fn any_row_is_explained_by_facts_that_add_up_to_it() {
     }
 }
 
-#[test]
-fn usage_events_are_answered_when_they_are_kept_and_counted_once() {
+/// Takes usage events.
+fn gate() -> Place {
     let place = Place::new();
     let text = r#"
 lanes: 1
@@ -398,6 +398,33 @@ sinks: { store: { lake: {} } }
 "#;
     place.pipeline(text);
     set_card(&place, "out tokens_out 1.50 1000000 Tokens\ngpu gpu 2.50 1 GPUs-Hours");
+    place
+}
+
+#[test]
+fn the_client_of_the_examples_may_send_again() {
+    if !works("python3", &["-c", "import urllib.request"]) {
+        return skip("the_client_of_the_examples", "needs python3");
+    }
+    let place = gate();
+    let running = place.start();
+    let address = crate::gateway::listens(&running, "tcp");
+    let script = format!(
+        "from usage_client import UsageClient\nat = __import__('datetime').datetime.fromisoformat('2026-10-02T09:30:00+00:00')\nwith UsageClient('http://{address}', 'chat') as usage:\n    for n in range(700):\n        usage.add(f'r{{n}}', 'tokens_out', n, 'Tokens', tenant='acme', dims={{'service': 'chat'}}, at=at)\n"
+    );
+    for _ in 0..2 {
+        let mut python = Command::new("python3");
+        python.args(["-c", &script]).env("PYTHONPATH", crate::harness::root().join("examples")).env("PYTHONDONTWRITEBYTECODE", "1");
+        crate::harness::finish(python).good();
+    }
+    kill(running);
+    assert_eq!(rate(&place, &[]).iter().map(show).collect::<Vec<_>>(), ["acme out@v1 09 244650 0.366975000000"]);
+    assert_eq!(place.ask(&["cost", "quarantine"])["duplicates"], 700);
+}
+
+#[test]
+fn usage_events_are_answered_when_they_are_kept_and_counted_once() {
+    let place = gate();
     let running = place.start();
     let address = crate::gateway::listens(&running, "tcp");
     let event = |id: &str, data: Value| json!({ "specversion": "1.0", "id": id, "source": "chat", "type": "weir.usage.v1", "subject": "acme", "time": "2026-10-02T09:30:00Z", "data": data });
