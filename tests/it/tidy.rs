@@ -45,8 +45,10 @@ fn test_files() -> BTreeSet<PathBuf> {
     for path in sources() {
         let text = read(&path);
         let lines: Vec<&str> = text.lines().map(str::trim).collect();
-        let names =
-            lines.windows(2).filter(|pair| pair[0] == "#[cfg(test)]").filter_map(|pair| pair[1].strip_prefix("mod ")?.strip_suffix(';'));
+        let names = lines
+            .windows(2)
+            .filter(|pair| pair[0] == "#[cfg(test)]")
+            .filter_map(|pair| pair[1].trim_start_matches("pub(crate) ").strip_prefix("mod ")?.strip_suffix(';'));
         let stem = path.file_stem().expect("it has a name").to_string_lossy().into_owned();
         let folder = path.parent().expect("it lies in a folder");
         let folder = if ["mod", "lib", "main"].contains(&stem.as_str()) { folder.to_path_buf() } else { folder.join(stem) };
@@ -57,7 +59,10 @@ fn test_files() -> BTreeSet<PathBuf> {
 
 /// The lines of a file before its test module: what the rules about clocks and panics are about.
 fn product_lines(path: &Path, test_files: &BTreeSet<PathBuf>) -> Vec<(usize, String)> {
-    let in_folder = path.parent().is_some_and(|folder| folder.components().any(|c| c.as_os_str() == "tests"));
+    let in_folder = path.parent().is_some_and(|folder| {
+        // A folder of tests, or of the modules that a test module is made of.
+        folder.components().any(|c| c.as_os_str() == "tests") || test_files.contains(&folder.with_extension("rs"))
+    });
     if test_files.contains(path) || in_folder {
         return Vec::new();
     }
@@ -66,7 +71,9 @@ fn product_lines(path: &Path, test_files: &BTreeSet<PathBuf>) -> Vec<(usize, Str
     let mut rest = text.lines().enumerate().peekable();
     while let Some((n, line)) = rest.next() {
         let opens_tests = line.trim() == "#[cfg(test)]"
-            && rest.peek().is_some_and(|(_, next)| next.trim_start().starts_with("mod ") && next.ends_with('{'));
+            && rest
+                .peek()
+                .is_some_and(|(_, next)| next.trim_start().trim_start_matches("pub(crate) ").starts_with("mod ") && next.ends_with('{'));
         if opens_tests {
             break; // it is the last thing in a file
         }
