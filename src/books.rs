@@ -5,7 +5,8 @@
 //! that the lake has are published; reports also count those of the tail. Facts are shown one by one and never held all at once.
 //! Of several lakes the first one, by name of its folder, holds the charges.
 
-use crate::config::Config;
+use crate::config::{self, Config, LoadedCard};
+use crate::runtime::open::Manifest;
 use anyhow::{Context, bail};
 use bill::{Card, FactRef, Facts, Month, Rating, Row, Scope};
 use flow::event::UsageFact;
@@ -34,6 +35,12 @@ pub struct Books {
     pub nobody: Vec<Vec<u8>>,
 }
 
+/// The rate card that the pipelines ran with last; `None`: they ran without one.
+pub fn card(data: &Path) -> anyhow::Result<Option<Result<LoadedCard, config::Report>>> {
+    let text = Manifest::read(data)?.pipelines.into_iter().find_map(|pipeline| pipeline.rates);
+    Ok(text.map(|text| config::card(Path::new("rates"), Some(text))))
+}
+
 /// The names under which pipelines count records without a tenant.
 pub fn nobody<'a>(configs: impl Iterator<Item = &'a Config>) -> Vec<Vec<u8>> {
     configs.map(|config| config.tenancy.unknown.clone().into_bytes()).collect()
@@ -45,17 +52,20 @@ pub fn attributed<'a>(fact: &FactView<'a>, nobody: &[Vec<u8>]) -> FactView<'a> {
     FactView { tenant: if is_nobodys { &[] } else { fact.tenant }, ..*fact }
 }
 
+impl LakeBooks {
+    /// Facts of the tail that the snapshot does not have.
+    fn unsealed(&self) -> impl Iterator<Item = &UsageFact> {
+        let sealed = self.snapshot.positions();
+        self.tail.iter().filter(|fact| fact.to > sealed.get(&fact.stream).copied().unwrap_or(0))
+    }
+}
+
 impl Books {
     /// Shows every fact that lies in `range`, in part or whole; none twice.
     pub fn each(&self, range: Option<(UnixNanos, UnixNanos)>, each: &mut dyn FnMut(&FactView<'_>)) -> anyhow::Result<()> {
         for lake in &self.lakes {
             lake::each_fact(&self.disk, &lake.snapshot, &[], range, &mut |fact| each(&attributed(fact, &self.nobody)))?;
-            let sealed = lake.snapshot.positions();
-            for fact in &lake.tail {
-                if fact.to > sealed.get(&fact.stream).copied().unwrap_or(0) {
-                    each(&attributed(&view(fact), &self.nobody));
-                }
-            }
+            lake.unsealed().for_each(|fact| each(&attributed(&view(fact), &self.nobody)));
         }
         Ok(())
     }
@@ -67,15 +77,17 @@ impl Books {
         Ok(facts)
     }
 
-    /// Shows what became known between two publications of the first lake: files of usage, by number; without an end the tail, too.
+    /// Shows what became known between two publications: files of usage of the first lake, by number; without an end the tail,
+    /// too. Nobody knows when other lakes had their facts: all of them are shown.
     pub fn each_between(&self, from: usize, to: Option<usize>, each: &mut dyn FnMut(&FactView<'_>)) -> anyhow::Result<()> {
-        let lake = self.first()?;
-        let files = from..to.unwrap_or(usize::MAX);
-        lake.snapshot.each_fact_of_files(files, &mut |fact| each(&attributed(fact, &self.nobody)))?;
-        if to.is_none() {
-            let sealed = lake.snapshot.positions();
-            let is_new = |fact: &&UsageFact| fact.to > sealed.get(&fact.stream).copied().unwrap_or(0);
-            lake.tail.iter().filter(is_new).for_each(|fact| each(&attributed(&view(fact), &self.nobody)));
+        let first = &self.first()?.root;
+        for lake in &self.lakes {
+            let (from, to) = if lake.root == *first { (from, to) } else { (0, None) };
+            let files = from..to.unwrap_or(usize::MAX);
+            lake.snapshot.each_fact_of_files(files, &mut |fact| each(&attributed(fact, &self.nobody)))?;
+            if to.is_none() {
+                lake.unsealed().for_each(|fact| each(&attributed(&view(fact), &self.nobody)));
+            }
         }
         Ok(())
     }
@@ -225,23 +237,35 @@ fn seen(rating: &Rating) -> Entered {
 }
 
 fn publish(books: &Books, charges: &Charges, card: &Card, at: UnixNanos) -> anyhow::Result<Made> {
-    let Some(range) = unpublished(books, charges, card, at)? else {
-        // Nothing new is there to be rated; a period may have become final all the same.
-        let closed = final_months(charges, None, at);
-        return Ok(Made { event: event(card, at, None, closed), rows: Vec::new(), seen: Entered::default() });
-    };
-    let rating = books.facts(card, Some((range.start, range.end)))?.rate_range(card, range.start, range.end);
-    let rows = settled(charges.book.settle(&rating, at, Scope::Due, Some(&range))?, at);
-    let first = rating.rows.iter().map(|row| row.hour).min();
+    let mut range = unpublished(books, charges, card, at);
+    let mut rating = range.as_ref().map(|range| rate(books, card, range)).transpose()?;
+    let first = rating.iter().flat_map(|rating| &rating.rows).map(|row| row.hour).min();
     let closed = final_months(charges, first, at);
+    // A month is closed by all of its facts: those of one hour may contradict those of another, which hours alone do not show.
+    if let (Some(begun), Some(ended)) = (closed.first(), closed.last()) {
+        let whole = range.map_or(begun.start()..ended.end(), |range| range.start.min(begun.start())..range.end.max(ended.end()));
+        rating = Some(rate(books, card, &whole)?);
+        range = Some(whole);
+    }
+    let names = closed.iter().map(|month| month.name()).collect();
+    let (Some(range), Some(rating)) = (range, rating) else {
+        return Ok(Made { event: event(card, at, None, names), rows: Vec::new(), seen: Entered::default() });
+    };
+    let rows = settled(charges.book.settle(&rating, at, Scope::Due, Some(&range))?, at);
     let until = hour_before(at.0.saturating_sub(bill::book::PUBLISH_AFTER_NS));
-    Ok(Made { event: event(card, at, Some(until), closed), rows, seen: seen(&rating) })
+    Ok(Made { event: event(card, at, Some(until), names), rows, seen: seen(&rating) })
+}
+
+/// Rates charge periods that begin in a range. What was held or seen shortly before it may reach into it.
+fn rate(books: &Books, card: &Card, range: &Range<UnixNanos>) -> anyhow::Result<Rating> {
+    let from = UnixNanos(range.start.0.saturating_sub(card.sample_gap.0));
+    Ok(books.facts(card, Some((from, range.end)))?.rate_range(card, range.start, range.end))
 }
 
 /// The charge periods that may have changed since the last publication. `None`: there are none.
 ///
 /// Those of facts that were committed since, and all that were not due then; the whole month where tiers or commitments count it.
-fn unpublished(books: &Books, charges: &Charges, card: &Card, at: UnixNanos) -> anyhow::Result<Option<Range<UnixNanos>>> {
+fn unpublished(books: &Books, charges: &Charges, card: &Card, at: UnixNanos) -> Option<Range<UnixNanos>> {
     let last = charges.events.iter().filter_map(|published| published.event.published_until_ns).max();
     let (mut start, mut end) = (None, None);
     for lake in &books.lakes {
@@ -252,11 +276,11 @@ fn unpublished(books: &Books, charges: &Charges, card: &Card, at: UnixNanos) -> 
             end = end.max(Some(file.max_time));
         }
     }
-    let (Some(start), Some(end)) = (start, end) else { return Ok(None) };
+    let (start, end) = (start?, end?);
     let counts_month = !card.commitments.is_empty() || card.has_tiers();
     let start = if counts_month { Month::of(start).start() } else { hour_before(start.0) };
     let end = UnixNanos(hour_before(end.0).0.saturating_add(NANOS_PER_HOUR)).max(hour_before(at.0));
-    Ok(Some(start..end))
+    Some(start..end)
 }
 
 fn hour_before(nanos: i64) -> UnixNanos {
@@ -264,18 +288,11 @@ fn hour_before(nanos: i64) -> UnixNanos {
 }
 
 /// Months that are final at `at` and not closed, from the first that anything was used in.
-fn final_months(charges: &Charges, first: Option<UnixNanos>, at: UnixNanos) -> Vec<String> {
+fn final_months(charges: &Charges, first: Option<UnixNanos>, at: UnixNanos) -> Vec<Month> {
     let published = charges.rows.iter().map(|row| row.charge.hour);
     let Some(first) = published.chain(first).min() else { return Vec::new() };
-    let mut months = Vec::new();
-    let mut month = Month::of(first);
-    while month.final_at() <= at {
-        if !charges.book.is_closed(month) {
-            months.push(month.name());
-        }
-        month = month.next();
-    }
-    months
+    let all = std::iter::successors(Some(Month::of(first)), |month| Some(month.next()));
+    all.take_while(|month| month.final_at() <= at).filter(|month| !charges.book.is_closed(*month)).collect()
 }
 
 fn close(books: &Books, charges: &Charges, card: &Card, month: &str, early: bool, at: UnixNanos) -> anyhow::Result<Made> {
@@ -294,24 +311,18 @@ fn close(books: &Books, charges: &Charges, card: &Card, month: &str, early: bool
 
 fn reverse(charges: &Charges, card: &Card, id: &str, quantity: Option<&str>, reason: &str, at: UnixNanos) -> anyhow::Result<Made> {
     let row = find(charges, id)?;
-    let whole = row.charge.billable;
-    let taken: i128 = charges
-        .rows
-        .iter()
-        .filter(|other| other.reversal.as_deref().is_some_and(|why| why.starts_with(&format!("{} ", row.id()))))
-        .map(|other| -other.charge.billable)
-        .sum();
-    let left = whole - taken;
+    let (id, whole) = (row.id(), row.charge.billable);
+    let is_of_it = |other: &&Row| other.reversal.as_ref().is_some_and(|reversal| reversal.of == id);
+    let taken: i128 = charges.rows.iter().filter(is_of_it).map(|other| -other.charge.billable).sum();
     let quantity = match quantity {
         Some(text) => text.parse().map_err(|_| Refused(format!("{text:?} is no whole number of units")))?,
-        None => left,
+        None => whole - taken,
     };
-    if quantity > left {
+    if quantity > whole - taken {
         return Err(Refused(format!("row {id} has {whole} units, and {taken} of them are taken back")).into());
     }
-    let why = format!("{} {reason}", row.id());
-    let reversal = charges.book.reverse(row, quantity, &why, at).map_err(|error| Refused(format!("row {id}: {error}")))?;
-    let event = ChargeEvent { reversed: Some(row.id()), ..event(card, at, None, Vec::new()) };
+    let reversal = charges.book.reverse(row, quantity, reason, at).map_err(|error| Refused(format!("row {id}: {error}")))?;
+    let event = ChargeEvent { reversed: Some(id), ..event(card, at, None, Vec::new()) };
     Ok(Made { event, rows: settled(vec![reversal], at), seen: Entered::default() })
 }
 
@@ -320,7 +331,7 @@ fn find<'a>(charges: &'a Charges, id: &str) -> anyhow::Result<&'a Row> {
     let found: Vec<&Row> = charges.rows.iter().filter(|row| row.id().starts_with(id)).collect();
     match found[..] {
         [row] if id.len() >= 6 => Ok(row),
-        [] | [_] => Err(Refused(format!("no published row is called {id:?}; `weir cost rate` lists rows with their names")).into()),
+        [] | [_] => Err(Refused(format!("no published row is called {id:?}; the column x_RowId of `weir cost export` names them")).into()),
         _ => Err(Refused(format!("{} rows begin with {id:?}; write more of the name", found.len())).into()),
     }
 }

@@ -37,15 +37,19 @@ fn compile_meter_prices(version: &bill::card::Version, all: &[(&Group, &Meter)],
     let mut of = MeterPrices::default();
     for price in version.prices.get(&meter.name).into_iter().flatten() {
         let Some(matches) = matches(price) else { continue };
-        let part = price.minus.as_deref().and_then(partner);
+        let minus: Vec<usize> = price.minus.iter().filter_map(|name| partner(name)).collect();
         // A quota counts the card's currency at the first tier; what is priced in another one, or another unit, costs it nothing.
         let is_own = price.unit == meter.unit && price.currency.is_none();
-        let is_priced = is_own && part.is_none_or(|part| all[part].1.unit == meter.unit);
-        of.prices.push(Price { matches, units: if is_priced { price.price.0 } else { 0 }, per: price.per, minus: part });
+        let is_priced = is_own && minus.iter().all(|part| all[*part].1.unit == meter.unit);
+        of.prices.push(Price { matches, units: if is_priced { price.price.0 } else { 0 }, per: price.per, minus });
     }
     for (name, prices) in &version.prices {
-        let prices: Vec<_> = prices.iter().filter_map(|price| Some((matches(price)?, price.minus.as_ref() == Some(&meter.name)))).collect();
-        if prices.iter().any(|price| price.1) {
+        let parts = |price: &bill::card::Price| match price.minus.contains(&meter.name) {
+            true => price.minus.iter().filter_map(|name| partner(name)).collect(),
+            false => Vec::new(),
+        };
+        let prices: Vec<_> = prices.iter().filter_map(|price| Some((matches(price)?, parts(price)))).collect();
+        if prices.iter().any(|price| !price.1.is_empty()) {
             of.wholes.push(Whole { meter: partner(name).filter(|whole| all[*whole].1.unit == meter.unit), prices });
         }
     }

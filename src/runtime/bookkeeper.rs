@@ -1,6 +1,6 @@
 //! The bookkeeper: publishes charges when they are due and closes periods when they are final, while a process runs (rule R8).
 //!
-//! In: the lakes and the rate card of the pipelines; the clock, once a minute. Out: entries in the books at the first minute of each
+//! In: the lakes, and the rate card as the manifest has it, so a reload changes it here too; the clock, once a minute. Out: entries in the books at the first minute of each
 //! hour, as `weir cost close` makes them, and how budgets stand, as metrics and as an event for each alert that is crossed. What
 //! cannot be published is told and tried again; sinks and lanes do not wait for it. Memory: the facts of the hours that are due.
 
@@ -34,9 +34,9 @@ pub struct Status {
 }
 
 pub struct Bookkeeper {
+    data: PathBuf,
     roots: Vec<PathBuf>,
     nobody: Vec<Vec<u8>>,
-    card: Card,
     status: Arc<Status>,
     /// The hour that was entered last.
     entered: i64,
@@ -45,8 +45,8 @@ pub struct Bookkeeper {
 }
 
 impl Bookkeeper {
-    pub fn new(roots: Vec<PathBuf>, nobody: Vec<Vec<u8>>, card: Card, status: Arc<Status>) -> Bookkeeper {
-        Bookkeeper { roots, nobody, card, status, entered: i64::MIN, told: BTreeSet::new() }
+    pub fn new(data: PathBuf, roots: Vec<PathBuf>, nobody: Vec<Vec<u8>>, status: Arc<Status>) -> Bookkeeper {
+        Bookkeeper { data, roots, nobody, status, entered: i64::MIN, told: BTreeSet::new() }
     }
 
     /// Until the process ends.
@@ -82,18 +82,20 @@ impl Bookkeeper {
 
     fn keep(&mut self, now: UnixNanos) -> anyhow::Result<Entered> {
         let disk = Disk::Real;
-        let entered = books::enter(&disk, &self.roots, &self.nobody, &self.card, &Entry::Publish, now)?;
+        let Some(card) = books::card(&self.data)? else { return Ok(Entered::default()) };
+        let card = card.map_err(|report| anyhow::anyhow!("the rate card kept in the data folder: {report}"))?.card;
+        let entered = books::enter(&disk, &self.roots, &self.nobody, &card, &Entry::Publish, now)?;
         self.status.rows.fetch_add(entered.rows, Ordering::Relaxed);
         self.status.residual.store(entered.residual, Ordering::Relaxed);
         self.status.copies.store(entered.copies, Ordering::Relaxed);
         self.status.conflicts.store(entered.conflicts, Ordering::Relaxed);
-        if !self.card.budgets.is_empty() {
-            self.look_at_budgets(&disk, now)?;
+        if !card.budgets.is_empty() {
+            self.look_at_budgets(&disk, &card, now)?;
         }
         Ok(entered)
     }
 
-    fn look_at_budgets(&mut self, disk: &Disk, now: UnixNanos) -> anyhow::Result<()> {
+    fn look_at_budgets(&mut self, disk: &Disk, card: &Card, now: UnixNanos) -> anyhow::Result<()> {
         let books = books::open(disk, &self.roots, &self.nobody)?;
         let charges = books.charges()?;
         let month = Month::of(now);
@@ -101,7 +103,7 @@ impl Bookkeeper {
             charges.rows.iter().map(|row| &row.charge).filter(|charge| Month::of(charge.hour) == month).cloned().collect();
         let complete = charges.book.published_until.unwrap_or(month.start());
         let states: Vec<BudgetState> =
-            self.card.budgets.iter().map(|budget| budget_state(budget, &own, now, complete)).collect::<Result<_, _>>()?;
+            card.budgets.iter().map(|budget| budget_state(budget, &own, now, complete)).collect::<Result<_, _>>()?;
         for state in &states {
             for alert in state.alerts.iter().filter(|alert| alert.crossed.is_some()) {
                 if self.told.insert((state.name.clone(), state.month.clone(), alert.percent)) {

@@ -184,21 +184,16 @@ pub fn run(
         lane_threads.push(lane);
     }
     let pipeline_count = loaded.len();
-    // Facts of all pipelines are in the same books, and the first card is the one they are kept by.
-    let card = loaded.iter().find_map(|loaded| loaded.rates.as_ref()).map(|rates| rates.card.clone());
     let folder = (data.clone(), options.data_is_given);
     let reloader =
         Reloader::new(Disk::Real, folder, Arc::clone(&pipelines), inboxes.clone(), Arc::clone(&signals), process.admin.clone(), loaded);
     let reloader = Arc::new(reloader);
     vitals.reloads = reloader.reloads();
-    let bookkeeper = match card {
-        Some(card) if !options.once && !desk.roots().is_empty() => {
-            let status = Arc::<bookkeeper::Status>::default();
-            vitals.books = Some(Arc::clone(&status));
-            Some(Bookkeeper::new(desk.roots(), desk.nobody(), card, status))
-        }
-        _ => None,
-    };
+    let bookkeeper = (!options.once && !desk.roots().is_empty()).then(|| {
+        let status = Arc::<bookkeeper::Status>::default();
+        vitals.books = Some(Arc::clone(&status));
+        Bookkeeper::new(data.clone(), desk.roots(), desk.nobody(), status)
+    });
     let control = Control::start(process.admin.as_ref(), vitals, Arc::clone(&desk))?;
     let listener = crate::desk::bind(data)?;
     let serving = Arc::clone(&desk);

@@ -3,7 +3,7 @@
 //! `cargo bench -p bill`. Facts are made one by one and never kept, so what is measured is `Facts` and `rate`. Some events come
 //! twice. The target of the issue: 2 s and 200 MiB; a month of 30 such days 60 s.
 
-use bill::card::{CardConfig, PriceConfig, TierConfig, VersionConfig};
+use bill::card::{CardConfig, Parts, PriceConfig, TierConfig, VersionConfig};
 use bill::{Card, EventRef, FactRef, Facts};
 use flow::event::{EventKind, StreamId};
 use flow::units::UnixNanos;
@@ -17,7 +17,7 @@ fn card(is_tiered: bool) -> Card {
     let price = |meter: &str| PriceConfig {
         sku: meter.into(),
         meter: meter.into(),
-        minus: (meter == "tokens_in").then(|| "tokens_cached".into()),
+        minus: Parts((meter == "tokens_in").then(|| "tokens_cached".into()).into_iter().collect()),
         price: (!is_tiered).then(|| "0.50".into()),
         tiers: if is_tiered {
             vec![TierConfig { up_to: Some(10_000_000), price: "0.50".into() }, TierConfig { up_to: None, price: "0.40".into() }]

@@ -81,15 +81,23 @@ pub struct Row {
     pub period: Month,
     /// When it was published, as the operator or the running process said; `None`: not published yet.
     pub published: Option<UnixNanos>,
-    /// The operator took it back, and why.
-    pub reversal: Option<String>,
+    /// An operator took units of another row back.
+    pub reversal: Option<Reversal>,
+}
+
+/// Which row was taken back, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reversal {
+    /// Name of the row.
+    pub of: String,
+    pub reason: String,
 }
 
 impl Row {
     /// The row's name for ever, 24 hex digits: what it is about, its revision, and how it came into the book.
     pub fn id(&self) -> String {
         let kind = match (&self.reversal, self.is_correction) {
-            (Some(why), _) => format!("reversal {why}"),
+            (Some(reversal), _) => format!("reversal of {} {}", reversal.of, reversal.reason),
             (None, true) => format!("correction in {}", self.period.name()),
             (None, false) => String::new(),
         };
@@ -321,7 +329,7 @@ impl Book {
     /// What an operator takes back of a published row: `billable` units of it at the prices of that row (case P9).
     ///
     /// Amounts are the row's own share: all of it where all is taken back, so that row and reversal add up to nothing.
-    pub fn reverse(&self, row: &Row, billable: i128, why: &str, at: UnixNanos) -> Result<Row, ReverseError> {
+    pub fn reverse(&self, row: &Row, billable: i128, reason: &str, at: UnixNanos) -> Result<Row, ReverseError> {
         let whole = row.charge.billable;
         if row.reversal.is_some() {
             return Err(ReverseError::IsReversal);
@@ -341,7 +349,7 @@ impl Book {
             events: 0,
         };
         let mut reversal = self.row(sums.put(charge), at);
-        reversal.reversal = Some(why.to_owned());
+        reversal.reversal = Some(Reversal { of: row.id(), reason: reason.to_owned() });
         Ok(reversal)
     }
 

@@ -4,11 +4,12 @@
 //! events and metrics. When an alert was crossed follows from the hours of the charges alone, so any later look at the same
 //! charges says the same. The month is UTC's and the cost is what is billed. Bound: `BUDGETS_MAX` budgets.
 
+use crate::book::Month;
 use crate::card::CardError;
 use crate::charge::Charge;
 use crate::money::{Money, Overflow, cost, multiply_divide};
 use crate::report::{Percent, show};
-use flow::units::{NANOS_PER_DAY, NANOS_PER_HOUR, UnixNanos, days_from_civil};
+use flow::units::{NANOS_PER_HOUR, UnixNanos};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -205,7 +206,8 @@ impl BudgetState {
 /// number x hours of the month, plus charges that are a month's (fees), as they are.
 pub fn budget_state(budget: &Budget, charges: &[Charge], now: UnixNanos, complete: UnixNanos) -> Result<BudgetState, Overflow> {
     let civil = now.civil();
-    let (from, to) = month_of(now);
+    let month = Month::of(now);
+    let (from, to) = (month.start(), month.end());
     let complete = complete.min(now).clamp(from, to);
     let (hours, elapsed) = ((to.0 - from.0) / NANOS_PER_HOUR, (complete.0 - from.0) / NANOS_PER_HOUR);
     let mut by_hour: BTreeMap<UnixNanos, Money> = BTreeMap::new();
@@ -229,7 +231,7 @@ pub fn budget_state(budget: &Budget, charges: &[Charge], now: UnixNanos, complet
         name: budget.name.clone(),
         subject: budget.subject(),
         currency: budget.currency.clone(),
-        month: now.day()[..7].to_string(),
+        month: month.name(),
         amount: budget.amount,
         spent,
         spent_bp: Percent::of(spent, budget.amount).map(|percent| percent.0),
@@ -259,14 +261,6 @@ fn alert(percent: u32, amount: Money, by_hour: &BTreeMap<UnixNanos, Money>, stat
     Ok(Alert { percent, crossed: None, day: None, text: String::new() })
 }
 
-/// First instants of the UTC month of an instant and of the next one, within what `UnixNanos` holds.
-fn month_of(at: UnixNanos) -> (UnixNanos, UnixNanos) {
-    let civil = at.civil();
-    let (next_year, next_month) = if civil.month == 12 { (civil.year + 1, 1) } else { (civil.year, civil.month + 1) };
-    let start = |year, month| UnixNanos(days_from_civil(year, month, 1).saturating_mul(NANOS_PER_DAY));
-    (start(civil.year, civil.month), start(next_year, next_month))
-}
-
 /// `1,140`; below 10 with cents, as a small budget has no other digits.
 fn rough(money: Money) -> String {
     let is_small = money.0.unsigned_abs() < 10_000_000_000_000;
@@ -294,6 +288,7 @@ fn plain(money: Money) -> String {
 mod tests {
     use super::*;
     use crate::report::tests::{DAY, charges};
+    use flow::units::NANOS_PER_DAY;
 
     /// 2026-11-01T00:00Z, in hours before `DAY`.
     const MONTH: i64 = -22 * 24;

@@ -12,7 +12,7 @@ pub mod share;
 pub mod terms;
 
 pub use csv::import_csv;
-pub use price::{Price, PriceConfig, Tier, TierConfig};
+pub use price::{Parts, Price, PriceConfig, Tier, TierConfig};
 pub use share::{Share, ShareConfig};
 pub use terms::{CommitmentConfig, Contract, DayRateConfig, Discount, DiscountConfig, Reduction};
 
@@ -473,7 +473,13 @@ mod tests {
 
     #[test]
     fn every_mistake_is_listed_at_once() {
-        let bad = PriceConfig { sku: "".into(), per: 0, unit: "".into(), minus: Some("m".into()), ..price("a", "m", None, "0.5.0") };
+        let bad = PriceConfig {
+            sku: "".into(),
+            per: 0,
+            unit: "".into(),
+            minus: price::Parts(vec!["m".into()]),
+            ..price("a", "m", None, "0.5.0")
+        };
         let config = CardConfig {
             currency: "usd".into(),
             versions: vec![

@@ -3,7 +3,7 @@
 mod events;
 mod oracle;
 
-use crate::card::{Card, CardConfig, PriceConfig, VersionConfig};
+use crate::card::{Card, CardConfig, Parts, PriceConfig, VersionConfig};
 use crate::money::Money;
 use crate::rate::{NoPrice, Rating, Refusal, rate};
 use crate::report::{Dim, report};
@@ -14,10 +14,11 @@ use flow::units::UnixNanos;
 /// 2026-11-23T00:00Z, in minutes.
 const DAY: i64 = 1_795_392_000 / 60;
 
-/// `"sku meter[-minus] model|* price"`, per million tokens.
+/// `"sku meter[-minus[+minus]] model|* price"`, per million tokens.
 fn price(line: &str) -> PriceConfig {
     let words: Vec<&str> = line.split(' ').collect();
-    let (meter, minus) = words[1].split_once('-').map_or((words[1], None), |(meter, minus)| (meter, Some(minus.to_string())));
+    let (meter, minus) = words[1].split_once('-').unwrap_or((words[1], ""));
+    let minus = Parts(minus.split('+').filter(|name| !name.is_empty()).map(String::from).collect());
     PriceConfig {
         sku: words[0].into(),
         meter: meter.into(),
@@ -99,6 +100,19 @@ fn p1_uncached_cached_and_output_tokens_have_their_own_prices() {
     assert_eq!(rating.total().unwrap().to_string(), "1.175800500000");
     assert!(rating.unpriced.is_empty() && rating.refused.is_empty());
     assert_eq!(rating.rows[0].card.len(), 64);
+}
+
+#[test]
+fn input_less_what_was_read_from_a_cache_and_what_was_written_to_one() {
+    let card = always(&["in tokens_in-read+write * 1.00", "read read * 0.10", "write write * 1.25"]);
+    let of = |meter, minute, quantity| fact("acme", meter, "orca", DAY + minute, quantity);
+    let facts = [of("tokens_in", 0, 1_000), of("read", 0, 600), of("write", 0, 300)];
+    let want =
+        ["read@2026 00:00 600/600 0.000060000000", "in@2026 00:00 100/1000 0.000100000000", "write@2026 00:00 300/300 0.000375000000"];
+    check(&card, &facts, &want);
+    // Together they are above the whole, though each is below it: none of the three is priced (rule R10).
+    let rating = check(&card, &[of("tokens_in", 0, 800), of("read", 0, 600), of("write", 0, 300)], &[]);
+    assert_eq!(rating.refused.len(), 3);
 }
 
 #[test]
@@ -400,7 +414,8 @@ fn the_quickstart_card_has_no_mistake_and_prices_every_model() {
     for model in models {
         for meter in ["tokens_in", "tokens_cached", "tokens_out"] {
             let found = card.price(&fact("acme", meter, model, DAY, 1)).unwrap_or_else(|| panic!("{model} has no price for {meter}"));
-            assert_eq!(found.minus.as_deref(), (meter == "tokens_in").then_some("tokens_cached"));
+            let want: &[&str] = if meter == "tokens_in" { &["tokens_cached"] } else { &[] };
+            assert_eq!(found.minus, want);
         }
     }
     assert!(card.price(&fact("acme", "tokens_in", "someone-elses-model", DAY, 1)).is_none());

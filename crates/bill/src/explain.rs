@@ -13,12 +13,14 @@
 //! A tier or a commitment is a slice of the month's usage in the order of time (rules R14, R15): all that lies before it is
 //! listed too, and what lies on its bound is cut. Bound: memory is linear in the facts that fit.
 
-use crate::card::{Card, Version};
-use crate::charge::{Charge, Commitment, Series};
-use crate::money::{Money, multiply_divide};
+use crate::book::Month;
+use crate::card::{Card, Price, Version};
+use crate::charge::{Allocation, Charge, Commitment, Series};
+use crate::money::{Money, gcd, multiply_divide};
 use crate::report::show;
+use crate::unit::{Unit, over_time};
 use flow::event::{EventKind, UsageFact};
-use flow::units::{NANOS_PER_DAY, NANOS_PER_MINUTE, Span, UnixNanos, days_from_civil};
+use flow::units::{NANOS_PER_MINUTE, Span, UnixNanos};
 use serde::{Serialize, Serializer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -32,23 +34,16 @@ const ONE: u128 = 1_000_000_000_000;
 #[derive(Clone, Copy, Debug)]
 pub struct Rules<'a> {
     pub card: &'a Card,
-    /// How long after an event another one with its key is its copy: 35 days.
-    pub dedup_window: Span,
-    /// How long a sampled level holds without a next sample: 5 minutes.
-    pub sample_gap: Span,
     /// Instants [from, to) of the charge, if its terms held for less than its hour and version (a discount, a day rate).
     pub window: Option<(UnixNanos, UnixNanos)>,
-    /// Of a tier or a commitment: units [from, to) of the month's usage of the tenant and SKU, in the charge's series unit.
+    /// Of a tier or a commitment: units [from, to) of the month's usage of the tenant and SKU, in the charge's series unit. `None`:
+    /// as the card says, which it can where at most one commitment covers the SKU, and covers nothing else.
     pub slice: Option<(u128, u128)>,
-    /// Of an allocated part: the series that was divided, and the one that weighs, as it is metered.
-    pub origin: Option<&'a Series>,
-    pub weight: Option<&'a Series>,
 }
 
 impl<'a> Rules<'a> {
     pub fn new(card: &'a Card) -> Rules<'a> {
-        let (dedup_window, sample_gap) = (Span(35 * NANOS_PER_DAY), Span(5 * NANOS_PER_MINUTE));
-        Rules { card, dedup_window, sample_gap, window: None, slice: None, origin: None, weight: None }
+        Rules { card, window: None, slice: None }
     }
 }
 
@@ -161,13 +156,11 @@ fn text_or_null<T: ToString, S: Serializer>(number: &Option<T>, s: S) -> Result<
 pub fn explain<'a>(charge: &Charge, facts: impl IntoIterator<Item = &'a UsageFact> + Clone, rules: &Rules) -> Explanation {
     let version = rules.card.versions.iter().find(|version| version.name == charge.version);
     let mut before = Vec::new();
-    let parts = match (&charge.allocation, rules.slice) {
-        (Some(allocation), _) => {
-            let weight = i128::try_from(allocation.weight).ok().filter(|_| !allocation.is_idle);
-            let sections = [(rules.origin, None), (rules.weight, weight)].into_iter();
-            let sections = sections.filter_map(|(series, want)| series.map(|series| (series, want)));
-            sections.map(|(series, want)| section(series.to_string(), whole(series, charge, None, facts.clone(), rules), want)).collect()
-        }
+    let slice = rules.slice.or_else(|| slice_of(charge, rules.card));
+    let parts = match (&charge.allocation, slice) {
+        // Nothing was used for a fee, or of an unused rest.
+        _ if matches!(charge.commitment, Some(Commitment::Fee(_) | Commitment::Unused(_))) => vec![],
+        (Some(allocation), _) => shared(charge, allocation, facts, rules),
         (None, Some(slice)) => {
             let (lines, earlier) = sliced(charge, slice, facts, rules);
             before = earlier;
@@ -178,7 +171,8 @@ pub fn explain<'a>(charge: &Charge, facts: impl IntoIterator<Item = &'a UsageFac
             vec![section(charge.series.to_string(), lines, Some(charge.billable))]
         }
     };
-    let is_exact = parts.iter().all(|part| part.want.is_none_or(|want| want == part.sum)) && !parts.is_empty();
+    let stands_for_usage = !matches!(charge.commitment, Some(Commitment::Fee(_) | Commitment::Unused(_)));
+    let is_exact = parts.iter().all(|part| part.want.is_none_or(|want| want == part.sum)) && parts.is_empty() != stands_for_usage;
     Explanation {
         series: charge.series.to_string(),
         from: charge.hour.rfc3339(),
@@ -203,6 +197,60 @@ pub fn explain<'a>(charge: &Charge, facts: impl IntoIterator<Item = &'a UsageFac
         billed: charge.billed,
         is_exact,
     }
+}
+
+/// Which units of the month's usage a charge is for, in its series' unit, if the card says so.
+fn slice_of(charge: &Charge, card: &Card) -> Option<(u128, u128)> {
+    let size = Unit::parse(&charge.series.unit).size;
+    let covers = |contract: &&crate::card::Contract| contract.tenant == charge.series.tenant && contract.skus.contains(&charge.sku);
+    let covering: Vec<_> = card.commitments.iter().filter(covers).collect();
+    let bound = match covering[..] {
+        [] => 0,
+        [only] if only.skus.len() == 1 => only.quantity / size,
+        _ => return None,
+    };
+    if let Some(Commitment::Used(_)) = charge.commitment {
+        return Some((0, bound));
+    }
+    let version = card.versions.iter().find(|version| version.name == charge.version)?;
+    let price = version.price(&charge.series.meter, &charge.series.dims)?;
+    let up_to = |tier: u32| price.tiers.get(tier.checked_sub(1)? as usize).map(|tier| tier.up_to / size);
+    match charge.tier {
+        0 if bound == 0 => None,
+        0 => Some((bound, u128::MAX)),
+        tier => Some((up_to(tier - 1).unwrap_or(0).max(bound), up_to(tier)?)),
+    }
+}
+
+/// Of a part of a shared cost: what was divided, and whose weights gave it its share.
+fn shared<'a>(
+    charge: &Charge,
+    allocation: &Allocation,
+    facts: impl IntoIterator<Item = &'a UsageFact> + Clone,
+    rules: &Rules,
+) -> Vec<Section> {
+    let Some(share) = rules.card.shares.iter().find(|share| share.name == allocation.method) else { return vec![] };
+    let all = series_of(facts.clone());
+    let is_origin = |series: &&Series| series.meter == share.origin && allocation.origin.starts_with(&format!("{series}, "));
+    let Some(origin) = all.iter().find(is_origin) else { return vec![] };
+    let lines = |series: &Series| whole(series, charge, None, facts.clone(), rules);
+    let mut sections = vec![section(origin.to_string(), lines(origin), None)];
+    let is_kept = |series: &Series, name: &String| series.dim(name) == charge.series.dim(name);
+    let weighs = |series: &&Series| {
+        let is_joined = share.join.iter().all(|name| series.dim(name) == origin.dim(name));
+        series.meter == share.by
+            && series.tenant == charge.series.tenant
+            && is_joined
+            && share.keep.iter().all(|name| is_kept(series, name))
+    };
+    let weights: Vec<&Series> = all.iter().filter(weighs).collect();
+    if let (false, Some(first)) = (allocation.is_idle, weights.first()) {
+        // Weights are compared in the smallest unit of what they measure.
+        let size = Unit::parse(&first.unit).size.max(1);
+        let want = i128::try_from(allocation.weight / size).ok();
+        sections.push(section(format!("weights: {first}"), weights.iter().flat_map(|series| lines(series)).collect(), want));
+    }
+    sections
 }
 
 fn section(of: String, lines: Vec<Line>, want: Option<i128>) -> Section {
@@ -250,7 +298,7 @@ struct Piece<'a> {
 impl<'a> Chosen<'a> {
     /// Those of the series that may reach into `window`, without copies (rule R7).
     fn of(series: &Series, window: &Range<i64>, facts: impl IntoIterator<Item = &'a UsageFact> + Clone, rules: &Rules) -> Chosen<'a> {
-        let gap = rules.sample_gap.0;
+        let gap = rules.card.sample_gap.0;
         let reach = window.start.saturating_sub(gap)..window.end.saturating_add(gap);
         let fits = |fact: &&UsageFact| {
             let (from, to) = times(fact);
@@ -261,7 +309,7 @@ impl<'a> Chosen<'a> {
         let keys: BTreeSet<&[u8]> = chosen.iter().map(|fact| key_of(fact)).filter(|key| !key.is_empty()).collect();
         if !keys.is_empty() {
             let is_rival = |fact: &&UsageFact| fact.meter == series.meter && !is_refused(fact) && keys.contains(key_of(fact));
-            let copies = copies(facts.into_iter().filter(is_rival).collect(), rules.dedup_window);
+            let copies = copies(facts.into_iter().filter(is_rival).collect(), rules.card.dedup_window);
             chosen.retain(|fact| !copies.contains(&std::ptr::from_ref(*fact)));
         }
         chosen.sort_by_key(|fact| (times(fact).0, key_of(fact), fact.received, fact.stream, fact.to));
@@ -277,7 +325,7 @@ impl<'a> Chosen<'a> {
                 Some(EventKind::Sample) => {
                     // Of two samples at one time the last received one counts: the others hold for no time at all.
                     let next = self.facts[index + 1..].iter().find(|other| is_sample(other)).map(|other| times(other).0);
-                    let end = next.map_or(from, |next| next.min(from.saturating_add(rules.sample_gap.0)));
+                    let end = next.map_or(from, |next| next.min(from.saturating_add(rules.card.sample_gap.0)));
                     held(fact, from..end, window, &mut pieces);
                 }
                 _ => {
@@ -342,8 +390,7 @@ fn has_dims(fact: &UsageFact, dims: &[(String, Vec<u8>)]) -> bool {
 /// The unit of what is priced: over time it is `<unit>-ms`.
 fn unit_of(fact: &UsageFact) -> String {
     match fact.event.as_ref().map(|event| event.kind) {
-        Some(EventKind::Interval | EventKind::Sample) if fact.unit.is_empty() => "ms".into(),
-        Some(EventKind::Interval | EventKind::Sample) => format!("{}-ms", fact.unit),
+        Some(EventKind::Interval | EventKind::Sample) => over_time(&fact.unit).into_owned(),
         _ => fact.unit.clone(),
     }
 }
@@ -404,25 +451,27 @@ fn net_minutes<'a>(
         Chosen::of(&of, window, facts.clone(), rules).pieces(window, rules)
     };
     let own = pieces_of(&series.meter);
-    let minus = version.and_then(|version| version.price(&series.meter, &series.dims)).and_then(|price| price.minus.as_deref());
-    let parts = minus.map_or(vec![], pieces_of);
+    let price = version.and_then(|version| version.price(&series.meter, &series.dims));
+    let minus = price.map_or(&[][..], |price| &price.minus);
+    let parts: Vec<Piece> = minus.iter().flat_map(|meter| pieces_of(meter)).collect();
     let mut refused: BTreeSet<i64> = BTreeSet::new();
     let sums = by_minute(&own);
-    if minus.is_some() {
+    if !minus.is_empty() {
         refused.extend(
             by_minute(&parts).into_iter().filter(|(minute, part)| *part > sums.get(minute).copied().unwrap_or(0)).map(|(minute, _)| minute),
         );
     }
-    for meter in version.map_or(vec![], |version| wholes(version, series)) {
-        let of = by_minute(&pieces_of(&meter));
-        refused.extend(sums.iter().filter(|(minute, part)| **part > of.get(*minute).copied().unwrap_or(0)).map(|(minute, _)| *minute));
+    for whole in version.map_or(vec![], |version| wholes(version, series)) {
+        let of = by_minute(&pieces_of(&whole.meter));
+        let parts = by_minute(&whole.minus.iter().flat_map(|meter| pieces_of(meter)).collect::<Vec<_>>());
+        refused.extend(parts.iter().filter(|(minute, part)| **part > of.get(*minute).copied().unwrap_or(0)).map(|(minute, _)| *minute));
     }
     let mut nets: BTreeMap<(i64, Vec<u8>, *const UsageFact), Net> = BTreeMap::new();
     let signed = own.iter().map(|piece| (piece, 1)).chain(parts.iter().map(|piece| (piece, -1)));
     for (piece, sign) in signed.filter(|(piece, _)| !refused.contains(&piece.minute)) {
         let (at, key, fact) = match minus {
-            Some(_) => (start_of(piece.minute).0, vec![], std::ptr::null()),
-            None => (piece.at, key_of(piece.fact).to_vec(), std::ptr::from_ref(piece.fact)),
+            [_, ..] => (start_of(piece.minute).0, vec![], std::ptr::null()),
+            [] => (piece.at, key_of(piece.fact).to_vec(), std::ptr::from_ref(piece.fact)),
         };
         let part = piece.part.saturating_mul(sign);
         let net = nets.entry((at, key.clone(), fact)).or_insert_with(|| Net { at, key, sum: 0, lines: vec![] });
@@ -452,10 +501,10 @@ fn by_minute(pieces: &[Piece]) -> BTreeMap<i64, i128> {
     sums
 }
 
-/// Meters of which this series is a part.
-fn wholes(version: &Version, series: &Series) -> Vec<String> {
+/// Prices of the meters of which this series is a part.
+fn wholes<'a>(version: &'a Version, series: &Series) -> Vec<&'a Price> {
     let best = version.prices.keys().filter_map(|meter| version.price(meter, &series.dims));
-    best.filter(|price| price.minus.as_deref() == Some(series.meter.as_str())).map(|price| price.meter.clone()).collect()
+    best.filter(|price| price.minus.contains(&series.meter)).collect()
 }
 
 fn line_of(fact: &UsageFact, part: i128, is_minus: bool) -> Line {
@@ -486,7 +535,8 @@ fn sliced<'a>(
     rules: &Rules,
 ) -> (Vec<Line>, Vec<Line>) {
     let mut nets: Vec<(Arc<Series>, Net)> = Vec::new();
-    let month = month_of(charge.hour);
+    let month = Month::of(charge.hour);
+    let month = month.start().0..month.end().0;
     for (series, version) in series_of_sku(charge, &month, facts.clone(), rules) {
         let valid = start_of(version.from_minute).0.max(month.start)..start_of(version.to_minute).0.min(charge.end.0);
         nets.extend(net_minutes(&series, Some(version), &valid, facts.clone(), rules).into_iter().map(|net| (series.clone(), net)));
@@ -525,6 +575,16 @@ fn cut(mut net: Net, size: u128, inside: u128) -> Vec<Line> {
     net.lines
 }
 
+/// Every series of these facts.
+fn series_of<'a>(facts: impl IntoIterator<Item = &'a UsageFact>) -> BTreeSet<Series> {
+    let series = |fact: &UsageFact| {
+        let mut dims = fact.dims.clone();
+        dims.sort();
+        Series { tenant: fact.tenant.clone(), dims, meter: fact.meter.clone(), unit: unit_of(fact) }
+    };
+    facts.into_iter().filter(|fact| !is_refused(fact)).map(series).collect()
+}
+
 /// Series of the charge's tenant that are priced by its SKU, under each version.
 fn series_of_sku<'a, 'b>(
     charge: &Charge,
@@ -532,36 +592,17 @@ fn series_of_sku<'a, 'b>(
     facts: impl IntoIterator<Item = &'a UsageFact>,
     rules: &Rules<'b>,
 ) -> Vec<(Arc<Series>, &'b Version)> {
-    let mut all: BTreeSet<Series> = BTreeSet::new();
-    for fact in facts {
+    let is_of_month = |fact: &&UsageFact| {
         let (from, to) = times(fact);
-        if fact.tenant == charge.series.tenant && from < month.end && to >= month.start && !is_refused(fact) {
-            let mut dims = fact.dims.clone();
-            dims.sort();
-            all.insert(Series { tenant: fact.tenant.clone(), dims, meter: fact.meter.clone(), unit: unit_of(fact) });
-        }
-    }
+        fact.tenant == charge.series.tenant && from < month.end && to >= month.start
+    };
+    let all = series_of(facts.into_iter().filter(is_of_month));
     let mut found = Vec::new();
     for series in all.into_iter().map(Arc::new) {
         let fits = |version: &&Version| version.price(&series.meter, &series.dims).is_some_and(|price| price.sku == charge.sku);
         found.extend(rules.card.versions.iter().filter(fits).map(|version| (series.clone(), version)));
     }
     found
-}
-
-fn month_of(at: UnixNanos) -> Range<i64> {
-    let civil = at.civil();
-    let (next_year, next_month) = if civil.month == 12 { (civil.year + 1, 1) } else { (civil.year, civil.month + 1) };
-    let start = |year, month| days_from_civil(year, month, 1).saturating_mul(NANOS_PER_DAY);
-    start(civil.year, civil.month)..start(next_year, next_month)
-}
-
-fn gcd(a: u128, b: u128) -> u128 {
-    let (mut a, mut b) = (a, b);
-    while b != 0 {
-        (a, b) = (b, a % b);
-    }
-    a.max(1)
 }
 
 /// A fraction in lowest terms; `None` if it needs more than 128 bits.

@@ -3,7 +3,7 @@
 //! In: a [`Row`]; out: a [`StoredRow`], which any format of serde can hold, and back. Amounts are decimal text. Bytes that
 //! are no UTF-8 are `hex:` and digits. Fields may be added with a default; none may change its meaning.
 
-use crate::book::{Month, Row};
+use crate::book::{Month, Reversal, Row};
 use crate::charge::{Allocation, Category, Charge, Commitment, Exchange, Series};
 use crate::money::Money;
 use flow::units::UnixNanos;
@@ -56,8 +56,9 @@ pub struct StoredRow {
     period: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     published_ns: Option<i64>,
+    /// Name of the row that is taken back, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    reversal: Option<String>,
+    reversal: Option<(String, String)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,7 +107,7 @@ impl StoredRow {
             is_correction: row.is_correction,
             period: row.period.name(),
             published_ns: row.published.map(|at| at.0),
-            reversal: row.reversal.clone(),
+            reversal: row.reversal.as_ref().map(|reversal| (reversal.of.clone(), reversal.reason.clone())),
         }
     }
 
@@ -151,7 +152,7 @@ impl StoredRow {
             is_correction: self.is_correction,
             period: Month::parse(&self.period).ok_or_else(|| format!("period {:?} is no month", self.period))?,
             published: self.published_ns.map(UnixNanos),
-            reversal: self.reversal,
+            reversal: self.reversal.map(|(of, reason)| Reversal { of, reason }),
         })
     }
 }

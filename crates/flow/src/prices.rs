@@ -43,8 +43,8 @@ pub struct Price {
     /// In 10^-12 of the currency, for a block of `per` units; 0 where usage in this unit is not priced.
     pub units: i128,
     pub per: u64,
-    /// The meter whose quantity is taken off first, if it has the same dimensions.
-    pub minus: Option<usize>,
+    /// The meters whose quantities are taken off first, those of the same dimensions.
+    pub minus: Vec<usize>,
 }
 
 /// A dimension of the meter, by number, and the value it must have.
@@ -54,8 +54,8 @@ pub type Match = (usize, Vec<u8>);
 pub struct Whole {
     /// `None`: no meter counts it with the same dimensions and unit, so no part of it can be right.
     pub meter: Option<usize>,
-    /// Its prices, the most specific first, and whether they take off this part.
-    pub prices: Vec<(Vec<Match>, bool)>,
+    /// Its prices, the most specific first, and the parts that they take off; empty where this meter is not among them.
+    pub prices: Vec<(Vec<Match>, Vec<usize>)>,
 }
 
 /// In the table of quantities: the meter found none.
@@ -109,15 +109,19 @@ impl PriceList {
                 if quantity <= 0 {
                     continue;
                 }
-                let is_more = |whole: &Whole| quantity > whole.meter.map_or(0, |meter| quantities[meter].max(0));
-                let is_part = |whole: &Whole| whole.prices.iter().find(|price| fits(&price.0)).is_some_and(|price| price.1);
-                if of.wholes.iter().any(|whole| is_more(whole) && is_part(whole)) {
+                let of_meter = |meter: usize| i128::from(quantities[meter].max(0));
+                let sum = |meters: &[usize]| meters.iter().map(|meter| of_meter(*meter)).sum::<i128>();
+                let is_above = |whole: &Whole| {
+                    let parts = whole.prices.iter().find(|price| fits(&price.0)).map_or(&[][..], |price| &price.1);
+                    !parts.is_empty() && sum(parts) > whole.meter.map_or(0, of_meter)
+                };
+                if of.wholes.iter().any(is_above) {
                     continue;
                 }
                 let Some(price) = of.prices.iter().find(|price| fits(&price.matches)) else { continue };
-                let part = price.minus.map_or(0, |meter| quantities[meter].max(0));
-                if part <= quantity {
-                    cost = cost.saturating_add(share(quantity - part, price.units, price.per)).min(COST_MAX);
+                let left = i128::from(quantity) - sum(&price.minus);
+                if let Ok(left @ 0..) = i64::try_from(left) {
+                    cost = cost.saturating_add(share(left, price.units, price.per)).min(COST_MAX);
                 }
             }
         }

@@ -15,7 +15,7 @@ use arrow_array::builder::{Decimal128Builder, StringBuilder, TimestampMillisecon
 use arrow_array::{ArrayRef, RecordBatch, StringArray};
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
 use bill::stored::StoredRow;
-use bill::{Book, Money, Month, Row};
+use bill::{Book, Month, Row};
 use flow::units::UnixNanos;
 use hub::disk::Disk;
 use std::collections::BTreeMap;
@@ -190,7 +190,8 @@ fn write(tenant: &[u8], rows: &[&Row]) -> anyhow::Result<Vec<u8>> {
         Field::new("events", DataType::UInt64, false),
         text("card"),
         time("published", true),
-        maybe("reversal"),
+        maybe("reversal_of"),
+        maybe("reversal_reason"),
         text("row"),
     ]));
     let mut writer = table::writer(Arc::clone(&schema), table::properties()?.build())?;
@@ -226,16 +227,13 @@ fn columns(tenant: &[u8], rows: &[&Row]) -> anyhow::Result<Vec<ArrayRef>> {
     let mut revision = UInt32Builder::new();
     let mut events = UInt64Builder::new();
     let mut stored = StringBuilder::new();
-    let mut blocks: Vec<Money> = Vec::with_capacity(rows.len());
+    let mut pricing_quantity = Decimal128Builder::new();
     for row in rows {
         revision.append_value(row.revision);
         events.append_value(row.charge.events);
         stored.append_value(serde_json::to_string(&StoredRow::of(row))?);
-        blocks.push(row.charge.pricing_quantity().with_context(|| format!("charge {}", row.id()))?);
+        pricing_quantity.append_value(row.charge.pricing_quantity().with_context(|| format!("charge {}", row.id()))?.0);
     }
-    let mut blocks = blocks.into_iter();
-    let mut pricing_quantity = Decimal128Builder::new();
-    blocks.by_ref().for_each(|quantity| pricing_quantity.append_value(quantity.0));
     Ok(vec![
         tenants.finish(),
         texts(&|row| Some(row.id())),
@@ -264,7 +262,8 @@ fn columns(tenant: &[u8], rows: &[&Row]) -> anyhow::Result<Vec<ArrayRef>> {
         Arc::new(events.finish()),
         texts(&|row| Some(row.charge.card.to_string())),
         times(&|row| row.published),
-        texts(&|row| row.reversal.clone()),
+        texts(&|row| row.reversal.as_ref().map(|reversal| reversal.of.clone())),
+        texts(&|row| row.reversal.as_ref().map(|reversal| reversal.reason.clone())),
         Arc::new(stored.finish()),
     ])
 }

@@ -75,7 +75,7 @@ pub fn export(args: &ExportArgs) -> anyhow::Result<ExitCode> {
             is_correction: row.is_correction,
             billing_period: (row.period.start(), row.period.end()),
             invoice_id: Some(invoice),
-            is_reversal: false, // the book's rows have their sign
+            is_reversal: row.reversal.is_some(),
             row_id: Some(id),
             lineage_run: None,
         })

@@ -15,7 +15,6 @@ use super::{Mistake, say};
 use crate::books::{self, Books};
 use crate::config;
 use crate::desk;
-use crate::runtime::open::Manifest;
 use bill::{Card, Month, Period, Rating, Row};
 use clap::{Args, Subcommand};
 use flow::units::{NANOS_PER_DAY, UnixNanos};
@@ -108,11 +107,7 @@ impl Read {
 fn find_card(data: &Path, card: Option<&Path>) -> anyhow::Result<Found> {
     match card {
         Some(path) => Ok(config::card(path, None)),
-        None => {
-            let text = Manifest::read(data)?.pipelines.into_iter().find_map(|p| p.rates);
-            let text = text.ok_or_else(|| Mistake("the pipeline ran without a rate card; name one with --card".into()))?;
-            Ok(config::card(Path::new("rates"), Some(text)))
-        }
+        None => Ok(books::card(data)?.ok_or_else(|| Mistake("the pipeline ran without a rate card; name one with --card".into()))?),
     }
 }
 

@@ -152,13 +152,14 @@ pub fn explain(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
         [] => return Err(Mistake(format!("no row is called {:?}; `weir cost rate` lists rows with their names", args.row)).into()),
         _ => return Err(Mistake(format!("{} rows begin with {:?}; write more of the name", found.len(), args.row)).into()),
     };
-    if let Some(why) = &row.reversal {
-        let (origin, reason) = why.split_once(' ').unwrap_or((why, ""));
-        let text = format!(
-            "row {} takes back {} units of row {origin}: {reason}\nexplain that one for its facts\n",
-            row.id(),
-            -row.charge.billable
-        );
+    if let Some(reversal) = &row.reversal {
+        let (id, units) = (row.id(), -row.charge.billable);
+        if args.json {
+            let whole = json!({ "id": id, "reversal_of": reversal.of, "reason": reversal.reason, "billable": row.charge.billable.to_string(), "billed": row.charge.billed });
+            return say(&format!("{whole}\n")).map(|()| ExitCode::SUCCESS);
+        }
+        let text =
+            format!("row {id} takes back {units} units of row {}: {}\nexplain that one for its facts\n", reversal.of, reversal.reason);
         return say(&text).map(|()| ExitCode::SUCCESS);
     }
     let (from, to) = behind(&read, row, &rows);
@@ -169,8 +170,7 @@ pub fn explain(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
             facts.push(fact.to_fact());
         }
     })?;
-    let rules = Rules { dedup_window: read.card.dedup_window, sample_gap: read.card.sample_gap, ..Rules::new(&read.card) };
-    let explanation = explain_charge(&row.charge, &facts, &rules);
+    let explanation = explain_charge(&row.charge, &facts, &Rules::new(&read.card));
     if args.json {
         let mut whole = serde_json::to_value(&explanation)?;
         whole["id"] = json!(row.id());

@@ -5,7 +5,8 @@
 //! | column | meaning |
 //! |---|---|
 //! | `sku`, `meter`, `price`, `per`, `unit` | as in a price of the card; `per` may be empty or missing, and is 1 then |
-//! | `model`, `region`, `minus`, `currency` | as in a price of the card, where there is one |
+//! | `model`, `region`, `currency` | as in a price of the card, where there is one |
+//! | `minus` | meters that are part of this one, with blanks between them |
 //! | `up_to` | bound of a tier: lines with the same version, sku and meter are tiers of one price, in their order; empty for the last |
 //! | `from`, `to` | when the price is valid: `2026-07-01T00:00:00Z`, or `2026-07-01` for its first minute |
 //! | `version` | name of the version; without it `from` names it |
@@ -14,7 +15,7 @@
 //! Lines with the same `from`, `to` and `version` are one version. Out: a config that `Card::compile` then checks like any
 //! other, or every mistake at once with its line. Bound: `BYTES_MAX` of text, `LINES_MAX` prices; a larger one is refused.
 
-use super::{CardConfig, CardError, Errors, PriceConfig, TierConfig, VersionConfig};
+use super::{CardConfig, CardError, Errors, Parts, PriceConfig, TierConfig, VersionConfig};
 use std::collections::BTreeMap;
 
 pub const BYTES_MAX: usize = 64 << 20;
@@ -135,7 +136,7 @@ impl Table {
         let new = PriceConfig {
             sku: cell("sku").into(),
             meter: cell("meter").into(),
-            minus: text("minus"),
+            minus: Parts(text("minus").iter().flat_map(|names| names.split_whitespace()).map(String::from).collect()),
             model: text("model"),
             region: text("region"),
             matches,

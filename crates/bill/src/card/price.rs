@@ -3,13 +3,18 @@
 use super::{CardConfig, Errors};
 use crate::money::Money;
 use crate::unit::{self, Unit};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 /// Tiers of one price.
 const TIERS_MAX: usize = 64;
+/// Parts of one meter.
+const PARTS_MAX: usize = 16;
 
 /// The price of one thing that is sold.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
@@ -19,9 +24,10 @@ pub struct PriceConfig {
     pub sku: String,
     /// The meter whose quantity is priced, as in `tokens_in`.
     pub meter: String,
-    /// A meter that is part of this one and priced by itself: its quantity is subtracted first, as `tokens_cached` from `tokens_in`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub minus: Option<String>,
+    /// A meter that is part of this one and priced by itself, or a list of them: their quantities are subtracted first, as
+    /// `tokens_cached` from `tokens_in`.
+    #[serde(default, skip_serializing_if = "Parts::is_empty")]
+    pub minus: Parts,
     /// Short for `match: { model: ... }`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
@@ -50,6 +56,69 @@ pub struct PriceConfig {
     pub unit: String,
 }
 
+/// Meters that are parts of another one. Text form: one name, or a list of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Parts(pub Vec<String>);
+
+impl Parts {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl<'de> Deserialize<'de> for Parts {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Parts, D::Error> {
+        struct Names;
+        impl<'de> Visitor<'de> for Names {
+            type Value = Parts;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a meter, or a list of them")
+            }
+
+            fn visit_str<E>(self, name: &str) -> Result<Parts, E> {
+                Ok(Parts(vec![name.to_owned()]))
+            }
+
+            /// As if the key were not there.
+            fn visit_unit<E>(self) -> Result<Parts, E> {
+                Ok(Parts::default())
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut names: A) -> Result<Parts, A::Error> {
+                let mut parts = Vec::new();
+                while let Some(name) = names.next_element()? {
+                    parts.push(name);
+                }
+                Ok(Parts(parts))
+            }
+        }
+        d.deserialize_any(Names)
+    }
+}
+
+impl Serialize for Parts {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        match &self.0[..] {
+            [only] => s.serialize_str(only),
+            all => s.collect_seq(all),
+        }
+    }
+}
+
+impl JsonSchema for Parts {
+    fn schema_name() -> Cow<'static, str> {
+        "Parts".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "The name of a meter, or a list of them.",
+            "type": ["string", "array"], "items": { "type": "string" }
+        })
+    }
+}
+
 /// A price up to a bound.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -65,7 +134,8 @@ pub struct TierConfig {
 pub struct Price {
     pub sku: String,
     pub meter: String,
-    pub minus: Option<String>,
+    /// Meters whose quantities are subtracted first.
+    pub minus: Vec<String>,
     /// (dimension, value) in the order of names.
     pub matches: Vec<(String, Vec<u8>)>,
     /// Of the first tier, where there are tiers.
@@ -104,14 +174,21 @@ pub(super) fn compile_price(config: &PriceConfig, at: &str, card: &CardConfig, e
     errors.check_name(format!("{at}.sku"), &config.sku);
     errors.check_name(format!("{at}.meter"), &config.meter);
     errors.check_name(format!("{at}.unit"), &config.unit);
-    if let Some(minus) = &config.minus {
+    if config.minus.0.len() > PARTS_MAX {
+        errors.add(
+            format!("{at}.minus"),
+            format!("names {} meters", config.minus.0.len()),
+            format!("a meter has at most {PARTS_MAX} parts"),
+        );
+    }
+    for (number, minus) in config.minus.0.iter().enumerate().take(PARTS_MAX) {
         errors.check_name(format!("{at}.minus"), minus);
         if *minus == config.meter {
-            errors.add(
-                format!("{at}.minus"),
-                format!("is {minus:?}, the meter itself"),
-                "minus names a part of the meter, as tokens_cached of tokens_in",
-            );
+            let help = "minus names a part of the meter, as tokens_cached of tokens_in";
+            errors.add(format!("{at}.minus"), format!("is {minus:?}, the meter itself"), help);
+        }
+        if config.minus.0[..number].contains(minus) {
+            errors.add(format!("{at}.minus"), format!("names {minus:?} twice"), "name each part once: it would be subtracted twice");
         }
     }
     let price = config.price.as_ref().and_then(|price| compile_amount(price, format!("{at}.price"), errors));
@@ -138,7 +215,7 @@ pub(super) fn compile_price(config: &PriceConfig, at: &str, card: &CardConfig, e
     Some(Price {
         sku: config.sku.clone(),
         meter: config.meter.clone(),
-        minus: config.minus.clone(),
+        minus: config.minus.0.clone(),
         matches: matches.into_iter().map(|(name, value)| (name, value.into_bytes())).collect(),
         price: price.or(tiers.first().map(|tier| tier.price))?,
         tiers,

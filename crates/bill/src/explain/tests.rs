@@ -117,8 +117,9 @@ fn the_first_received_event_with_a_key_counts() {
     assert_eq!(parts(&got), [("point", 1_000), ("point", 4), ("point", 4), ("point", 3)]);
     assert!(got.is_exact);
     // Long after, the same key is another event.
-    let rules = Rules { dedup_window: Span(3_000 * NANOS_PER_MS), ..Rules::new(&card) };
-    assert_eq!(parts(&explain(&row, &facts, &rules)).iter().filter(|part| part.1 >= 1_000).count(), 2);
+    let mut short = card.clone();
+    short.dedup_window = Span(3_000 * NANOS_PER_MS);
+    assert_eq!(parts(&explain(&row, &facts, &Rules::new(&short))).iter().filter(|part| part.1 >= 1_000).count(), 2);
 }
 
 #[test]
@@ -169,26 +170,47 @@ fn a_tier_names_what_was_used_before_it_and_cuts_at_its_bounds() {
     assert_eq!((parts(&got), got.is_exact), (vec![("sum", 100), ("minus", -30), ("cut", -50)], true));
 }
 
+/// What a card says of tiers, commitments and shares is enough to find the facts behind each row that rating makes.
 #[test]
-fn a_part_of_a_shared_cost_names_its_origin_and_weight() {
-    let card = card();
-    let device = event("gpu", "", EventKind::Interval, 0..3_600_000, 1, "", 0);
-    let facts = [device, fact("acme", "sm", 0, 900)];
-    let mut row = charge("acme gpu orca 0 3600000 0.625");
-    let allocation = crate::Allocation {
-        method: "by-sm".into(),
-        origin: "meter gpu".into(),
-        weight: 900,
-        weights: 3_600,
-        unit: "Tokens".into(),
-        is_idle: false,
+fn rows_of_tiers_commitments_and_shares_are_explained_by_the_card_alone() {
+    let text = "currency: USD\n\
+        versions: [{ name: v, from: 2026-01-01T00:00:00Z, prices: [\n\
+          { sku: out, meter: out, tiers: [{ up_to: 1000, price: '3' }, { up_to: 2500, price: '2' }, { price: '1' }], per: 1, unit: Tokens },\n\
+          { sku: in, meter: in, minus: [read, write], price: '1', per: 1, unit: Tokens },\n\
+          { sku: gpu, meter: gpu, price: '2.50', per: 1, unit: GPU-Hours }] }]\n\
+        commitments: [{ id: c, tenant: acme, skus: [in], quantity: 500, fee: '100', from: 2026-01-01T00:00:00Z }]\n\
+        shares: [{ name: by-sm, origin: gpu, by: sm, join: [model], capacity: { held: 1 } }]";
+    let config: CardConfig = serde_saphyr::from_str(text).unwrap();
+    let card = Card::compile(&config, b"card").unwrap();
+    let of = |mut fact: UsageFact, unit: &str| {
+        fact.unit = unit.into();
+        fact
     };
-    row.allocation = Some(allocation);
-    let (mut origin, mut weight) = ((*row.series).clone(), (*row.series).clone());
-    (origin.unit, weight.meter) = ("ms".into(), "sm".into());
-    let got = explain(&row, &facts, &Rules { origin: Some(&origin), weight: Some(&weight), ..Rules::new(&card) });
-    assert_eq!((parts(&got), got.is_exact), (vec![("interval", 3_600_000), ("sum", 900)], true));
-    assert_eq!(got.allocation.unwrap().ratio, "1/4");
+    let mut facts = Vec::new();
+    for minute in 0..150 {
+        facts.push(fact("acme", "out", minute, 31));
+        facts.push(fact("acme", "in", minute, 20));
+        facts.push(fact("acme", "read", minute, 7));
+        facts.push(fact("acme", "write", minute, 2));
+        facts.push(of(fact(["acme", "beta"][minute as usize % 2], "sm", minute, 21_001), "ms"));
+    }
+    facts.push(UsageFact { tenant: b"infra".to_vec(), ..event("gpu", "GPU", EventKind::Interval, 60_000..7_000_000, 1, "j", 0) });
+    let rating = crate::rate(&card, &facts);
+    let kind = |charge: &Charge| (charge.tier, charge.commitment.is_some(), charge.allocation.is_some());
+    let kinds: BTreeSet<_> = rating.rows.iter().map(kind).collect();
+    assert!(
+        [(1, false, false), (2, false, false), (3, false, false), (0, true, false), (0, false, true)].iter().all(|k| kinds.contains(k)),
+        "{kinds:?}"
+    );
+    for charge in &rating.rows {
+        let got = explain(charge, &facts, &Rules::new(&card));
+        assert!(got.is_exact, "{}", got.text());
+    }
+    let part = rating.rows.iter().find(|charge| charge.allocation.is_some() && charge.series.tenant == b"acme").unwrap();
+    let got = explain(part, &facts, &Rules::new(&card));
+    assert_eq!(got.parts.len(), 2, "the origin and the weights");
+    // A sum that differs is told.
+    assert!(!explain(part, &facts[..facts.len() - 10], &Rules::new(&card)).is_exact);
 }
 
 /// The law: the facts of every row add up to it, and every fact that is billed is behind exactly one row.

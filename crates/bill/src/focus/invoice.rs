@@ -63,8 +63,8 @@ pub(super) fn of_inputs(inputs: &[Input], digits: u32) -> Result<Vec<Option<Mone
     for mut rows in invoices.into_values() {
         rows.sort_by_key(|index| order(&inputs[*index]));
         let name = |overflow| (rows[0], overflow);
-        let amounts = rows.iter().map(|index| inputs[*index].signed(inputs[*index].charge.billed)).collect::<Result<Vec<_>, _>>();
-        let invoiced = amounts.and_then(|amounts| invoice(&amounts, digits)).map_err(name)?;
+        let amounts: Vec<Money> = rows.iter().map(|index| inputs[*index].charge.billed).collect();
+        let invoiced = invoice(&amounts, digits).map_err(name)?;
         for (index, row) in rows.iter().zip(invoiced) {
             billed[*index] = Some(row.billed);
         }

@@ -65,22 +65,12 @@ pub struct Input<'a> {
     pub billing_period: (UnixNanos, UnixNanos),
     /// The invoice that the row is part of.
     pub invoice_id: Option<&'a str>,
-    /// The row takes `charge` back: amounts and quantities of the row are the negative of the charge's (case P9). Leave it
-    /// false for a charge whose own amounts are negative.
+    /// The row takes another one back (case P9): its own amounts are negative.
     pub is_reversal: bool,
     /// Name of the row in the books, by which it can be explained.
     pub row_id: Option<&'a str>,
     /// Run of the job in `x_LineageJob`, where it is known.
     pub lineage_run: Option<&'a str>,
-}
-
-impl Input<'_> {
-    fn signed(&self, amount: Money) -> Result<Money, Overflow> {
-        match self.is_reversal {
-            true => Ok(Money(amount.0.checked_neg().ok_or(Overflow)?)),
-            false => Ok(amount),
-        }
-    }
 }
 
 /// One value. Its text form is that of CSV.

@@ -52,12 +52,12 @@ impl<'a> Facts<'a> {
         invoiced: Option<Money>,
     ) -> Result<Facts<'a>, Overflow> {
         let charge = input.charge;
-        let exact = input.signed(charge.billed)?;
+        let exact = charge.billed;
         let billed = invoiced.unwrap_or(exact);
         // A purchase covers future use: its cost becomes effective in the rows that use it.
-        let effective = if charge.category == Category::Purchase { Money::ZERO } else { input.signed(charge.effective)? };
+        let effective = if charge.category == Category::Purchase { Money::ZERO } else { charge.effective };
         let is_consumption = charge.category == Category::Usage && !matches!(charge.commitment, Some(Commitment::Unused(_)));
-        let whole = |per| quotient(charge.billable, charge.scale.0, charge.scale.1, per).and_then(|quantity| input.signed(quantity));
+        let whole = |per| quotient(charge.billable, charge.scale.0, charge.scale.1, per);
         let (pricing_quantity, consumed) = match part {
             Some(part) => (part.pricing_quantity, part.consumed),
             None => (whole(charge.per)?, whole(1)?),
@@ -69,8 +69,8 @@ impl<'a> Facts<'a> {
             currency,
             service: info.service(charge),
             part,
-            list: input.signed(charge.list)?,
-            contracted: input.signed(charge.contracted)?,
+            list: charge.list,
+            contracted: charge.contracted,
             effective,
             billed,
             residue: match invoiced {
@@ -85,7 +85,7 @@ impl<'a> Facts<'a> {
             contracted_price: in_billing_currency(charge, charge.contracted_price)?,
             pricing_quantity,
             consumed: is_consumption.then_some(consumed),
-            metered: input.signed(quotient(charge.quantity, 1, 1, 1)?)?,
+            metered: quotient(charge.quantity, 1, 1, 1)?,
         })
     }
 

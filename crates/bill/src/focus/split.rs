@@ -108,7 +108,7 @@ fn divide(members: &[&Input], origin: [u8; 16]) -> Result<Vec<Part>, Overflow> {
 }
 
 fn total(members: &[&Input], amount: impl Fn(&Charge) -> Money) -> Result<Money, Overflow> {
-    members.iter().try_fold(Money::ZERO, |sum, input| sum.checked_add(input.signed(amount(input.charge))?))
+    Money::sum(members.iter().map(|input| amount(input.charge)))
 }
 
 /// Pricing and consumed quantity of each part: the origin's, divided as its cost was. A delta, whose parts are differences and
@@ -119,7 +119,7 @@ fn quantities(members: &[&Input], weights: &[u128]) -> Result<Vec<(Money, Money)
     let is_whole = members.iter().all(|input| input.charge.allocation.as_ref().is_some_and(|part| Some(part.weights) == sum(weights)));
     let billable = members.iter().try_fold(0i128, |sum, input| sum.checked_add(input.charge.billable)).ok_or(Overflow)?;
     let divide = |per: u64| -> Result<Vec<Money>, Overflow> {
-        let whole = first.signed(quotient(billable, charge.scale.0, charge.scale.1, per)?)?;
+        let whole = quotient(billable, charge.scale.0, charge.scale.1, per)?;
         let shares = match shares(whole.0.unsigned_abs(), weights)? {
             Some(shares) => shares,
             None => whole_to_last(members.len()).into_iter().map(|share| if share > 0 { whole.0.unsigned_abs() } else { 0 }).collect(),
@@ -137,8 +137,8 @@ fn quantities(members: &[&Input], weights: &[u128]) -> Result<Vec<(Money, Money)
             None => charge.price,
         };
         let pricing = match price.0 {
-            0 => input.signed(quotient(charge.billable, charge.scale.0, charge.scale.1, charge.per)?)?,
-            price => input.signed(quotient(charge.list.0, 1, price.unsigned_abs(), 1)?)?,
+            0 => quotient(charge.billable, charge.scale.0, charge.scale.1, charge.per)?,
+            price => quotient(charge.list.0, 1, price.unsigned_abs(), 1)?,
         };
         let consumed = pricing.0.checked_mul(i128::from(charge.per)).ok_or(Overflow)?;
         Ok((pricing, Money::ZERO.checked_add(Money(consumed))?))

@@ -130,7 +130,12 @@ fn charges() -> Vec<Charge> {
     rows.extend([used, unused, fee]);
     let mut late = charge("acme", "chat-in", "tokens_in", "Tokens", 246_913, "0.50", 1_000_000);
     (late.hour, late.end) = (at("2026-09-30T23:00:00Z"), at("2026-10-01T00:00:00Z"));
-    rows.extend([late.clone(), late]);
+    let mut reversal = late.clone();
+    (reversal.quantity, reversal.billable) = (-late.quantity, -late.billable);
+    for amount in [&mut reversal.list, &mut reversal.contracted, &mut reversal.effective, &mut reversal.billed] {
+        *amount = Money(-amount.0);
+    }
+    rows.extend([late, reversal]);
     let mut weird = charge("x", "chat-in", "tokens_in", "Tokens", 1, "0.50", 1_000_000);
     weird.series = Arc::new(Series {
         tenant: b"\xff\x00tenant".to_vec(),

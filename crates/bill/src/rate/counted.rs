@@ -207,7 +207,7 @@ impl<'a> Counted<'a> {
             let before = items.len();
             let mut rest = Sum { quantity: cell.quantity, billable, events: cell.events, ..Sum::default() };
             // With `minus`, what of a single event is to be paid is not known; nor is it where one of them takes back.
-            if sku.minus.is_none() && events.iter().all(|(_, _, quantity)| *quantity >= 0) {
+            if sku.minus.is_empty() && events.iter().all(|(_, _, quantity)| *quantity >= 0) {
                 for (at, key, quantity) in events {
                     let mut mark = Mark::default();
                     mark.add(*at, || key.clone());

@@ -35,10 +35,17 @@ pub struct VersionTerms<'a> {
     discounts: Vec<usize>,
     /// The month's use counts: there are tiers, or a commitment covers the SKU.
     pub is_counted: bool,
-    /// The series that `minus` of the price names.
-    part: Option<(&'a str, Range<usize>)>,
-    /// The meters of which this one is a part, and their series.
-    wholes: Vec<(&'a str, Range<usize>)>,
+    /// The meters that `minus` of the price names, and their series.
+    parts: Vec<(&'a str, Range<usize>)>,
+    /// The meters of which this one is a part.
+    wholes: Vec<Whole<'a>>,
+}
+
+/// A meter, its series, and those of all of its parts.
+struct Whole<'a> {
+    meter: &'a str,
+    ranks: Range<usize>,
+    parts: Vec<Range<usize>>,
 }
 
 /// The terms of one series, found once for each version that is asked for.
@@ -105,10 +112,14 @@ impl<'a> SeriesTerms<'a> {
 impl<'a> VersionTerms<'a> {
     fn find(card: &'a Card, version: &'a Version, table: &Table<'_>, series: &Series) -> VersionTerms<'a> {
         let price = version.price(&series.meter, &series.dims);
-        let part = price.and_then(|p| p.minus.as_deref()).map(|minus| (minus, table.partners(series, minus)));
+        let parts = |price: &'a Price| price.minus.iter().map(|minus| (minus.as_str(), table.partners(series, minus)));
         let best = version.prices.keys().filter_map(|meter| version.price(meter, &series.dims));
-        let wholes = best.filter(|p| p.minus.as_deref() == Some(series.meter.as_str()));
-        let wholes = wholes.map(|p| (p.meter.as_str(), table.partners(series, &p.meter))).collect();
+        let wholes = best.filter(|price| price.minus.contains(&series.meter)).map(|price| Whole {
+            meter: &price.meter,
+            ranks: table.partners(series, &price.meter),
+            parts: parts(price).map(|(_, ranks)| ranks).collect(),
+        });
+        let wholes = wholes.collect();
         let fits = |price: &Price| {
             let fitting = card.discounts.iter().enumerate().filter(|(_, d)| d.fits(&series.tenant, &price.sku, &series.meter));
             fitting.map(|(index, _)| index).collect()
@@ -120,20 +131,22 @@ impl<'a> VersionTerms<'a> {
             scale: price.and_then(|price| unit::scale(&series.unit, &price.unit)),
             discounts: price.map(fits).unwrap_or_default(),
             is_counted: price.is_some_and(|price| !price.tiers.is_empty() || is_covered(price)),
-            part,
+            parts: price.into_iter().flat_map(parts).collect(),
             wholes,
         }
     }
 
     /// What of a minute is to be priced, or why none of it can be.
     ///
-    /// Rule R10: a part above its whole cannot be right, so neither of them is priced for that minute. A part
+    /// Rule R10: parts above their whole cannot be right, so none of them is priced for that minute. A part
     /// without any whole is such a case too: the two meters then have other dimensions, and the whole would be overcharged.
     pub fn billable(&self, table: &Table<'_>, series: &Series, cell: &Cell) -> Result<i128, Refusal> {
-        for (meter, ranks) in &self.wholes {
-            // A whole in another unit is refused where it stands; here it counts for nothing, so the part is refused too.
-            if cell.quantity > table.used(ranks.clone(), &series.unit, cell.minute).unwrap_or(0) {
-                return Err(Refusal::PartAboveWhole { whole: meter.to_string(), part: series.meter.clone() });
+        let used = |ranks: &Range<usize>| table.used(ranks.clone(), &series.unit, cell.minute);
+        for whole in &self.wholes {
+            // What is in another unit is refused where it stands; here it counts for nothing, so parts of it are refused too.
+            let parts = whole.parts.iter().map(|ranks| used(ranks).unwrap_or(0)).fold(0, i128::saturating_add);
+            if parts.max(cell.quantity) > used(&whole.ranks).unwrap_or(0) {
+                return Err(Refusal::PartAboveWhole { whole: whole.meter.to_string(), part: series.meter.clone() });
             }
         }
         let Some(price) = self.price else {
@@ -143,16 +156,14 @@ impl<'a> VersionTerms<'a> {
         if self.scale.is_none() {
             return Err(mismatch(&price.unit));
         }
-        let billable = match &self.part {
-            None => cell.quantity,
-            Some((meter, ranks)) => {
-                let part = table.used(ranks.clone(), &series.unit, cell.minute).map_err(mismatch)?;
-                if part > cell.quantity {
-                    return Err(Refusal::PartAboveWhole { whole: series.meter.clone(), part: meter.to_string() });
-                }
-                cell.quantity.saturating_sub(part)
+        let mut billable = cell.quantity;
+        for (meter, ranks) in &self.parts {
+            let part = used(ranks).map_err(mismatch)?;
+            if part > billable {
+                return Err(Refusal::PartAboveWhole { whole: series.meter.clone(), part: meter.to_string() });
             }
-        };
+            billable = billable.saturating_sub(part);
+        }
         self.check_sign(billable)?;
         Ok(billable)
     }
@@ -167,7 +178,7 @@ impl<'a> VersionTerms<'a> {
     /// Whether an interval can be priced. Parts are told from wholes by the minute, so what is held has none.
     pub fn check_interval(&self, quantity: i128) -> Result<(), Refusal> {
         let Some(price) = self.price else { return Ok(()) };
-        if self.scale.is_none() || price.minus.is_some() {
+        if self.scale.is_none() || !price.minus.is_empty() {
             return Err(Refusal::UnitMismatch { sku: price.sku.clone(), unit: price.unit.clone() });
         }
         self.check_sign(quantity)
