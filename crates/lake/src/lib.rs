@@ -2,7 +2,7 @@
 //!
 //! Read in this order: `store` (frames in, one commit out), `commit` (the log), `layout` (where things lie),
 //! the tables `logs`, `facts` (usage), `charges`, `runs` (lineage) with `table` below them and `lineage` (what an event says), `index`; then
-//! the way back: `snapshot`, `query` (the line), `matcher` (the one judge), `search`, `loose`. The only crate
+//! the way back: `snapshot`, `query` (the line), `matcher` (the one judge), `search`, `loose`, `sieve` (what comes). The only crate
 //! that names tantivy and parquet.
 #![deny(unsafe_code)]
 
@@ -28,6 +28,7 @@ mod loose;
 mod matcher;
 mod query;
 mod search;
+mod sieve;
 
 #[cfg(test)]
 mod tests;
@@ -39,6 +40,7 @@ pub use focus::{focus_parquet, read_cells};
 pub use loose::{LINE_BYTES_MAX, search_file, search_lines};
 pub use query::{DEPTH_MAX, QUERY_BYTES_MAX, Query, QueryError};
 pub use search::{Hit, SearchOptions, Stats, WINDOW_BYTES, search};
+pub use sieve::Sieve;
 pub use snapshot::{Snapshot, each_fact, lineage_events, tail_facts, usage};
 pub use store::{Lake, Sealed};
 
