@@ -678,6 +678,7 @@ fn compile_lake(pipeline: &Config, config: &LakeConfig, data: &Path) -> anyhow::
         index: config.index.clone(),
         text: config.text.clone(),
         ids: config.ids.clone(),
+        numbers: config.numbers.clone(),
         index_bytes_min: config.index_bytes_min.0,
         hour_bytes_min: config.hour_bytes_min.0,
         lineage: pipeline.lineage.clone(),

@@ -209,6 +209,9 @@ pub struct LakeConfig {
     /// Fields that hold identifiers of 16 or 32 hexadecimal digits or other rare values, found through a filter in each file.
     #[serde(default = "lake_ids")]
     pub ids: Vec<String>,
+    /// Fields that are columns of numbers, for sums and comparisons; a value that is no number stays in the line.
+    #[serde(default)]
+    pub numbers: Vec<String>,
     /// When gathered records become files.
     #[serde(default)]
     pub seal: SealConfig,

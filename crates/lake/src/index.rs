@@ -1,19 +1,25 @@
 //! The index beside a log file: for a word or a field's value, the rows that may hold it.
 //!
-//! One tantivy segment in the file's row order, written without threads and packed into one file: a header
-//! (names, places and checksums of the segment's files), then their bytes. Postings only: no positions, no
-//! field norms, no stored documents. It proposes rows and never decides, so a lost or damaged one costs time
+//! One tantivy segment in the file's row order, written without documents or threads (`terms`) and packed into one file: a
+//! header (names, places and checksums), then the segment's files and the table of ids (`ids`). Postings only: no
+//! positions, no field norms, no stored documents. It proposes rows and never decides, so a lost or damaged one costs time
 //! and no answer: every block read is checked, and an error sends the caller to the scan.
-//! Memory to build: the arena of tantivy, which grows with the distinct words of one file; to read: the term
+//! Memory to build: each distinct word once, 1 to 4 bytes for each word of a row, 8 for each id; to read: the term
 //! dictionary and the postings that the query names. Values above [`TERM_BYTES_MAX`] are not indexed: their
 //! rows are marked and always proposed.
 
+mod ids;
+mod terms;
+#[cfg(test)]
+mod tests;
+
 use crate::Fields;
 use crate::matcher::{Check, glob_matches};
-use crate::words::{TERM_BYTES_MAX, WordTokenizer, words};
+use crate::words::{TERM_BYTES_MAX, each_word};
 use anyhow::{Context, bail};
 use flow::event::Severity;
 use hub::disk::Disk;
+use ids::{Alphabet, IdRows, IdTable};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -22,38 +28,62 @@ use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use tantivy::columnar::ColumnarWriter;
 use tantivy::directory::error::{DeleteError, OpenReadError, OpenWriteError};
-use tantivy::directory::{FileHandle, OwnedBytes, RamDirectory, WatchCallback, WatchHandle, WritePtr};
+use tantivy::directory::{FileHandle, OwnedBytes, RamDirectory, TerminatingWrite, WatchCallback, WatchHandle, WritePtr};
+use tantivy::fieldnorm::FieldNormsSerializer;
+use tantivy::index::{SegmentComponent, SegmentId};
+use tantivy::postings::InvertedIndexSerializer;
 use tantivy::schema::{Field, IndexRecordOption, Schema, TextFieldIndexing, TextOptions};
-use tantivy::tokenizer::{RawTokenizer, TextAnalyzer, TokenizerManager};
-use tantivy::{
-    Directory, DocSet, HasLen, Index, IndexSettings, SegmentReader, SingleSegmentIndexWriter, TERMINATED, TantivyDocument, Term,
-};
+use tantivy::store::{Compressor, StoreWriter};
+use tantivy::{Directory, DocSet, HasLen, Index, IndexMeta, IndexSettings, SegmentReader, TERMINATED, Term};
+use terms::Terms;
 
 const MAGIC: &[u8; 8] = b"weiridx1";
 /// Most bytes of a header that are believed: a file has a few names and 4 bytes per block.
 const HEADER_BYTES_MAX: usize = 16 << 20;
 /// Bytes under one checksum: small enough that a point lookup reads little.
 const BLOCK_BYTES: usize = 32 << 10;
-/// Arena of tantivy: its least; it sizes the first hash table, and the arena grows from there.
-const ARENA_BYTES: usize = 15_000_000;
 const META: &str = "meta.json";
-/// tantivy draws a random name for each segment; this one takes its place, so that equal rows give equal files.
+/// What a segment's files hold.
+const COMPONENTS: [SegmentComponent; 6] = [
+    SegmentComponent::Terms,
+    SegmentComponent::Postings,
+    SegmentComponent::Positions,
+    SegmentComponent::FastFields,
+    SegmentComponent::FieldNorms,
+    SegmentComponent::Store,
+];
+/// Name of the table of ids among the packed files.
+const IDS: &str = "ids";
+/// Name of every segment, so that equal rows give equal files.
 const SEGMENT: &str = "00000000000000000000000000000000";
-const SEGMENT_HYPHENS: &str = "00000000-0000-0000-0000-000000000000";
 /// Above this share of a file's rows a scan is cheaper than picking rows.
 const WORTH_IT_PERCENT: usize = 35;
 
-/// What the index holds of a row: the values of its columns, and its severity.
+/// Gathers what the index holds of each row.
 pub(crate) struct Builder {
-    writer: SingleSegmentIndexWriter,
-    /// Where the writer puts its files.
-    folder: RamDirectory,
     names: Names,
-    schema: IndexFields,
+    rows: u32,
+    /// By keyword; of those that are found by their hash it stays empty.
+    keywords: Vec<Terms>,
+    text: Terms,
+    severity: Terms,
+    long: Terms,
+    ids: IdRows,
+    hashed: Vec<Hashed>,
     /// For each keyword, and each text field: its place among the row's values.
     keyword_at: Vec<usize>,
     text_at: Vec<usize>,
+    /// A word in lower case.
+    word: Vec<u8>,
+}
+
+/// A keyword that is in the table of ids and in no dictionary.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Hashed {
+    keyword: usize,
+    bytes: Alphabet,
 }
 
 /// Which columns the index knows, by name.
@@ -77,6 +107,10 @@ struct IndexFields {
 struct Header {
     names: Names,
     rows: u32,
+    #[serde(default)]
+    hashed: Vec<Hashed>,
+    #[serde(default)]
+    ids: IdTable,
     files: Vec<Packed>,
 }
 
@@ -113,64 +147,101 @@ impl Builder {
                 keywords.push(name.clone());
             }
         }
-        let names = Names { keywords, text: fields.text.clone(), ids: fields.ids.clone() };
-        let (schema, fields) = build_schema(names.keywords.len());
-        let tokenizers = TokenizerManager::new();
-        tokenizers.register("raw", TextAnalyzer::builder(RawTokenizer::default()).build());
-        tokenizers.register("words", TextAnalyzer::builder(WordTokenizer::default()).build());
-        let settings = IndexSettings { docstore_compress_dedicated_thread: false, ..IndexSettings::default() };
-        let builder = Index::builder().schema(schema).settings(settings).tokenizers(tokenizers);
-        let folder = RamDirectory::create();
-        let writer = builder.single_segment_index_writer(folder.clone(), ARENA_BYTES)?;
+        let only_id = |name: &String| !fields.index.contains(name);
+        let hashed = (0..keywords.len()).filter(|i| only_id(&keywords[*i]));
+        let hashed = hashed.map(|keyword| Hashed { keyword, bytes: Alphabet::default() }).collect();
         let places = |list: &[String]| -> anyhow::Result<Vec<usize>> {
             list.iter().map(|name| columns.iter().position(|c| c == name).context("an indexed field is no column")).collect()
         };
-        let (keyword_at, text_at) = (places(&names.keywords)?, places(&names.text)?);
-        Ok(Builder { writer, folder, names, schema: fields, keyword_at, text_at })
+        let (keyword_at, text_at) = (places(&keywords)?, places(&fields.text)?);
+        Ok(Builder {
+            rows: 0,
+            keywords: keywords.iter().map(|_| Terms::default()).collect(),
+            text: Terms::default(),
+            severity: Terms::default(),
+            long: Terms::default(),
+            ids: IdRows::default(),
+            hashed,
+            keyword_at,
+            text_at,
+            word: Vec::new(),
+            names: Names { keywords, text: fields.text.clone(), ids: fields.ids.clone() },
+        })
     }
 
-    /// Adds the next row. `values`: its columns as text; `line`: the row as text where it is no JSON.
-    pub(crate) fn add(&mut self, values: &[Option<Cow<'_, str>>], line: Option<&str>, severity: Severity) -> anyhow::Result<()> {
-        let mut document = TantivyDocument::new();
-        for (i, at) in self.keyword_at.iter().enumerate() {
-            match values[*at].as_deref() {
-                Some(text) if text.len() <= TERM_BYTES_MAX => document.add_text(self.schema.keywords[i], text),
-                Some(_) => document.add_text(self.schema.long, long_term(i)),
-                None => {}
+    /// Adds the next row. `values`: its columns as UTF-8; `line`: the row as text where it is no JSON.
+    pub(crate) fn add(&mut self, values: &[Option<Cow<'_, [u8]>>], line: Option<&str>, severity: Severity) -> anyhow::Result<()> {
+        let mut hashed = self.hashed.iter_mut().peekable();
+        for (i, (at, terms)) in self.keyword_at.iter().zip(&mut self.keywords).enumerate() {
+            let ours = hashed.next_if(|h| h.keyword == i);
+            match (values[*at].as_deref(), ours) {
+                (None, _) => {}
+                (Some(text), Some(hashed)) => {
+                    hashed.bytes.add(text);
+                    self.ids.add(text, self.rows);
+                }
+                (Some(text), None) if text.len() <= TERM_BYTES_MAX => terms.add(text)?,
+                (Some(_), None) => self.long.add(long_term(i).as_bytes())?,
             }
         }
-        for text in self.text_at.iter().filter_map(|at| values[*at].as_deref()).chain(line) {
-            document.add_text(self.schema.text, text);
-            if text.len() > TERM_BYTES_MAX && words(text).any(|word| word.len() > TERM_BYTES_MAX) {
-                document.add_text(self.schema.long, LONG_TEXT);
-            }
+        for text in self.text_at.iter().filter_map(|at| values[*at].as_deref()).chain(line.map(str::as_bytes)) {
+            let (terms, long) = (&mut self.text, &mut self.long);
+            each_word(text, &mut self.word, |word| match word.len() <= TERM_BYTES_MAX {
+                true => terms.add(word),
+                false => long.add(LONG_TEXT.as_bytes()),
+            })?;
         }
         if severity > 0 {
-            document.add_text(self.schema.severity, class_term(severity));
+            self.severity.add(class_term(severity).as_bytes())?;
         }
-        self.writer.add_document(document)?;
+        for terms in self.keywords.iter_mut().chain([&mut self.text, &mut self.severity, &mut self.long]) {
+            terms.end_row();
+        }
+        self.rows = self.rows.checked_add(1).context("a log file has more than 2^32 rows")?;
         Ok(())
     }
 
     /// The index as one file.
     pub(crate) fn finish(self) -> anyhow::Result<Vec<u8>> {
-        let index = self.writer.finalize()?;
-        let metas = index.load_metas()?;
-        let [meta] = metas.segments.as_slice() else { bail!("the index has {} segments, not one", metas.segments.len()) };
-        let id = meta.id().uuid_string();
-        let hyphens = format!("{}-{}-{}-{}-{}", &id[..8], &id[8..12], &id[12..16], &id[16..20], &id[20..]);
+        let (schema, fields) = build_schema(self.names.keywords.len());
+        let folder = RamDirectory::create();
+        let index = Index::create(folder.clone(), schema.clone(), IndexSettings::default())?;
+        let segment = index.segment(index.new_segment_meta(SegmentId::from_uuid_string(SEGMENT)?, self.rows));
+        let mut out = InvertedIndexSerializer::open(&segment)?;
+        for (terms, field) in self.keywords.into_iter().zip(fields.keywords) {
+            terms.write(field, &mut out)?;
+        }
+        for (terms, field) in [(self.text, fields.text), (self.severity, fields.severity), (self.long, fields.long)] {
+            terms.write(field, &mut out)?;
+        }
+        out.close()?;
+        // A segment without these is none; all three are empty.
+        FieldNormsSerializer::from_write(segment.open_write(SegmentComponent::FieldNorms)?)?.close()?;
+        let mut columns = segment.open_write(SegmentComponent::FastFields)?;
+        ColumnarWriter::default().serialize(self.rows, None, &mut columns)?;
+        columns.terminate()?;
+        StoreWriter::new(segment.open_write(SegmentComponent::Store)?, Compressor::None, BLOCK_BYTES, false)?.close()?;
         let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
-        for path in metas.list_segment_files() {
-            let name = path.to_str().context("a segment's file has an odd name")?;
-            match self.folder.atomic_read(&path) {
-                Ok(bytes) => files.insert(name.replace(&id, SEGMENT), bytes),
+        for component in COMPONENTS {
+            let path = segment.relative_path(component);
+            match folder.atomic_read(&path) {
+                Ok(bytes) => files.insert(path.to_str().context("a segment's file has an odd name")?.to_owned(), bytes),
                 Err(OpenReadError::FileDoesNotExist(_)) => continue, // not every component has a file
                 Err(error) => return Err(error.into()),
             };
         }
-        let text = String::from_utf8(self.folder.atomic_read(Path::new(META))?)?;
-        files.insert(META.into(), text.replace(&id, SEGMENT).replace(&hyphens, SEGMENT_HYPHENS).into_bytes());
-        pack(self.names, meta.max_doc(), &files)
+        let meta = IndexMeta {
+            index_settings: index.settings().clone(),
+            persisted_custom_extensions: Vec::new(),
+            segments: vec![segment.meta().clone()],
+            schema,
+            opstamp: 0,
+            payload: None,
+        };
+        files.insert(META.into(), serde_json::to_vec(&meta)?);
+        let (ids, bytes) = self.ids.finish(self.rows);
+        files.insert(IDS.into(), bytes);
+        pack(Header { names: self.names, rows: self.rows, hashed: self.hashed, ids, files: Vec::new() }, &files)
     }
 }
 
@@ -185,8 +256,7 @@ fn long_term(keyword: usize) -> String {
 const LONG_TEXT: &str = "text";
 
 /// Magic, header length, header checksum, header, then the files one after the other.
-fn pack(names: Names, rows: u32, files: &BTreeMap<String, Vec<u8>>) -> anyhow::Result<Vec<u8>> {
-    let mut header = Header { names, rows, files: Vec::new() };
+fn pack(mut header: Header, files: &BTreeMap<String, Vec<u8>>) -> anyhow::Result<Vec<u8>> {
     let mut offset = 0;
     for (name, bytes) in files {
         let crc32 = bytes.chunks(BLOCK_BYTES).map(crc32fast::hash).collect();
@@ -211,6 +281,9 @@ pub(crate) struct Proposer {
     rows: usize,
     fields: IndexFields,
     segment: SegmentReader,
+    hashed: Vec<Hashed>,
+    ids: IdTable,
+    folder: PackedFolder,
 }
 
 /// One bit per row.
@@ -223,6 +296,14 @@ pub(crate) struct Bits {
 impl Bits {
     fn none(rows: usize) -> Bits {
         Bits { words: vec![0; rows.div_ceil(64)], rows }
+    }
+
+    fn all(rows: usize) -> Bits {
+        let mut bits = Bits { words: vec![u64::MAX; rows.div_ceil(64)], rows };
+        if let Some(last) = bits.words.last_mut().filter(|_| !rows.is_multiple_of(64)) {
+            *last = (1 << (rows % 64)) - 1;
+        }
+        bits
     }
 
     fn set(&mut self, row: usize) {
@@ -269,14 +350,19 @@ impl Proposer {
             bail!("{} is about {} rows, its file has {rows}", path.display(), header.rows);
         }
         let folder = PackedFolder { disk: disk.clone(), path: path.into(), base, files: header.files.into() };
-        let index = Index::open(folder)?;
+        let index = Index::open(folder.clone())?;
         let (schema, fields) = build_schema(header.names.keywords.len());
         if index.schema() != schema {
             bail!("{} has another shape than this program writes", path.display());
         }
         let segments = index.searchable_segments()?;
         let [segment] = segments.as_slice() else { bail!("{} has {} segments, not one", path.display(), segments.len()) };
-        Ok(Proposer { names: header.names, rows: header.rows as usize, fields, segment: SegmentReader::open(segment)? })
+        let table = folder.find(Path::new(IDS)).map_or(0, |at| folder.files[at].len);
+        if !header.hashed.is_empty() && !header.ids.fits(table as usize) {
+            bail!("the table of ids of {} has another size than its header says", path.display());
+        }
+        let segment = SegmentReader::open(segment)?;
+        Ok(Proposer { names: header.names, rows: header.rows as usize, fields, segment, hashed: header.hashed, ids: header.ids, folder })
     }
 
     /// The rows that may pass `check`; `None`: any row may, or so many that a scan is cheaper.
@@ -297,8 +383,26 @@ impl Proposer {
         Ok(bits)
     }
 
+    /// The bytes of a keyword's ids, if it is found by their hashes.
+    fn hashed(&self, field: Field) -> Option<&Hashed> {
+        self.hashed.iter().find(|hashed| self.fields.keywords.get(hashed.keyword) == Some(&field))
+    }
+
+    /// Rows that may have this value in a field that is found by hashes.
+    fn id(&self, text: &str) -> anyhow::Result<Bits> {
+        let mut bits = Bits::none(self.rows);
+        let at = self.folder.find(Path::new(IDS)).context("the index has no table of ids")?;
+        let file = PackedFile { folder: self.folder.clone(), at };
+        self.ids.find(text, |range| Ok(file.read(range)?), |row| bits.set(row))?;
+        Ok(bits)
+    }
+
     /// Rows with a term that starts with `prefix` and passes `test`.
     fn terms(&self, field: Field, prefix: &str, test: impl Fn(&str) -> bool) -> anyhow::Result<Bits> {
+        if let Some(hashed) = self.hashed(field) {
+            // No dictionary says more than the bytes of the ids do.
+            return Ok(if hashed.bytes.spells(prefix) { Bits::all(self.rows) } else { Bits::none(self.rows) });
+        }
         let mut bits = Bits::none(self.rows);
         let inverted = self.segment.inverted_index(field)?;
         let mut stream = inverted.terms().range().ge(prefix.as_bytes()).into_stream()?;
@@ -325,6 +429,9 @@ impl Proposer {
     }
 
     fn equal(&self, at: usize, text: &str) -> anyhow::Result<Bits> {
+        if self.hashed(self.fields.keywords[at]).is_some() {
+            return self.id(text);
+        }
         self.keyword_rows(at, |field| if text.len() > TERM_BYTES_MAX { Ok(Bits::none(self.rows)) } else { self.term(field, text) })
     }
 

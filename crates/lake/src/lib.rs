@@ -37,6 +37,7 @@ pub use charges::{Charges, Published, UsageFile, append_charges};
 pub use commit::ChargeEvent;
 pub use facts::{EventView, FactView};
 pub use focus::{focus_parquet, read_cells};
+pub use logs::Spent;
 pub use loose::{LINE_BYTES_MAX, search_file, search_lines};
 pub use query::{DEPTH_MAX, QUERY_BYTES_MAX, Query, QueryError};
 pub use search::{Hit, SearchOptions, Stats, WINDOW_BYTES, search};
@@ -56,6 +57,8 @@ pub struct Options {
     pub text: Vec<String>,
     /// Fields that hold ids: columns with bloom filters, found by a bare word.
     pub ids: Vec<String>,
+    /// Fields that are columns of numbers.
+    pub numbers: Vec<String>,
     /// Files with fewer raw bytes get no index: a scan is cheaper.
     pub index_bytes_min: u64,
     /// A tenant's day with fewer raw bytes in one seal is one file, else one per hour.
@@ -80,10 +83,12 @@ pub struct Fields {
     pub index: Vec<String>,
     pub text: Vec<String>,
     pub ids: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub numbers: Vec<String>,
 }
 
 impl Default for Fields {
     fn default() -> Fields {
-        Fields { index: Vec::new(), text: text_fields(), ids: id_fields() }
+        Fields { index: Vec::new(), text: text_fields(), ids: id_fields(), numbers: Vec::new() }
     }
 }

@@ -6,12 +6,13 @@
 //! no memory; of a line longer than [`LINE_BYTES_MAX`] the beginning is searched and counted as cut.
 
 use crate::Fields;
+use crate::logs::Lines;
 use crate::matcher::{Matcher, Row};
 use crate::query::Query;
 use crate::search::{Hit, Stats};
 use crate::table;
 use anyhow::Context;
-use arrow_array::{BinaryArray, TimestampNanosecondArray, UInt8Array, UInt32Array, UInt64Array};
+use arrow_array::{TimestampNanosecondArray, UInt8Array, UInt32Array, UInt64Array};
 use flow::event::StreamId;
 use flow::fields::{FieldSet, Scanner, Span};
 use flow::time::TimeParser;
@@ -138,10 +139,10 @@ fn next_line(lines: &mut dyn BufRead, line: &mut Vec<u8>, cut: &mut u64) -> io::
 fn search_parquet(query: &Query, fields: &Fields, path: &Path, hit: &mut dyn FnMut(Hit) -> ControlFlow<()>) -> anyhow::Result<Stats> {
     let mut matcher = Matcher::new(query, fields)?;
     let mut stats = Stats { files: 1, passes: 1, ..Stats::default() };
-    let columns = ["tenant", "time", "severity", "weight", "stream", "position", "raw"];
-    for batch in table::read(&Disk::Real, path, &columns, None)? {
+    let mut buffer = Vec::new();
+    for batch in table::read_all(&Disk::Real, path, None)? {
         let batch = batch.with_context(|| format!("cannot read {}", path.display()))?;
-        let raw: &BinaryArray = table::column(&batch, "raw").with_context(|| format!("{} is no log file of a lake", path.display()))?;
+        let lines = Lines::of(&batch).with_context(|| format!("cannot read {}", path.display()))?;
         let time: &TimestampNanosecondArray = table::column(&batch, "time")?;
         let severity: &UInt8Array = table::column(&batch, "severity")?;
         let weight: &UInt32Array = table::column(&batch, "weight")?;
@@ -150,7 +151,8 @@ fn search_parquet(query: &Query, fields: &Fields, path: &Path, hit: &mut dyn FnM
         for row in 0..batch.num_rows() {
             stats.rows_scanned += 1;
             let tenant = table::tenant(&batch, row)?;
-            if !matcher.matches(Row { line: raw.value(row), tenant: Some(tenant), severity: Some(severity.value(row)) }) {
+            let line = lines.line(row, &mut buffer).with_context(|| format!("cannot read {}", path.display()))?;
+            if !matcher.matches(Row { line, tenant: Some(tenant), severity: Some(severity.value(row)) }) {
                 continue;
             }
             stats.hits += 1;
@@ -161,7 +163,7 @@ fn search_parquet(query: &Query, fields: &Fields, path: &Path, hit: &mut dyn FnM
                 weight: weight.value(row),
                 stream: StreamId(stream.value(row)),
                 position: position.value(row),
-                raw: raw.value(row).to_vec(),
+                raw: line.to_vec(),
             };
             if hit(found).is_break() {
                 return Ok(stats);

@@ -10,13 +10,14 @@ use crate::Fields;
 use crate::commit::FileEntry;
 use crate::index::Proposer;
 use crate::layout::unescape_tenant;
+use crate::logs::Lines;
 use crate::matcher::{Check, Matcher, Row, tenant_holds};
 use crate::query::Query;
 use crate::snapshot::Snapshot;
 use crate::store::Taken;
 use crate::table;
 use anyhow::{Context, bail};
-use arrow_array::{BinaryArray, TimestampNanosecondArray, UInt8Array, UInt32Array, UInt64Array};
+use arrow_array::{TimestampNanosecondArray, UInt8Array, UInt32Array, UInt64Array};
 use flow::event::{Severity, StreamId};
 use flow::units::UnixNanos;
 use hub::disk::Disk;
@@ -338,21 +339,21 @@ impl Run<'_> {
             return Ok(());
         }
         let path = self.snapshot.root.join(&file.path);
-        let columns = ["time", "severity", "weight", "stream", "position", "raw"];
-        for batch in table::read(self.disk, &path, &columns, rows)? {
+        let mut buffer = Vec::new();
+        for batch in table::read_all(self.disk, &path, rows)? {
             let batch = batch.with_context(|| format!("cannot read {}", path.display()))?;
             let time: &TimestampNanosecondArray = table::column(&batch, "time")?;
             let severity: &UInt8Array = table::column(&batch, "severity")?;
             let weight: &UInt32Array = table::column(&batch, "weight")?;
             let stream: &UInt64Array = table::column(&batch, "stream")?;
             let position: &UInt64Array = table::column(&batch, "position")?;
-            let raw: &BinaryArray = table::column(&batch, "raw")?;
+            let lines = Lines::of(&batch).with_context(|| format!("cannot read {}", path.display()))?;
             for row in 0..batch.num_rows() {
                 self.stats.rows_scanned += 1;
                 if !self.in_time(time.value(row)) || !window.admits_time(time.value(row)) {
                     continue;
                 }
-                let line = raw.value(row);
+                let line = lines.line(row, &mut buffer).with_context(|| format!("cannot read {}", path.display()))?;
                 if matcher.matches(Row { line, tenant: Some(tenant), severity: Some(severity.value(row)) }) {
                     window.add(Hit {
                         tenant: tenant.to_vec(),

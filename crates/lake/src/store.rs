@@ -11,7 +11,7 @@ use crate::commit::{Commit, FileEntry, Log, list_names, publish, stream_name, wr
 use crate::facts;
 use crate::layout::{COMMITS, LINEAGE, LOGS, NOBODY, TABLES, USAGE, commit_number, content_name, day_and_hour, escape_tenant, folder};
 use crate::lineage;
-use crate::logs::{LogWriter, RowRef, field_columns};
+use crate::logs::{LogWriter, RowRef, Spent, field_columns};
 use crate::runs::{self, Seen};
 use crate::{Fields, Options};
 use anyhow::{Context, anyhow, bail};
@@ -23,6 +23,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Times a seal is started anew because another writer was faster. More means that two programs fight.
 const ATTEMPTS_MAX: u32 = 100;
@@ -38,6 +39,7 @@ pub struct Lake {
     lineage_keys: HashSet<String>,
     /// After an error nobody knows what was published: the log is read again first.
     stale: bool,
+    spent: Spent,
 }
 
 /// What one seal put into the lake.
@@ -62,14 +64,24 @@ pub struct Sealed {
 impl Lake {
     /// Opens or creates the lake at `root`. Removes what an interrupted seal left.
     pub fn open(disk: Disk, root: &Path, options: Options) -> anyhow::Result<Lake> {
-        let fields = Fields { index: options.index.clone(), text: options.text.clone(), ids: options.ids.clone() };
+        let fields =
+            Fields { index: options.index.clone(), text: options.text.clone(), ids: options.ids.clone(), numbers: options.numbers.clone() };
         let columns = field_columns(&fields).len();
         if columns > FIELDS_MAX {
             bail!("the lake has {columns} fields to index, {FIELDS_MAX} are possible");
         }
         let commits = root.join(COMMITS);
         disk.create_dir_all(&commits, "lake.open.create").with_context(|| format!("cannot create {}", commits.display()))?;
-        let mut lake = Lake { disk, root: root.into(), options, fields, log: Log::default(), lineage_keys: HashSet::new(), stale: true };
+        let mut lake = Lake {
+            disk,
+            root: root.into(),
+            options,
+            fields,
+            log: Log::default(),
+            lineage_keys: HashSet::new(),
+            stale: true,
+            spent: Spent::default(),
+        };
         lake.refresh()?;
         lake.sweep()?;
         Ok(lake)
@@ -83,6 +95,11 @@ impl Lake {
     /// How far the lake has a stream, if it has any of it.
     pub fn position(&self, stream: StreamId) -> Option<u64> {
         self.log.positions.get(&stream).copied()
+    }
+
+    /// What the stages of writing logs took, since the lake was opened.
+    pub fn spent(&self) -> Spent {
+        self.spent
     }
 
     /// Seals what `frames` hold beyond the lake's positions, as one commit. `None`: it has everything already.
@@ -160,7 +177,7 @@ impl Lake {
     fn try_seal(&mut self, frames: &[Arc<Frame>], taken: &Taken) -> anyhow::Result<Option<Sealed>> {
         let (disk, root) = (self.disk.clone(), self.root.clone());
         let mut files = NewFiles::new(&disk, &root);
-        let outcome = write_files(&mut files, frames, taken, &self.options, &self.fields, &self.lineage_keys);
+        let outcome = write_files(&mut files, frames, taken, &self.options, &self.fields, &self.lineage_keys, &mut self.spent);
         let (tables, mut sealed, keys) = match outcome.and_then(|done| files.sync_folders().map(|()| done)) {
             Ok(done) => done,
             Err(error) => {
@@ -237,10 +254,11 @@ fn write_files(
     options: &Options,
     fields: &Fields,
     lineage_keys: &HashSet<String>,
+    spent: &mut Spent,
 ) -> anyhow::Result<Written> {
     let mut tables = BTreeMap::new();
     let mut sealed = Sealed::default();
-    let logs = write_logs(files, frames, taken, options, fields, &mut sealed)?;
+    let logs = write_logs(files, frames, taken, options, fields, &mut sealed, spent)?;
     let usage = write_usage(files, frames, taken, &mut sealed)?;
     let (lineage, keys) = match &options.lineage {
         Some(block) => write_lineage(files, frames, taken, block, lineage_keys, &mut sealed)?,
@@ -269,19 +287,22 @@ fn write_logs(
     options: &Options,
     fields: &Fields,
     sealed: &mut Sealed,
+    spent: &mut Spent,
 ) -> anyhow::Result<Vec<FileEntry>> {
     let mut writer = LogWriter::new(fields);
     let mut entries = Vec::new();
     for ((tenant, day), group) in group_by_day(frames, taken)? {
         for (hour, mut group) in split_hours(frames, group, options.hour_bytes_min) {
             let indexed = group.raw_bytes >= options.index_bytes_min;
-            let made = writer.write(frames, &mut group.rows, tenant, indexed)?;
+            let made = writer.write(frames, &mut group.rows, tenant, indexed, spent)?;
+            let start = Instant::now();
             let folder = folder(LOGS, tenant, day, hour);
             let name = files.add(&folder, "parquet", &made.parquet, None)?;
             let index = match &made.index {
                 Some(bytes) => Some(files.add(&folder, "idx", bytes, Some(&name))?),
                 None => None,
             };
+            spent.files += start.elapsed();
             let times = || group.rows.iter().map(|r| frames[r.frame as usize].rows.time[r.row as usize]);
             let origin_bytes = group.rows.iter().map(|r| u64::from(frames[r.frame as usize].rows.origin_bytes[r.row as usize])).sum();
             let count = sealed.by_tenant.entry(tenant.to_vec()).or_default();
