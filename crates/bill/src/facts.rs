@@ -3,8 +3,8 @@
 //! In: facts in any order, any number of times. Sums are added up by (series, minute) at once. Events keep a name of their own:
 //! `facts::events` holds them packed, finds copies by (meter, key) and tells a copy from a conflict (rule R7); that is
 //! done when somebody rates them, so that neither order nor batching can show. What cannot be usage goes to quarantine with
-//! its position. Bound: memory is linear in the sums' (series, minute) pairs and in the events, about 45 bytes for an event
-//! with a key of 24 bytes.
+//! its position. Bound: memory is linear in the sums' (series, minute) pairs and in the events: with a key of 24 bytes about
+//! 68 bytes for an event that comes alone, and 42 on average where records bring three that come together.
 
 pub mod cells;
 pub mod events;
