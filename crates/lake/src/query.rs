@@ -4,12 +4,14 @@
 //! side by side mean AND; AND binds tighter than OR; `-` and NOT turn a test around. A backslash takes the next
 //! character as it is. What a test means is told in `matcher`, what a pipe does in `pipes`.
 //!
-//! Read in this order: `parser` (filters), `pipes` (what follows `|`), then the words they use: `pattern`
+//! Read in this order: `parser` (how tests are joined), `value` (what they look for), `pipes` (what follows `|`), then the words they use: `pattern`
 //! (stars and regexes), `decimal`, `when`, `error`. Bounds: [`QUERY_BYTES_MAX`] of text, [`DEPTH_MAX`] levels,
 //! [`REGEXES_MAX`] regexes, [`PIPES_MAX`] pipes; beyond them a query is refused. Parsing takes time in
 //! proportion to the text.
 
 mod parser;
+mod value;
+
 mod pipes;
 
 mod decimal;

@@ -25,6 +25,8 @@ pub(super) struct Records {
     /// Only the first so many in the order of `keys` are wanted.
     keep: Option<usize>,
     keys: Vec<(usize, bool)>,
+    /// The last row that was kept when too many were there: what comes after it is not wanted.
+    edge: Option<(Place, Vec<Cell>)>,
     cost: usize,
     cost_max: usize,
     /// Which fields are text, for conditions on records.
@@ -77,17 +79,32 @@ impl Records {
             [Pipe::Context(_), Pipe::Limit(n), ..] => Some(*n),
             _ => None,
         };
-        Records { columns, slots, rows: Vec::new(), keep, keys, cost: 0, cost_max, fields: fields.clone() }
+        Records { columns, slots, rows: Vec::new(), keep, keys, edge: None, cost: 0, cost_max, fields: fields.clone() }
     }
 
     pub(super) fn add(&mut self, values: &[Option<&[u8]>], row: &RowView<'_>) -> anyhow::Result<ControlFlow<()>> {
         if self.keep == Some(0) {
             return Ok(ControlFlow::Break(()));
         }
+        if self.is_beyond(values, row) {
+            return Ok(ControlFlow::Continue(()));
+        }
         let place = (row.time.0, row.tenant.to_vec(), row.stream.0, row.position, crc32fast::hash(row.line));
         let cells = self.slots.iter().map(|slot| cell(slot.value(values, row))).collect();
         self.put(place, cells)?;
         Ok(ControlFlow::Continue(()))
+    }
+
+    /// Whether so many rows come before this one that it is not wanted; asked before anything is copied.
+    fn is_beyond(&self, values: &[Option<&[u8]>], row: &RowView<'_>) -> bool {
+        let Some((place, cells)) = &self.edge else { return false };
+        for (at, descending) in &self.keys {
+            let order = cell(self.slots[*at].value(values, row)).compare(&cells[*at]);
+            if order.is_ne() {
+                return order.is_gt() != *descending;
+            }
+        }
+        row.time.0 < place.0
     }
 
     fn put(&mut self, place: Place, cells: Vec<Cell>) -> anyhow::Result<()> {
@@ -117,6 +134,7 @@ impl Records {
         let Some(keep) = self.keep.filter(|keep| self.rows.len() > *keep) else { return };
         self.order();
         self.rows.truncate(keep);
+        self.edge = self.rows.last().cloned();
         self.cost = self.rows.iter().map(|(place, cells)| cost(place, cells)).sum();
     }
 
