@@ -14,8 +14,9 @@ mod terms;
 mod tests;
 
 use crate::Fields;
-use crate::matcher::{Check, glob_matches};
-use crate::words::{TERM_BYTES_MAX, each_word};
+use crate::matcher::{Check, Limit};
+use crate::query::{Glob, Pattern};
+use crate::words::{TERM_BYTES_MAX, each_word, words};
 use anyhow::{Context, bail};
 use flow::event::Severity;
 use hub::disk::Disk;
@@ -459,6 +460,11 @@ fn collect(postings: &mut impl DocSet, bits: &mut Bits) {
     }
 }
 
+/// Most terms of a dictionary that a range or a regex is tried on.
+const TERMS_MAX: usize = 100_000; // some 10 ms
+/// A shorter part of a word is in too many words.
+const PART_BYTES_MIN: usize = 3;
+
 /// One query over one index.
 struct Asking<'a> {
     proposer: &'a Proposer,
@@ -482,18 +488,21 @@ impl Asking<'_> {
                 }
                 Some(bits)
             }
-            Check::BareGlob(parts) if self.bare => {
-                let lowered: Vec<String> = parts.iter().map(|p| p.chars().flat_map(char::to_lowercase).collect()).collect();
-                let mut bits = self.text_glob(&lowered)?;
+            Check::BareGlob { glob, lowered } if self.bare => {
+                let mut bits = self.text_glob(lowered)?;
                 for at in index.names.ids.iter().filter_map(|name| index.keyword(name)) {
-                    bits.or(&self.keyword_glob(at, parts)?);
+                    bits.or(&self.keyword_glob(at, glob)?);
                 }
                 Some(bits)
             }
+            Check::BareRegex(pattern) if self.bare => self.text_regex(pattern)?,
             Check::TextWords { field, words } | Check::TextPhrase { field, words } if is_text(*field) => Some(index.all_words(words)?),
-            Check::TextGlob { field, parts } if is_text(*field) => Some(self.text_glob(parts)?),
+            Check::TextGlob { field, glob } if is_text(*field) => Some(self.text_glob(glob)?),
+            Check::Regex { field, pattern } if keyword(*field).is_none() && is_text(*field) => self.text_regex(pattern)?,
+            Check::Regex { field, pattern } => keyword(*field).map(|at| self.keyword_regex(at, pattern)).transpose()?.flatten(),
+            Check::Range { field, limits } => keyword(*field).map(|at| self.keyword_range(at, limits)).transpose()?.flatten(),
             Check::Equals { field, text } => keyword(*field).map(|at| index.equal(at, text)).transpose()?,
-            Check::Glob { field, parts } => keyword(*field).map(|at| self.keyword_glob(at, parts)).transpose()?,
+            Check::Glob { field, glob } => keyword(*field).map(|at| self.keyword_glob(at, glob)).transpose()?,
             Check::Level { text, class } => index.keyword("level").map(|at| self.level(at, text, *class)).transpose()?,
             _ => None,
         })
@@ -522,16 +531,98 @@ impl Asking<'_> {
         Ok(Some(any))
     }
 
-    fn text_glob(&self, parts: &[String]) -> anyhow::Result<Bits> {
+    fn text_glob(&self, glob: &Glob) -> anyhow::Result<Bits> {
         let index = self.proposer;
-        let mut bits = index.terms(index.fields.text, &parts[0], |term| glob_matches(parts, term))?;
+        let mut bits = index.terms(index.fields.text, glob.prefix(), |term| glob.matches(term))?;
         bits.or(&index.term(index.fields.long, LONG_TEXT)?);
         Ok(bits)
     }
 
-    fn keyword_glob(&self, at: usize, parts: &[String]) -> anyhow::Result<Bits> {
+    fn keyword_glob(&self, at: usize, glob: &Glob) -> anyhow::Result<Bits> {
         let index = self.proposer;
-        index.keyword_rows(at, |field| index.terms(field, &parts[0], |term| glob_matches(parts, term)))
+        index.keyword_rows(at, |field| index.terms(field, glob.prefix(), |term| glob.matches(term)))
+    }
+    /// As `Proposer::terms`; `None` if that many terms would have to be looked at that a scan is cheaper.
+    fn few_terms(&self, field: Field, prefix: &str, test: &dyn Fn(&str) -> bool) -> anyhow::Result<Option<Bits>> {
+        let index = self.proposer;
+        let mut bits = Bits::none(index.rows);
+        let inverted = index.segment.inverted_index(field)?;
+        let mut stream = inverted.terms().range().ge(prefix.as_bytes()).into_stream()?;
+        let mut looked_at = 0;
+        while let Some((key, info)) = stream.next() {
+            if !key.starts_with(prefix.as_bytes()) {
+                break;
+            }
+            looked_at += 1;
+            if looked_at > TERMS_MAX {
+                return Ok(None);
+            }
+            if std::str::from_utf8(key).is_ok_and(test) {
+                collect(&mut inverted.read_postings_from_terminfo(info, IndexRecordOption::Basic)?, &mut bits);
+            }
+        }
+        Ok(Some(bits))
+    }
+
+    /// Rows whose value passes, over the field's dictionary, and those whose value is too long to tell.
+    fn keyword_values(&self, at: usize, prefixes: &[String], test: &dyn Fn(&str) -> bool) -> anyhow::Result<Option<Bits>> {
+        let index = self.proposer;
+        let mut bits = index.term(index.fields.long, &long_term(at))?;
+        for prefix in prefixes {
+            match self.few_terms(index.fields.keywords[at], prefix, test)? {
+                Some(more) => bits.or(&more),
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(bits))
+    }
+
+    fn keyword_regex(&self, at: usize, pattern: &Pattern) -> anyhow::Result<Option<Bits>> {
+        let mut prefixes = pattern.prefixes();
+        if prefixes.is_empty() {
+            prefixes.push(String::new());
+        }
+        self.keyword_values(at, &prefixes, &|term| pattern.matches(term))
+    }
+
+    fn keyword_range(&self, at: usize, limits: &[Limit]) -> anyhow::Result<Option<Bits>> {
+        self.keyword_values(at, &[String::new()], &|term| limits.iter().all(|limit| limit.holds(term)))
+    }
+
+    /// Rows with the words of a literal that every match has in it; nothing is proposed without one.
+    fn text_regex(&self, pattern: &Pattern) -> anyhow::Result<Option<Bits>> {
+        let index = self.proposer;
+        let literals = pattern.required();
+        if literals.is_empty() {
+            return Ok(None);
+        }
+        let mut bits = index.term(index.fields.long, LONG_TEXT)?;
+        for literal in &literals {
+            match self.literal_rows(literal)? {
+                Some(rows) => bits.or(&rows),
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(bits))
+    }
+
+    /// Rows that may hold the literal: its inner words are words of the text, its outer ones may be parts of some.
+    fn literal_rows(&self, literal: &str) -> anyhow::Result<Option<Bits>> {
+        let index = self.proposer;
+        let is_sign = |c: Option<char>| c.is_some_and(|c| !c.is_alphanumeric());
+        let mut inner: Vec<String> = words(literal).map(Cow::into_owned).collect();
+        let mut outer = Vec::new();
+        if !is_sign(literal.chars().next_back()) {
+            outer.extend(inner.pop());
+        }
+        if !is_sign(literal.chars().next()) && !inner.is_empty() {
+            outer.push(inner.remove(0));
+        }
+        if !inner.is_empty() {
+            return index.all_words(&inner).map(Some);
+        }
+        let Some(part) = outer.iter().max_by_key(|part| part.len()).filter(|part| part.len() >= PART_BYTES_MIN) else { return Ok(None) };
+        self.few_terms(index.fields.text, "", &|term| term.contains(part.as_str()))
     }
 
     fn level(&self, at: usize, text: &str, class: Option<(Severity, Severity)>) -> anyhow::Result<Bits> {

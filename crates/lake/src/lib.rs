@@ -2,7 +2,7 @@
 //!
 //! Read in this order: `store` (frames in, one commit out), `commit` (the log), `layout` (where things lie),
 //! the tables `logs`, `facts` (usage), `charges`, `runs` (lineage) with `table` below them and `lineage` (what an event says), `index`; then
-//! the way back: `snapshot`, `query` (the line), `matcher` (the one judge), `search`, `loose`, `sieve` (what comes). The only crate
+//! the way back: `snapshot`, `query` (the line), `matcher` (the one judge), `search`, `pipes` (rows to a table), `loose`, `sieve` (what comes). The only crate
 //! that names tantivy and parquet.
 #![deny(unsafe_code)]
 
@@ -26,6 +26,7 @@ mod snapshot;
 
 mod loose;
 mod matcher;
+mod pipes;
 mod query;
 mod search;
 mod sieve;
@@ -39,7 +40,10 @@ pub use facts::{EventView, FactView};
 pub use focus::{focus_parquet, read_cells};
 pub use logs::Spent;
 pub use loose::{LINE_BYTES_MAX, search_file, search_lines};
-pub use query::{DEPTH_MAX, QUERY_BYTES_MAX, Query, QueryError};
+pub use pipes::{Cell, Number, Pipeline, RowView, Table};
+pub use query::{
+    Call, DEPTH_MAX, Function, GROUP_COLUMNS_MAX, PIPES_MAX, Pipe, QUERY_BYTES_MAX, Query, QueryError, REGEXES_MAX, SortKey, When,
+};
 pub use search::{Hit, SearchOptions, Stats, WINDOW_BYTES, search};
 pub use sieve::Sieve;
 pub use snapshot::{Snapshot, each_fact, lineage_events, tail_facts, usage};

@@ -42,7 +42,7 @@ fn is_word_char(c: char) -> bool {
 }
 
 /// Lower case, character by character, so that a word reads the same wherever it stands.
-fn lower(word: &str) -> Cow<'_, str> {
+pub(crate) fn lower(word: &str) -> Cow<'_, str> {
     if word.bytes().all(|b| b.is_ascii() && !b.is_ascii_uppercase()) {
         return Cow::Borrowed(word);
     }
