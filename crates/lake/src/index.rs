@@ -35,6 +35,8 @@ const MAGIC: &[u8; 8] = b"weiridx1";
 const HEADER_BYTES_MAX: usize = 16 << 20;
 /// Bytes under one checksum: small enough that a point lookup reads little.
 const BLOCK_BYTES: usize = 32 << 10;
+/// Bytes that a check of a whole index holds.
+const CHECK_BYTES: usize = 32 * BLOCK_BYTES;
 /// Arena of tantivy: its least; it sizes the first hash table, and the arena grows from there.
 const ARENA_BYTES: usize = 15_000_000;
 const META: &str = "meta.json";
@@ -350,6 +352,24 @@ fn collect(postings: &mut impl DocSet, bits: &mut Bits) {
         bits.set(row as usize);
         row = postings.advance();
     }
+}
+
+/// Reads all of the index at `path`, of a file with `rows` rows: `Err` where a search could not use every byte of it.
+pub(crate) fn check(disk: &Disk, path: &Path, rows: u64) -> anyhow::Result<()> {
+    Proposer::open(disk, path, rows)?;
+    let (header, base) = read_header(disk, path)?;
+    let end = header.files.iter().map(|file| file.offset.saturating_add(file.len)).max().unwrap_or(0);
+    if disk.len(path)? != base.saturating_add(end) {
+        bail!("{} is cut off or too long", path.display());
+    }
+    let folder = PackedFolder { disk: disk.clone(), path: path.into(), base, files: header.files.into() };
+    for at in 0..folder.files.len() {
+        let file = PackedFile { folder: folder.clone(), at };
+        for start in (0..file.len()).step_by(CHECK_BYTES) {
+            file.read(start..file.len().min(start + CHECK_BYTES))?;
+        }
+    }
+    Ok(())
 }
 
 /// One query over one index.
