@@ -26,7 +26,7 @@ fn batch(seq: u64, stream: u64, from: u64, received: i64, lines: &[Line]) -> Arc
     let mut frame = (*frame(seq, stream, from, lines)).clone();
     frame.received = UnixNanos(received);
     for at in 0..lines.len() {
-        frame.rows.notes[at] = (seq as u16) << 3 | at as u16 % 7;
+        frame.rows.notes[at] = (seq as u16) * 8 + at as u16 % 7;
         frame.rows.origin_bytes[at] += at as u32 % 3;
     }
     Arc::new(frame)

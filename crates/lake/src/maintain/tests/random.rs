@@ -38,7 +38,7 @@ impl World {
         let sim = Arc::new(Sim::new(seed));
         let hour_bytes_min = [300, 1 << 30][random.below(2) as usize];
         let disk = Disk::Sim(Arc::clone(&sim));
-        let lake = World::lake(&disk, hour_bytes_min, random.below(2));
+        let lake = World::lake(&disk, hour_bytes_min, random.below(3));
         let keeper = Keeper::open(&disk, root()).unwrap();
         World { random, sim, lake, keeper, hour_bytes_min, sealed: Vec::new(), rows: Vec::new(), ends: [0; 3], now: START }
     }
@@ -151,7 +151,7 @@ impl World {
     fn restart(&mut self) {
         let loss = [Loss::LoseUnsynced, Loss::KeepAll, Loss::Seeded(self.now as u64)][self.random.below(3) as usize];
         self.sim = Arc::new(self.sim.reboot(loss));
-        let indexed = self.random.below(2);
+        let indexed = self.random.below(3);
         self.lake = World::lake(&self.disk(), self.hour_bytes_min, indexed);
         self.keeper = Keeper::open(&self.disk(), root()).unwrap();
     }
@@ -174,11 +174,11 @@ fn any_order_of_events_keeps_every_row_once() {
     let seed: u64 = std::env::var("SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(20_261_127);
     println!("SEED={seed}");
     let cases: u64 = if std::env::var("SLOW").is_ok() { 5_000 } else { 300 };
-    let (mut merges, mut drops) = (0, 0);
+    let (mut removed, mut drops) = (0, 0);
     for case in 0..cases {
         println!("case {case}"); // shown if it fails
         let mut world = World::new((seed + case).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-        for _ in 0..14 {
+        for _ in 0..10 {
             world.now += world.random.below(8) as i64 * NANOS_PER_HOUR;
             match world.random.below(16) {
                 0..=5 => world.seal(),
@@ -197,12 +197,13 @@ fn any_order_of_events_keeps_every_row_once() {
         world.verify();
         let snapshot = Snapshot::read(&world.disk(), root()).unwrap();
         drops += snapshot.drops().len();
-        merges += world.keeper.log.gone.len();
+        removed += world.keeper.log.gone.len();
         world.restart();
         sweep_removed(&world.disk(), root(), Span(0), UnixNanos(world.now)).unwrap();
         world.verify();
         let (lying, named) = lying_and_named(&world.disk(), root());
         assert!(lying.is_subset(&named), "{:?} should not lie there", lying.difference(&named));
     }
-    assert!(merges > cases as usize / 2 && drops > cases as usize / 10, "{merges} files merged, {drops} drops: nothing is tested");
+    println!("{removed} files were removed, {drops} drops");
+    assert!(removed > cases as usize / 2 && drops > cases as usize / 10, "too little happened");
 }
