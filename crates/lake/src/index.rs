@@ -45,6 +45,8 @@ const MAGIC: &[u8; 8] = b"weiridx1";
 const HEADER_BYTES_MAX: usize = 16 << 20;
 /// Bytes under one checksum: small enough that a point lookup reads little.
 const BLOCK_BYTES: usize = 32 << 10;
+/// Bytes that a check of a whole index holds.
+const CHECK_BYTES: usize = 32 * BLOCK_BYTES;
 const META: &str = "meta.json";
 /// What a segment's files hold.
 const COMPONENTS: [SegmentComponent; 6] = [
@@ -460,11 +462,28 @@ fn collect(postings: &mut impl DocSet, bits: &mut Bits) {
     }
 }
 
+/// Reads all of the index at `path`, of a file with `rows` rows: `Err` where a search could not use every byte of it.
+pub(crate) fn check(disk: &Disk, path: &Path, rows: u64) -> anyhow::Result<()> {
+    Proposer::open(disk, path, rows)?;
+    let (header, base) = read_header(disk, path)?;
+    let end = header.files.iter().map(|file| file.offset.saturating_add(file.len)).max().unwrap_or(0);
+    if disk.len(path)? != base.saturating_add(end) {
+        bail!("{} is cut off or too long", path.display());
+    }
+    let folder = PackedFolder { disk: disk.clone(), path: path.into(), base, files: header.files.into() };
+    for at in 0..folder.files.len() {
+        let file = PackedFile { folder: folder.clone(), at };
+        for start in (0..file.len()).step_by(CHECK_BYTES) {
+            file.read(start..file.len().min(start + CHECK_BYTES))?;
+        }
+    }
+    Ok(())
+}
+
 /// Most terms of a dictionary that a range or a regex is tried on.
 const TERMS_MAX: usize = 100_000; // some 10 ms
 /// A shorter part of a word is in too many words.
 const PART_BYTES_MIN: usize = 3;
-
 /// One query over one index.
 struct Asking<'a> {
     proposer: &'a Proposer,

@@ -2,8 +2,8 @@
 //!
 //! Read in this order: `store` (frames in, one commit out), `commit` (the log), `layout` (where things lie),
 //! the tables `logs`, `facts` (usage), `charges`, `runs` (lineage) with `table` below them and `lineage` (what an event says), `index`; then
-//! the way back: `snapshot`, `query` (the line), `matcher` (the one judge), `search`, `pipes` (rows to a table), `loose`, `sieve` (what comes). The only crate
-//! that names tantivy and parquet.
+//! the way back: `snapshot`, `query` (the line), `matcher` (the one judge), `search`, `pipes` (rows to a table), `loose`, `sieve` (what comes);
+//! last `maintain`, which merges, drops and mends files behind the writer. The only crate that names tantivy and parquet.
 #![deny(unsafe_code)]
 
 mod store;
@@ -31,11 +31,13 @@ mod query;
 mod search;
 mod sieve;
 
+pub mod maintain;
+
 #[cfg(test)]
 mod tests;
 
 pub use charges::{Charges, Published, UsageFile, append_charges};
-pub use commit::ChargeEvent;
+pub use commit::{ChargeEvent, DropRule, Dropped};
 pub use facts::{EventView, FactView};
 pub use focus::{focus_parquet, read_cells};
 pub use logs::Spent;

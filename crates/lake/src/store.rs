@@ -11,7 +11,7 @@ use crate::commit::{Commit, FileEntry, Log, list_names, publish, stream_name, wr
 use crate::facts;
 use crate::layout::{COMMITS, LINEAGE, LOGS, NOBODY, TABLES, USAGE, commit_number, content_name, day_and_hour, escape_tenant, folder};
 use crate::lineage;
-use crate::logs::{LogWriter, RowRef, Spent, field_columns};
+use crate::logs::{LogFile, LogWriter, RowRef, Spent, field_columns};
 use crate::runs::{self, Seen};
 use crate::{Fields, Options};
 use anyhow::{Context, anyhow, bail};
@@ -62,7 +62,9 @@ pub struct Sealed {
 }
 
 impl Lake {
-    /// Opens or creates the lake at `root`. Removes what an interrupted seal left.
+    /// Opens or creates the lake at `root`. Removes what an interrupted seal or rewrite left: files that no commit names. Files
+    /// that a commit removed stay for those who read an older snapshot; `maintain::sweep_removed` takes them. So nobody else may
+    /// write to the lake meanwhile: let [`crate::maintain::Keeper`] begin after this, and end before the lake is opened again.
     pub fn open(disk: Disk, root: &Path, options: Options) -> anyhow::Result<Lake> {
         let fields =
             Fields { index: options.index.clone(), text: options.text.clone(), ids: options.ids.clone(), numbers: options.numbers.clone() };
@@ -130,6 +132,7 @@ impl Lake {
         // positions are about to be trusted, so it is made durable first.
         self.disk.sync_dir(&self.root.join(COMMITS), "lake.open.commits")?;
         let known = self.log.table(LINEAGE).len();
+        self.log.gone.clear(); // a writer removes nothing
         self.log.read_on(&self.disk, &self.root)?;
         for file in &self.log.table(LINEAGE)[known..] {
             runs::read_keys(&self.disk, &self.root.join(&file.path), &mut self.lineage_keys)?;
@@ -152,6 +155,10 @@ impl Lake {
         for file in self.log.files.values().flatten() {
             named.insert(&file.path);
             named.extend(file.index.as_deref());
+        }
+        for gone in &self.log.gone {
+            named.insert(&gone.path);
+            named.extend(gone.index.as_deref());
         }
         for table in TABLES {
             self.sweep_folder(table, &named)?;
@@ -191,6 +198,7 @@ impl Lake {
             let mut commit = Commit::new(self.log.number + 1, [first, last], self.fields.clone());
             commit.streams = taken.streams.iter().map(|(stream, range)| (stream_name(*stream), *range)).collect();
             commit.tables = tables.clone();
+            commit.at_ns = taken.parts.iter().map(|p| frames[p.0].received.0).max();
             if publish(&disk, &root, &commit)? {
                 sealed.number = commit.number;
                 self.log.add(commit)?;
@@ -296,35 +304,46 @@ fn write_logs(
             let indexed = group.raw_bytes >= options.index_bytes_min;
             let made = writer.write(frames, &mut group.rows, tenant, indexed, spent)?;
             let start = Instant::now();
-            let folder = folder(LOGS, tenant, day, hour);
-            let name = files.add(&folder, "parquet", &made.parquet, None)?;
-            let index = match &made.index {
-                Some(bytes) => Some(files.add(&folder, "idx", bytes, Some(&name))?),
-                None => None,
-            };
+            let entry = add_log_file(files, &folder(LOGS, tenant, day, hour), tenant, frames, &group.rows, &made)?;
             spent.files += start.elapsed();
-            let times = || group.rows.iter().map(|r| frames[r.frame as usize].rows.time[r.row as usize]);
-            let origin_bytes = group.rows.iter().map(|r| u64::from(frames[r.frame as usize].rows.origin_bytes[r.row as usize])).sum();
             let count = sealed.by_tenant.entry(tenant.to_vec()).or_default();
-            *count = (count.0 + group.rows.len() as u64, count.1 + origin_bytes);
-            sealed.rows += group.rows.len() as u64;
-            sealed.raw_bytes += group.raw_bytes;
-            sealed.parquet_bytes += made.parquet.len() as u64;
-            sealed.index_bytes += made.index.as_ref().map_or(0, |bytes| bytes.len() as u64);
-            entries.push(FileEntry {
-                path: name,
-                tenant: escape_tenant(tenant),
-                rows: group.rows.len() as u64,
-                raw_bytes: group.raw_bytes,
-                origin_bytes,
-                stored_bytes: made.parquet.len() as u64,
-                min_time: times().min().unwrap_or(0),
-                max_time: times().max().unwrap_or(0),
-                index,
-            });
+            *count = (count.0 + entry.rows, count.1 + entry.origin_bytes);
+            sealed.rows += entry.rows;
+            sealed.raw_bytes += entry.raw_bytes;
+            sealed.parquet_bytes += entry.stored_bytes;
+            sealed.index_bytes += entry.index_bytes;
+            entries.push(entry);
         }
     }
     Ok(entries)
+}
+
+/// Puts a log file and its index into `folder`. `rows`: those it was made of.
+pub(crate) fn add_log_file(
+    files: &mut NewFiles<'_>,
+    folder: &str,
+    tenant: &[u8],
+    frames: &[Arc<Frame>],
+    rows: &[RowRef],
+    made: &LogFile,
+) -> anyhow::Result<FileEntry> {
+    let path = files.add(folder, "parquet", &made.parquet, None)?;
+    let index = made.index.as_ref().map(|bytes| files.add(folder, "idx", bytes, Some(&path))).transpose()?;
+    let of = |row: &RowRef| (&frames[row.frame as usize].rows, row.row as usize);
+    let times = || rows.iter().map(|row| of(row).0.time[of(row).1]);
+    Ok(FileEntry {
+        path,
+        tenant: escape_tenant(tenant),
+        rows: rows.len() as u64,
+        raw_bytes: rows.iter().map(|row| of(row).0.row(of(row).1).len() as u64).sum(),
+        origin_bytes: rows.iter().map(|row| u64::from(of(row).0.origin_bytes[of(row).1])).sum(),
+        stored_bytes: made.parquet.len() as u64,
+        min_time: times().min().unwrap_or(0),
+        max_time: times().max().unwrap_or(0),
+        index,
+        index_bytes: made.index.as_ref().map_or(0, |bytes| bytes.len() as u64),
+        committed_ns: 0,
+    })
 }
 
 fn group_by_day<'a>(frames: &'a [Arc<Frame>], taken: &Taken) -> anyhow::Result<BTreeMap<(&'a [u8], i64), Group>> {
@@ -398,6 +417,8 @@ fn write_usage(files: &mut NewFiles<'_>, frames: &[Arc<Frame>], taken: &Taken, s
             min_time: minutes().min().unwrap_or(0),
             max_time: minutes().chain(ends).max().unwrap_or(0),
             index: None,
+            index_bytes: 0,
+            committed_ns: 0,
         });
     }
     Ok(entries)
@@ -432,6 +453,8 @@ fn write_lineage(
             min_time: events.first().map_or(0, |e| e.event_time.0),
             max_time: events.last().map_or(0, |e| e.event_time.0),
             index: None,
+            index_bytes: 0,
+            committed_ns: 0,
         });
     }
     Ok((entries, keys))
