@@ -500,8 +500,8 @@ impl Asking<'_> {
         Ok(match check {
             Check::And(checks) => self.all(checks)?,
             Check::Or(checks) => self.any(checks)?,
-            Check::Bare { words, whole } if self.bare && !words.is_empty() => {
-                let mut bits = index.all_words(words)?;
+            Check::Bare { phrase, whole } if self.bare && !phrase.words.is_empty() => {
+                let mut bits = index.all_words(&phrase.words)?;
                 for at in index.names.ids.iter().filter_map(|name| index.keyword(name)) {
                     bits.or(&index.equal(at, whole)?);
                 }
@@ -515,7 +515,8 @@ impl Asking<'_> {
                 Some(bits)
             }
             Check::BareRegex(pattern) if self.bare => self.text_regex(pattern)?,
-            Check::TextWords { field, words } | Check::TextPhrase { field, words } if is_text(*field) => Some(index.all_words(words)?),
+            Check::TextWords { field, words } if is_text(*field) => Some(index.all_words(words)?),
+            Check::TextPhrase { field, phrase } if is_text(*field) => Some(index.all_words(&phrase.words)?),
             Check::TextGlob { field, glob } if is_text(*field) => Some(self.text_glob(glob)?),
             Check::Regex { field, pattern } if keyword(*field).is_none() && is_text(*field) => self.text_regex(pattern)?,
             Check::Regex { field, pattern } => keyword(*field).map(|at| self.keyword_regex(at, pattern)).transpose()?.flatten(),

@@ -22,6 +22,7 @@ use flow::decimal::small_integer;
 use flow::event::Severity;
 use flow::fields::{FIELDS_MAX, FieldSet, Kind, Scanner, Span};
 use flow::time::TimeParser;
+use hashbrown::HashSet;
 use std::cmp::Ordering;
 use std::sync::Arc;
 
@@ -128,16 +129,16 @@ fn holds(check: &Check, reader: &Reader, row: Row<'_>) -> bool {
         Check::Not(check) => !holds(check, reader, row),
         Check::And(checks) => checks.iter().all(|c| holds(c, reader, row)),
         Check::Or(checks) => checks.iter().any(|c| holds(c, reader, row)),
-        Check::Bare { words, whole } => {
-            reader.any_text(line, |text| if words.is_empty() { text.contains(whole.as_str()) } else { has_phrase(text, words) })
+        Check::Bare { phrase, whole } => {
+            reader.any_text(line, |text| if phrase.words.is_empty() { text.contains(whole.as_str()) } else { phrase.is_in(text) })
                 || reader.any_id(line, |text| text == whole)
         }
         Check::BareGlob { glob, lowered } => {
             reader.any_text(line, |text| words(text).any(|word| lowered.matches(&word))) || reader.any_id(line, |text| glob.matches(text))
         }
         Check::BareRegex(pattern) => reader.any_text(line, |text| pattern.matches(text)),
-        Check::TextWords { field, words } => reader.has(*field, line, |text| words.iter().all(|w| has_word(text, w))),
-        Check::TextPhrase { field, words } => reader.has(*field, line, |text| has_phrase(text, words)),
+        Check::TextWords { field, words } => reader.has(*field, line, |text| has_words(text, words)),
+        Check::TextPhrase { field, phrase } => reader.has(*field, line, |text| phrase.is_in(text)),
         Check::TextGlob { field, glob } => reader.has(*field, line, |text| words(text).any(|word| glob.matches(&word))),
         Check::Contains { field, text } => reader.has(*field, line, |have| have.contains(text.as_str())),
         Check::Equals { field, text } => reader.has(*field, line, |have| have == text),
@@ -208,20 +209,11 @@ fn severity(reader: &Reader, row: Row<'_>) -> Severity {
     row.severity.unwrap_or_else(|| flow::severity::parse(span.raw(row.line), span.kind))
 }
 
-fn has_word(text: &str, word: &str) -> bool {
-    words(text).any(|w| w == word)
-}
-
-fn has_phrase(text: &str, phrase: &[String]) -> bool {
-    let [first, rest @ ..] = phrase else { return false };
-    let mut from = words(text);
-    while let Some(word) = from.next() {
-        if word == first.as_str() {
-            let mut follow = words(from.rest());
-            if rest.iter().all(|want| follow.next().is_some_and(|have| have == want.as_str())) {
-                return true;
-            }
-        }
+/// Whether the text has all the words, in any order.
+fn has_words(text: &str, wanted: &[String]) -> bool {
+    if let [word] = wanted {
+        return words(text).any(|w| w == word.as_str());
     }
-    false
+    let mut missing: HashSet<&str> = wanted.iter().map(String::as_str).collect();
+    words(text).any(|word| missing.remove(word.as_ref()) && missing.is_empty())
 }

@@ -17,13 +17,6 @@ pub struct Words<'a> {
     rest: &'a str,
 }
 
-impl<'a> Words<'a> {
-    /// What follows the word that was yielded last.
-    pub fn rest(&self) -> &'a str {
-        self.rest
-    }
-}
-
 impl<'a> Iterator for Words<'a> {
     type Item = Cow<'a, str>;
 

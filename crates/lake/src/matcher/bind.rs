@@ -24,7 +24,7 @@ pub(crate) enum Check {
     Or(Vec<Check>),
     /// Words that follow one another in a text field, or the whole of an id field.
     Bare {
-        words: Vec<String>,
+        phrase: Phrase,
         whole: String,
     },
     /// A word of a text field, in lower case, or the whole of an id field.
@@ -42,7 +42,7 @@ pub(crate) enum Check {
     /// Words that follow one another in the field.
     TextPhrase {
         field: usize,
-        words: Vec<String>,
+        phrase: Phrase,
     },
     /// A word of the field, in lower case.
     TextGlob {
@@ -84,6 +84,43 @@ pub(crate) enum Check {
         class: (Severity, Severity),
     },
     Tenant(TenantTest),
+}
+
+/// Words that follow one another.
+#[derive(Debug)]
+pub(crate) struct Phrase {
+    pub words: Vec<String>,
+    /// Of each beginning of the words: how many words at its end are the beginning again (Knuth, Morris, Pratt 1977).
+    back: Vec<usize>,
+}
+
+impl Phrase {
+    fn new(words: Vec<String>) -> Phrase {
+        let mut back = vec![0; words.len()];
+        for at in 1..words.len() {
+            let mut same = back[at - 1];
+            while same > 0 && words[same] != words[at] {
+                same = back[same - 1];
+            }
+            back[at] = same + usize::from(words[same] == words[at]);
+        }
+        Phrase { words, back }
+    }
+
+    /// Whether the text has the words in a row; each of its words is looked at a bounded number of times.
+    pub(super) fn is_in(&self, text: &str) -> bool {
+        let mut found = 0;
+        for word in words(text) {
+            while found > 0 && self.words[found] != word {
+                found = self.back[found - 1];
+            }
+            found += usize::from(self.words[found] == word);
+            if found == self.words.len() {
+                return true;
+            }
+        }
+        false
+    }
 }
 
 /// One end of a range.
@@ -134,7 +171,7 @@ pub(super) fn bind(node: &Node, fields: &Fields, slot: &mut impl FnMut(&str) -> 
 
 fn bind_bare(test: &Test) -> Check {
     match test {
-        Test::Word(text) | Test::Phrase(text) | Test::Exact(text) => Check::Bare { words: split(text), whole: text.clone() },
+        Test::Word(text) | Test::Phrase(text) | Test::Exact(text) => Check::Bare { phrase: Phrase::new(split(text)), whole: text.clone() },
         Test::Glob(glob) => Check::BareGlob { glob: glob.clone(), lowered: glob.lower() },
         Test::Regex(pattern) => Check::BareRegex(pattern.clone()),
         // The parser makes `All` of a bare star and knows no bare range.
@@ -175,7 +212,7 @@ fn bind_field(name: &str, test: &Test, is_text: bool, field: usize) -> Check {
                 // Nothing but signs: looked for as it stands.
                 _ if words.is_empty() => Check::Contains { field, text: text.clone() },
                 Test::Word(_) => Check::TextWords { field, words },
-                _ => Check::TextPhrase { field, words },
+                _ => Check::TextPhrase { field, phrase: Phrase::new(words) },
             }
         }
         Test::Glob(glob) if is_text && glob.is_word() => Check::TextGlob { field, glob: glob.lower() },

@@ -159,6 +159,21 @@ fn patterns_match_anywhere_or_one_character() {
     check("level:=warn", r#"{"level":"WARN"}"#, false);
 }
 
+#[test]
+fn a_long_phrase_on_a_long_text_takes_no_longer_than_both() {
+    let text = "a ".repeat(400_000);
+    let line = serde_json::json!({ "msg": text }).to_string();
+    let start = std::time::Instant::now();
+    check(&format!("\"{}b\"", "a ".repeat(30_000)), &line, false);
+    check(&format!("\"{}\"", "a ".repeat(30_000)), &line, true);
+    check(&format!("msg:{}", (0..8_000).map(|i| format!("{i}-")).collect::<String>()), &line, false);
+    assert!(start.elapsed().as_secs() < 60, "{:?}", start.elapsed()); // quadratic, it takes many minutes
+    check("\"a b a b c\"", r#"{"msg":"a b a b a b c"}"#, true);
+    check("\"a b a b c\"", r#"{"msg":"a b a b a c"}"#, false);
+    check("msg:b-a", r#"{"msg":"a b"}"#, true);
+    check("msg:b-a-b-a", r#"{"msg":"a b"}"#, true);
+}
+
 /// Rows that answer, by number.
 #[track_caller]
 fn check_rows(field: &str, values: &[&str], vectors: &[(&str, &[usize])]) {
