@@ -2,8 +2,9 @@
 //!
 //! Read in this order: `store` (frames in, one commit out), `commit` (the log), `layout` (where things lie),
 //! the tables `logs`, `facts` (usage), `charges`, `runs` (lineage) with `table` below them and `lineage` (what an event says), `index`; then
-//! the way back: `snapshot`, `query` (the line), `matcher` (the one judge), `search`, `loose`. The only crate
-//! that names tantivy and parquet.
+//! the way back: `snapshot`, `query` (the line), `matcher` (the one judge), `view` (what is asked, and what narrows it
+//! down: `opened`, `bloom`, `columns`), `search`, `scan` and what is made of it (`histogram`, `facets`), `context`,
+//! `loose`. The only crate that names tantivy and parquet.
 #![deny(unsafe_code)]
 
 mod store;
@@ -27,6 +28,18 @@ mod snapshot;
 mod loose;
 mod matcher;
 mod query;
+
+mod bloom;
+mod columns;
+mod opened;
+mod rows;
+mod stats;
+mod view;
+
+mod context;
+mod facets;
+mod histogram;
+mod scan;
 mod search;
 
 #[cfg(test)]
@@ -34,13 +47,20 @@ mod tests;
 
 pub use charges::{Charges, Published, UsageFile, append_charges};
 pub use commit::ChargeEvent;
+pub use context::CONTEXT_MAX;
+pub use facets::{Facet, VALUES_MAX};
 pub use facts::{EventView, FactView};
 pub use focus::{focus_parquet, read_cells};
+pub use histogram::{BUCKETS_MAX, Buckets, GROUPS_MAX, Group, Histogram, HistogramBy, Tally};
 pub use loose::{LINE_BYTES_MAX, search_file, search_lines};
+pub use opened::{CACHE_BYTES, Cache};
 pub use query::{DEPTH_MAX, QUERY_BYTES_MAX, Query, QueryError};
-pub use search::{Hit, SearchOptions, Stats, WINDOW_BYTES, search};
+pub use scan::{Asked, Batch, Column, Times, Wanted};
+pub use search::{Hit, SearchOptions, WINDOW_BYTES, search};
 pub use snapshot::{Snapshot, each_fact, lineage_events, tail_facts, usage};
+pub use stats::{Partial, PartialWhy, Stats};
 pub use store::{Lake, Sealed};
+pub use view::{Bounds, View};
 
 use flow::conventions::{MESSAGE, SPAN_ID, TRACE_ID};
 use serde::{Deserialize, Serialize};

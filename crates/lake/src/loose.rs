@@ -8,7 +8,8 @@
 use crate::Fields;
 use crate::matcher::{Matcher, Row};
 use crate::query::Query;
-use crate::search::{Hit, Stats};
+use crate::search::Hit;
+use crate::stats::Stats;
 use crate::table;
 use anyhow::Context;
 use arrow_array::{BinaryArray, TimestampNanosecondArray, UInt8Array, UInt32Array, UInt64Array};

@@ -1,7 +1,8 @@
 //! What a lake promises, tested from outside: `answers` (a search equals a naive scan that shares no code with
-//! it), `crashes` (after a crash at any step every row is there once), `events` (facts one by one), and the promises below.
+//! it), `counts` (histograms, facets, columns and contexts equal one, too), `crashes` (after a crash at any step every row is there once), `events` (facts one by one), and the promises below.
 
 mod answers;
+mod counts;
 mod crashes;
 mod events;
 
