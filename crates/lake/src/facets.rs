@@ -69,13 +69,13 @@ impl Counts {
             // Of a row of each code, for its text.
             let mut row_of_code = vec![0; column.codes()];
             for row in batch.rows {
-                match (column.code(*row), column.text(*row)) {
-                    (Some(code), _) => {
-                        self.of_code[code] += 1;
-                        row_of_code[code] = *row;
-                    }
-                    (None, Some(text)) => count.add(text, 1),
-                    (None, None) => count.missing += 1,
+                if let Some(code) = column.code(*row) {
+                    self.of_code[code] += 1;
+                    row_of_code[code] = *row;
+                } else if let Some(text) = column.text(*row) {
+                    count.add(text, 1);
+                } else {
+                    count.missing += 1;
                 }
             }
             for (records, row) in self.of_code.iter().zip(row_of_code).filter(|(records, _)| **records > 0) {
