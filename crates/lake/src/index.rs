@@ -8,6 +8,7 @@
 //! dictionary and the postings that the query names. Values above [`TERM_BYTES_MAX`] are not indexed: their
 //! rows are marked and always proposed.
 
+mod decide;
 mod ids;
 mod terms;
 #[cfg(test)]
@@ -29,6 +30,7 @@ use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tantivy::columnar::ColumnarWriter;
 use tantivy::directory::error::{DeleteError, OpenReadError, OpenWriteError};
 use tantivy::directory::{FileHandle, OwnedBytes, RamDirectory, TerminatingWrite, WatchCallback, WatchHandle, WritePtr};
@@ -61,8 +63,6 @@ const COMPONENTS: [SegmentComponent; 6] = [
 const IDS: &str = "ids";
 /// Name of every segment, so that equal rows give equal files.
 const SEGMENT: &str = "00000000000000000000000000000000";
-/// Above this share of a file's rows a scan is cheaper than picking rows.
-const WORTH_IT_PERCENT: usize = 35;
 
 /// Gathers what the index holds of each row.
 pub(crate) struct Builder {
@@ -287,6 +287,10 @@ pub(crate) struct Proposer {
     hashed: Vec<Hashed>,
     ids: IdTable,
     folder: PackedFolder,
+    /// What it holds once every dictionary was asked.
+    memory_bytes: usize,
+    /// What was read of it so far.
+    bytes_read: Arc<AtomicU64>,
 }
 
 /// One bit per row.
@@ -297,7 +301,7 @@ pub(crate) struct Bits {
 }
 
 impl Bits {
-    fn none(rows: usize) -> Bits {
+    pub(crate) fn none(rows: usize) -> Bits {
         Bits { words: vec![0; rows.div_ceil(64)], rows }
     }
 
@@ -352,7 +356,11 @@ impl Proposer {
         if u64::from(header.rows) != rows {
             bail!("{} is about {} rows, its file has {rows}", path.display(), header.rows);
         }
-        let folder = PackedFolder { disk: disk.clone(), path: path.into(), base, files: header.files.into() };
+        let dictionaries = header.files.iter().filter(|f| f.name.ends_with(".term")).map(|f| f.len as usize).sum::<usize>();
+        let memory_bytes = dictionaries + base as usize;
+        let bytes_read = Arc::new(AtomicU64::new(base));
+        let read = Arc::clone(&bytes_read);
+        let folder = PackedFolder { disk: disk.clone(), path: path.into(), base, files: header.files.into(), read };
         let index = Index::open(folder.clone())?;
         let (schema, fields) = build_schema(header.names.keywords.len());
         if index.schema() != schema {
@@ -365,16 +373,18 @@ impl Proposer {
             bail!("the table of ids of {} has another size than its header says", path.display());
         }
         let segment = SegmentReader::open(segment)?;
-        Ok(Proposer { names: header.names, rows: header.rows as usize, fields, segment, hashed: header.hashed, ids: header.ids, folder })
+        let (names, rows) = (header.names, header.rows as usize);
+        Ok(Proposer { names, rows, fields, segment, hashed: header.hashed, ids: header.ids, folder, memory_bytes, bytes_read })
     }
 
-    /// The rows that may pass `check`; `None`: any row may, or so many that a scan is cheaper.
-    ///
-    /// `names`: the fields that checks refer to by number. `text`, `ids`: what bare words are looked for in.
-    pub(crate) fn propose(&self, check: &Check, names: &[String], asked: &Fields) -> anyhow::Result<Option<Bits>> {
-        let covered = asked.text.iter().all(|f| self.names.text.contains(f)) && asked.ids.iter().all(|f| self.names.ids.contains(f));
-        let rows = Asking { proposer: self, names, bare: covered }.rows(check)?;
-        Ok(rows.filter(|bits| bits.count() * 100 <= self.rows * WORTH_IT_PERCENT))
+    /// At most, however it is asked.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.memory_bytes
+    }
+
+    /// Since it was opened, by everybody.
+    pub(crate) fn bytes_read(&self) -> u64 {
+        self.bytes_read.load(Ordering::Relaxed)
     }
 
     fn term(&self, field: Field, text: &str) -> anyhow::Result<Bits> {
@@ -490,6 +500,8 @@ struct Asking<'a> {
     names: &'a [String],
     /// The index knows every field that a bare word is looked for in.
     bare: bool,
+    /// Texts that are surely in no id field: the dictionaries of ids are large.
+    absent: &'a [&'a str],
 }
 
 impl Asking<'_> {
@@ -502,6 +514,9 @@ impl Asking<'_> {
             Check::Or(checks) => self.any(checks)?,
             Check::Bare { phrase, whole } if self.bare && !phrase.words.is_empty() => {
                 let mut bits = index.all_words(&phrase.words)?;
+                if self.absent.contains(&whole.as_str()) {
+                    return Ok(Some(bits));
+                }
                 for at in index.names.ids.iter().filter_map(|name| index.keyword(name)) {
                     bits.or(&index.equal(at, whole)?);
                 }
@@ -684,6 +699,7 @@ struct PackedFolder {
     path: Arc<Path>,
     base: u64,
     files: Arc<[Packed]>,
+    read: Arc<AtomicU64>,
 }
 
 struct PackedFile {
@@ -719,6 +735,7 @@ impl PackedFile {
         let start = first * BLOCK_BYTES;
         let end = (last * BLOCK_BYTES).min(file.len as usize);
         let mut bytes = self.folder.disk.read_at(&self.folder.path, self.folder.base + file.offset + start as u64, end - start)?;
+        self.folder.read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         let sums = file.crc32.get(first..last).unwrap_or_default();
         if bytes.len() != end - start || !bytes.chunks(BLOCK_BYTES).map(crc32fast::hash).eq(sums.iter().copied()) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{} is damaged", self.folder.path.display())));

@@ -2,8 +2,10 @@
 //!
 //! Read in this order: `store` (frames in, one commit out), `commit` (the log), `layout` (where things lie),
 //! the tables `logs`, `facts` (usage), `charges`, `runs` (lineage) with `table` below them and `lineage` (what an event says), `index`; then
-//! the way back: `snapshot`, `query` (the line), `matcher` (the one judge), `search`, `pipes` (rows to a table), `loose`, `sieve` (what comes);
-//! last `maintain`, which merges, drops and mends files behind the writer. The only crate that names tantivy and parquet.
+//! the way back: `snapshot`, `query` (the line), `matcher` (the one judge), `view` (what is asked, and what narrows it
+//! down: `opened`, `bloom`, `columns`), `search`, `scan` and what is made of it (`histogram`, `facets`), `context`, `pipes` (rows to a
+//! table), `loose`, `sieve` (what comes); last `maintain`, which merges, drops and mends files behind the writer. The only crate that
+//! names tantivy and parquet.
 #![deny(unsafe_code)]
 
 mod store;
@@ -28,6 +30,18 @@ mod loose;
 mod matcher;
 mod pipes;
 mod query;
+
+mod bloom;
+mod columns;
+mod opened;
+mod rows;
+mod stats;
+mod view;
+
+mod context;
+mod facets;
+mod histogram;
+mod scan;
 mod search;
 mod sieve;
 
@@ -38,18 +52,25 @@ mod tests;
 
 pub use charges::{Charges, Published, UsageFile, append_charges};
 pub use commit::{ChargeEvent, DropRule, Dropped};
+pub use context::CONTEXT_MAX;
+pub use facets::{Facet, VALUES_MAX};
 pub use facts::{EventView, FactView};
 pub use focus::{focus_parquet, read_cells};
+pub use histogram::{BUCKETS_MAX, Buckets, GROUPS_MAX, Group, Histogram, HistogramBy, Tally};
 pub use logs::Spent;
 pub use loose::{LINE_BYTES_MAX, search_file, search_lines};
+pub use opened::{CACHE_BYTES, Cache};
 pub use pipes::{Cell, Number, Pipeline, RowView, Table};
 pub use query::{
     Call, DEPTH_MAX, Function, GROUP_COLUMNS_MAX, PIPES_MAX, Pipe, QUERY_BYTES_MAX, Query, QueryError, REGEXES_MAX, SortKey, When,
 };
-pub use search::{Hit, SearchOptions, Stats, WINDOW_BYTES, search};
+pub use scan::{Asked, Batch, Column, Times, Wanted};
+pub use search::{Hit, SearchOptions, WINDOW_BYTES, search};
 pub use sieve::Sieve;
 pub use snapshot::{Snapshot, each_fact, lineage_events, tail_facts, usage};
+pub use stats::{Partial, PartialWhy, Stats};
 pub use store::{Lake, Sealed};
+pub use view::{Bounds, View};
 
 use flow::conventions::{MESSAGE, SPAN_ID, TRACE_ID};
 use serde::{Deserialize, Serialize};

@@ -7,7 +7,8 @@
 
 use super::numbers;
 use anyhow::{Context, anyhow, bail};
-use arrow_array::{Array, BinaryArray, Float64Array, RecordBatch, StringArray, TimestampNanosecondArray};
+use arrow_array::types::Int32Type;
+use arrow_array::{Array, BinaryArray, DictionaryArray, Float64Array, RecordBatch, StringArray, TimestampNanosecondArray};
 use flow::escape::escape_into;
 use flow::fields::{Kind, Span};
 use flow::units::NANOS_PER_SECOND;
@@ -138,7 +139,20 @@ pub(crate) struct Lines<'a> {
 
 enum Column<'a> {
     Text(&'a StringArray),
+    /// The same as numbers of different texts.
+    Codes(&'a DictionaryArray<Int32Type>, &'a StringArray),
     Number(&'a Float64Array),
+}
+
+impl Column<'_> {
+    /// The text of a row, where the column has texts.
+    fn text(&self, row: usize) -> Option<&str> {
+        match self {
+            Column::Text(texts) => texts.is_valid(row).then(|| texts.value(row)),
+            Column::Codes(codes, texts) => codes.is_valid(row).then(|| texts.value(codes.keys().value(row) as usize)),
+            Column::Number(_) => None,
+        }
+    }
 }
 
 impl<'a> Lines<'a> {
@@ -157,10 +171,13 @@ impl<'a> Lines<'a> {
         let rest = Some(of_kind(batch.column(end).as_ref(), "rest")?);
         let columns = (first..end).map(|at| {
             let array = batch.column(at).as_any();
-            match (array.downcast_ref::<StringArray>(), array.downcast_ref::<Float64Array>()) {
-                (Some(text), _) => Ok(Column::Text(text)),
-                (None, Some(numbers)) => Ok(Column::Number(numbers)),
-                (None, None) => bail!("column {:?} is of type {}", schema.field(at).name(), batch.column(at).data_type()),
+            let codes = array.downcast_ref::<DictionaryArray<Int32Type>>();
+            let codes = codes.and_then(|codes| Some((codes, codes.values().as_any().downcast_ref::<StringArray>()?)));
+            match (array.downcast_ref::<StringArray>(), array.downcast_ref::<Float64Array>(), codes) {
+                (Some(text), _, _) => Ok(Column::Text(text)),
+                (_, Some(numbers), _) => Ok(Column::Number(numbers)),
+                (_, _, Some((codes, texts))) => Ok(Column::Codes(codes, texts)),
+                _ => bail!("column {:?} is of type {}", schema.field(at).name(), batch.column(at).data_type()),
             }
         });
         Ok(Lines { time, raw, rest, fields: columns.collect::<anyhow::Result<_>>()? })
@@ -182,9 +199,13 @@ impl<'a> Lines<'a> {
             let what = *rest.get(at + 1).context("the file is damaged: a line ends in a mark")?;
             match (rest[at], self.fields.get(usize::from(what))) {
                 (TIME, _) => write_time(self.time.value(row), what, buffer),
-                (VALUE, Some(Column::Text(texts))) if texts.is_valid(row) => buffer.extend_from_slice(texts.value(row).as_bytes()),
+                (VALUE, Some(column)) if column.text(row).is_some() => {
+                    column.text(row).into_iter().for_each(|text| buffer.extend_from_slice(text.as_bytes()));
+                }
                 (VALUE, Some(Column::Number(numbers))) if numbers.is_valid(row) => numbers::write_number(numbers.value(row), buffer),
-                (ESCAPED, Some(Column::Text(texts))) if texts.is_valid(row) => escape_into(texts.value(row).as_bytes(), buffer),
+                (ESCAPED, Some(column)) if column.text(row).is_some() => {
+                    column.text(row).into_iter().for_each(|text| escape_into(text.as_bytes(), buffer));
+                }
                 _ => bail!("the file is damaged: a line lacks a value"),
             }
             done = at + 2;

@@ -1,9 +1,11 @@
 //! What a lake promises, tested from outside: `answers` (a search equals a naive scan that shares no code with
-//! it), `columns` (what other programs find), `crashes` (after a crash at any step every row is there once), `events` (facts one by one),
-//! `proposals` (what an index says to ranges and regexes), and the promises below.
+//! it), `counts` (histograms, facets, columns and contexts equal one, too), `columns` (what other programs find), `crashes` (after a crash
+//! at any step every row is there once), `events` (facts one by one), `proposals` (what an index says to ranges and regexes), and the
+//! promises below.
 
 mod answers;
 mod columns;
+mod counts;
 mod crashes;
 mod events;
 mod proposals;

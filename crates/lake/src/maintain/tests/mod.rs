@@ -58,10 +58,11 @@ fn delivered(frames: &[Arc<Frame>]) -> Vec<Stored> {
 /// The rows of the lake as its Parquet files have them, in the same order.
 fn stored(snapshot: &Snapshot) -> anyhow::Result<Vec<Stored>> {
     let mut all = Vec::new();
-    let columns = ["tenant", "time", "severity", "weight", "stream", "position", "origin_bytes", "notes", "raw"];
+    let mut buffer = Vec::new();
     for file in snapshot.logs() {
-        for batch in table::read(&snapshot.disk, &snapshot.root.join(&file.path), &columns, None)? {
+        for batch in table::read_all(&snapshot.disk, &snapshot.root.join(&file.path), None)? {
             let batch = batch?;
+            let lines = crate::logs::Lines::of(&batch)?;
             for at in 0..batch.num_rows() {
                 all.push((
                     table::tenant(&batch, at)?.to_vec(),
@@ -72,7 +73,7 @@ fn stored(snapshot: &Snapshot) -> anyhow::Result<Vec<Stored>> {
                     table::column::<UInt64Array>(&batch, "position")?.value(at),
                     table::column::<UInt32Array>(&batch, "origin_bytes")?.value(at),
                     table::column::<UInt16Array>(&batch, "notes")?.value(at),
-                    table::column::<BinaryArray>(&batch, "raw")?.value(at).to_vec(),
+                    lines.line(at, &mut buffer)?.to_vec(),
                 ));
             }
         }
