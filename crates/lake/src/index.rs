@@ -10,6 +10,7 @@
 
 mod decide;
 mod ids;
+mod packed;
 mod terms;
 #[cfg(test)]
 mod tests;
@@ -22,31 +23,28 @@ use anyhow::{Context, bail};
 use flow::event::Severity;
 use hub::disk::Disk;
 use ids::{Alphabet, IdRows, IdTable};
+use packed::{BLOCK_BYTES, Packed, PackedFile, PackedFolder};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt;
-use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tantivy::columnar::ColumnarWriter;
-use tantivy::directory::error::{DeleteError, OpenReadError, OpenWriteError};
-use tantivy::directory::{FileHandle, OwnedBytes, RamDirectory, TerminatingWrite, WatchCallback, WatchHandle, WritePtr};
+use tantivy::directory::error::OpenReadError;
+use tantivy::directory::{RamDirectory, TerminatingWrite};
 use tantivy::fieldnorm::FieldNormsSerializer;
 use tantivy::index::{SegmentComponent, SegmentId};
 use tantivy::postings::InvertedIndexSerializer;
 use tantivy::schema::{Field, IndexRecordOption, Schema, TextFieldIndexing, TextOptions};
 use tantivy::store::{Compressor, StoreWriter};
-use tantivy::{Directory, DocSet, HasLen, Index, IndexMeta, IndexSettings, SegmentReader, TERMINATED, Term};
+use tantivy::{Directory, DocSet, Index, IndexMeta, IndexSettings, SegmentReader, TERMINATED, Term};
 use terms::Terms;
 
 const MAGIC: &[u8; 8] = b"weiridx1";
 /// Most bytes of a header that are believed: a file has a few names and 4 bytes per block.
 const HEADER_BYTES_MAX: usize = 16 << 20;
-/// Bytes under one checksum: small enough that a point lookup reads little.
-const BLOCK_BYTES: usize = 32 << 10;
 /// Bytes that a check of a whole index holds.
 const CHECK_BYTES: usize = 32 * BLOCK_BYTES;
 const META: &str = "meta.json";
@@ -115,16 +113,6 @@ struct Header {
     #[serde(default)]
     ids: IdTable,
     files: Vec<Packed>,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Packed {
-    name: String,
-    /// From the end of the header.
-    offset: u64,
-    len: u64,
-    /// Of each block of [`BLOCK_BYTES`].
-    crc32: Vec<u32>,
 }
 
 fn build_schema(keywords: usize) -> (Schema, IndexFields) {
@@ -480,7 +468,7 @@ pub(crate) fn check(disk: &Disk, path: &Path, rows: u64) -> anyhow::Result<()> {
     if disk.len(path)? != base.saturating_add(end) {
         bail!("{} is cut off or too long", path.display());
     }
-    let folder = PackedFolder { disk: disk.clone(), path: path.into(), base, files: header.files.into() };
+    let folder = PackedFolder { disk: disk.clone(), path: path.into(), base, files: header.files.into(), read: Arc::default() };
     for at in 0..folder.files.len() {
         let file = PackedFile { folder: folder.clone(), at };
         for start in (0..file.len()).step_by(CHECK_BYTES) {
@@ -690,113 +678,4 @@ fn read_header(disk: &Disk, path: &Path) -> anyhow::Result<(Header, u64)> {
 
 fn read_u32(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
-}
-
-/// The files inside a packed index, read block by block, each block checked.
-#[derive(Clone)]
-struct PackedFolder {
-    disk: Disk,
-    path: Arc<Path>,
-    base: u64,
-    files: Arc<[Packed]>,
-    read: Arc<AtomicU64>,
-}
-
-struct PackedFile {
-    folder: PackedFolder,
-    at: usize,
-}
-
-impl fmt::Debug for PackedFolder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PackedFolder({})", self.path.display())
-    }
-}
-
-impl fmt::Debug for PackedFile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PackedFile({}, {})", self.folder.path.display(), self.at)
-    }
-}
-
-impl HasLen for PackedFile {
-    fn len(&self) -> usize {
-        self.folder.files[self.at].len as usize
-    }
-}
-
-impl PackedFile {
-    fn read(&self, range: Range<usize>) -> io::Result<Vec<u8>> {
-        let file = &self.folder.files[self.at];
-        if range.start > range.end || range.end > file.len as usize {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "outside of the index file"));
-        }
-        let (first, last) = (range.start / BLOCK_BYTES, range.end.div_ceil(BLOCK_BYTES));
-        let start = first * BLOCK_BYTES;
-        let end = (last * BLOCK_BYTES).min(file.len as usize);
-        let mut bytes = self.folder.disk.read_at(&self.folder.path, self.folder.base + file.offset + start as u64, end - start)?;
-        self.folder.read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        let sums = file.crc32.get(first..last).unwrap_or_default();
-        if bytes.len() != end - start || !bytes.chunks(BLOCK_BYTES).map(crc32fast::hash).eq(sums.iter().copied()) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{} is damaged", self.folder.path.display())));
-        }
-        bytes.truncate(range.end - start);
-        bytes.drain(..range.start - start);
-        Ok(bytes)
-    }
-}
-
-impl FileHandle for PackedFile {
-    fn read_bytes(&self, range: Range<usize>) -> io::Result<OwnedBytes> {
-        Ok(OwnedBytes::new(self.read(range)?))
-    }
-}
-
-fn read_only() -> io::Error {
-    io::Error::new(io::ErrorKind::PermissionDenied, "a packed index is never written to")
-}
-
-impl PackedFolder {
-    fn find(&self, path: &Path) -> Option<usize> {
-        self.files.iter().position(|f| Path::new(&f.name) == path)
-    }
-}
-
-impl Directory for PackedFolder {
-    fn get_file_handle(&self, path: &Path) -> Result<Arc<dyn FileHandle>, OpenReadError> {
-        match self.find(path) {
-            Some(at) => Ok(Arc::new(PackedFile { folder: self.clone(), at })),
-            None => Err(OpenReadError::FileDoesNotExist(path.into())),
-        }
-    }
-
-    fn exists(&self, path: &Path) -> Result<bool, OpenReadError> {
-        Ok(self.find(path).is_some())
-    }
-
-    fn atomic_read(&self, path: &Path) -> Result<Vec<u8>, OpenReadError> {
-        let at = self.find(path).ok_or_else(|| OpenReadError::FileDoesNotExist(path.into()))?;
-        let file = PackedFile { folder: self.clone(), at };
-        file.read(0..file.len()).map_err(|error| OpenReadError::wrap_io_error(error, path.into()))
-    }
-
-    fn delete(&self, path: &Path) -> Result<(), DeleteError> {
-        Err(DeleteError::IoError { io_error: Arc::new(read_only()), filepath: path.into() })
-    }
-
-    fn open_write(&self, path: &Path) -> Result<WritePtr, OpenWriteError> {
-        Err(OpenWriteError::wrap_io_error(read_only(), path.into()))
-    }
-
-    fn atomic_write(&self, _: &Path, _: &[u8]) -> io::Result<()> {
-        Err(read_only())
-    }
-
-    fn sync_directory(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn watch(&self, _: WatchCallback) -> tantivy::Result<WatchHandle> {
-        Ok(WatchHandle::empty())
-    }
 }

@@ -261,6 +261,9 @@ impl LogWriter {
         }
         for column in &self.columns {
             let name = path(&column.name);
+            if column.is_number {
+                continue; // whatever else the field is: these settings are for text
+            }
             if self.fields.ids.contains(&column.field) {
                 properties = properties
                     .set_column_dictionary_enabled(name.clone(), false)

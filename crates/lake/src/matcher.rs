@@ -169,7 +169,7 @@ fn holds(check: &Check, reader: &Reader, row: Row<'_>) -> bool {
 }
 
 /// Whether a value that stands so to a bound is on its inner side.
-fn within(order: Ordering, is_low: bool, inclusive: bool) -> bool {
+pub(crate) fn within(order: Ordering, is_low: bool, inclusive: bool) -> bool {
     match order {
         Ordering::Equal => inclusive,
         Ordering::Less => !is_low,

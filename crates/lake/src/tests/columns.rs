@@ -92,3 +92,15 @@ fn a_file_from_before_the_rest_is_read() {
     let fields: Fields = serde_json::from_str(r#"{"index":["a"],"text":[],"ids":[]}"#).unwrap();
     assert_eq!((fields.index.len(), fields.numbers.len()), (1, 0), "as old commits have it");
 }
+
+#[test]
+fn a_field_may_be_a_number_and_an_id_or_text() {
+    let numbers = ["request_id", "message"].map(String::from).to_vec();
+    let lines =
+        [line("t", START, r#"{"request_id":17,"message":"seventeen"}"#), line("t", START + 1, r#"{"request_id":"x9","message":5}"#)];
+    let (batch, incomplete, raws) = stored(Options { numbers, ..options(0) }, &lines);
+    assert_eq!(raws, sorted(&lines));
+    let ids: &Float64Array = table::column(&batch, "request_id").unwrap();
+    assert_eq!(ids.iter().collect::<Vec<_>>(), [Some(17.0), None]);
+    assert_eq!(incomplete, BTreeMap::from([("request_id".to_owned(), 1), ("message".to_owned(), 1)]));
+}
