@@ -151,9 +151,17 @@ type Key<'a> = (Place<'a>, &'a [(String, Vec<u8>)], StreamId, u64, u64, i128, Op
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum Place<'a> {
-    Sum { meter: &'a str, minute: i64 },
+    Sum {
+        meter: &'a str,
+        minute: i64,
+    },
     /// What one record tells stands together: it has one key, which is then stored, and taken in, once.
-    Event { minute: i64, stream: StreamId, position: u64, meter: &'a str },
+    Event {
+        minute: i64,
+        stream: StreamId,
+        position: u64,
+        meter: &'a str,
+    },
 }
 
 /// The order of rows in a file.

@@ -52,6 +52,19 @@ pub struct Histogram {
     pub groups: BTreeMap<Group, Vec<Tally>>,
 }
 
+impl Histogram {
+    /// Adds the counts of another one with the same buckets.
+    pub fn add(&mut self, other: Histogram) {
+        for (group, tallies) in other.groups {
+            let own = self.groups.entry(group).or_insert_with(|| vec![Tally::default(); tallies.len()]);
+            for (sum, more) in own.iter_mut().zip(tallies) {
+                sum.records += more.records;
+                sum.weight += more.weight;
+            }
+        }
+    }
+}
+
 /// The buckets: `count` of them, `width` nanoseconds wide, from `start` on. Records outside are not counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Buckets {

@@ -293,7 +293,7 @@ impl Bits {
         Bits { words: vec![0; rows.div_ceil(64)], rows }
     }
 
-    fn all(rows: usize) -> Bits {
+    pub(crate) fn all(rows: usize) -> Bits {
         let mut bits = Bits { words: vec![u64::MAX; rows.div_ceil(64)], rows };
         if let Some(last) = bits.words.last_mut().filter(|_| !rows.is_multiple_of(64)) {
             *last = (1 << (rows % 64)) - 1;
@@ -470,9 +470,9 @@ pub(crate) fn check(disk: &Disk, path: &Path, rows: u64) -> anyhow::Result<()> {
     }
     let folder = PackedFolder { disk: disk.clone(), path: path.into(), base, files: header.files.into(), read: Arc::default() };
     for at in 0..folder.files.len() {
-        let file = PackedFile { folder: folder.clone(), at };
-        for start in (0..file.len()).step_by(CHECK_BYTES) {
-            file.read(start..file.len().min(start + CHECK_BYTES))?;
+        let (file, len) = (PackedFile { folder: folder.clone(), at }, folder.files[at].len as usize);
+        for start in (0..len).step_by(CHECK_BYTES) {
+            file.read(start..len.min(start + CHECK_BYTES))?;
         }
     }
     Ok(())

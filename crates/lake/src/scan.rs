@@ -201,7 +201,7 @@ impl<W> Scan<'_, W> {
         }
         if columns.is_empty() {
             let count = rows.as_ref().map_or(group.num_rows() as usize, |ranges| ranges.iter().map(Range::len).sum());
-            return self.constants(count, &times, &severities, &weights, worker);
+            return self.constants(&piece.choice.tenant, count, &times, &severities, &weights, worker);
         }
         let mut start = Instant::now();
         for batch in self.access.read(piece.choice.file, &columns, &dictionaries, Some(vec![piece.group]), rows)? {
@@ -234,8 +234,15 @@ impl<W> Scan<'_, W> {
             }
             let line = |row: u32| lines.as_ref().map_or(&[][..], |lines| lines.line(row as usize));
             let found = self.columns(Some(&batch), &kinds, n, &passing, &line, &mut worker.scanner, &mut worker.spans)?;
-            let shown =
-                Batch { rows: &passing, times: &time_values, severities: &severity_values, weights: &weight_values, columns: found };
+            let tenant = piece.choice.tenant.as_slice();
+            let shown = Batch {
+                tenant,
+                rows: &passing,
+                times: &time_values,
+                severities: &severity_values,
+                weights: &weight_values,
+                columns: found,
+            };
             worker.stats.hits += passing.len() as u64;
             (self.each)(&mut worker.state, &shown);
             worker.stats.judge_ns += since(start);
@@ -253,8 +260,10 @@ impl<W> Scan<'_, W> {
     }
 
     /// Rows of which the footer says all that was asked.
+    #[expect(clippy::too_many_arguments, reason = "one for each thing that the footer says")]
     fn constants(
         &self,
+        tenant: &[u8],
         count: usize,
         times: &Source<i64>,
         severities: &Source<u8>,
@@ -280,7 +289,7 @@ impl<W> Scan<'_, W> {
         let mut left = count;
         while left > 0 {
             let n = left.min(all.len());
-            let batch = Batch { rows: &all[..n], times: &times, severities: &severities, weights: &weights, columns: Vec::new() };
+            let batch = Batch { tenant, rows: &all[..n], times: &times, severities: &severities, weights: &weights, columns: Vec::new() };
             (self.each)(&mut worker.state, &batch);
             left -= n;
         }
@@ -367,7 +376,8 @@ impl<W> Scan<'_, W> {
         for (f, p) in view.snapshot.unsealed(view.tail)?.parts {
             let frame = &view.tail[f];
             let rows = &frame.rows;
-            let mut passing: Vec<u32> = Vec::new();
+            // By tenant, as rows of files are.
+            let mut passing: Vec<(u32, u32)> = Vec::new();
             for row in frame.parts[p].rows.clone() {
                 let at = row as usize;
                 let tenant: &[u8] = frame.tenants.get(rows.tenant[at] as usize).map_or(&[], |t| t);
@@ -375,13 +385,16 @@ impl<W> Scan<'_, W> {
                 let ours = self.options.holds_tenant(tenant) && self.options.holds_time(rows.time[at]);
                 let about = Row { line: rows.row(at), tenant: Some(tenant), severity: Some(rows.severity[at]) };
                 if ours && worker.matcher.matches(about) {
-                    passing.push(row);
+                    passing.push((rows.tenant[at], row));
                 }
             }
-            for passing in passing.chunks(table::BATCH_ROWS) {
+            passing.sort_unstable();
+            for passing in passing.chunk_by(|a, b| a.0 == b.0).flat_map(|of_tenant| of_tenant.chunks(table::BATCH_ROWS)) {
+                let tenant: &[u8] = frame.tenants.get(passing[0].0 as usize).map_or(&[], |t| t);
+                let passing: Vec<u32> = passing.iter().map(|(_, row)| *row).collect();
                 let line = |row: u32| rows.row(row as usize);
-                let columns = self.columns(None, &kinds, rows.len(), passing, &line, &mut worker.scanner, &mut worker.spans)?;
-                let shown = Batch { rows: passing, times: &rows.time, severities: &rows.severity, weights: &rows.weight, columns };
+                let columns = self.columns(None, &kinds, rows.len(), &passing, &line, &mut worker.scanner, &mut worker.spans)?;
+                let shown = Batch { tenant, rows: &passing, times: &rows.time, severities: &rows.severity, weights: &rows.weight, columns };
                 worker.stats.hits += passing.len() as u64;
                 (self.each)(&mut worker.state, &shown);
             }

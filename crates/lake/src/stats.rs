@@ -64,7 +64,7 @@ pub enum PartialWhy {
 
 impl Stats {
     /// Adds the work of another thread or step.
-    pub(crate) fn add(&mut self, other: &Stats) {
+    pub fn add(&mut self, other: &Stats) {
         for (sum, more) in self.counters().into_iter().zip(other.clone_counters()) {
             *sum += more;
         }

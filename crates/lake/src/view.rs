@@ -56,6 +56,33 @@ impl Default for Bounds<'_> {
     }
 }
 
+impl View<'_> {
+    /// Times of the oldest and the newest row, of one tenant or of all: from the commits and the tail, without opening a file.
+    pub fn times(&self, tenant: Option<&str>) -> anyhow::Result<Option<(i64, i64)>> {
+        let is_own = |name: &[u8]| tenant.is_none_or(|want| want.as_bytes() == name);
+        let mut times: Option<(i64, i64)> = None;
+        let mut add = |from: i64, to: i64| {
+            let (first, last) = times.unwrap_or((from, to));
+            times = Some((first.min(from), last.max(to)));
+        };
+        for file in self.snapshot.logs() {
+            if unescape_tenant(&file.tenant).is_some_and(|name| is_own(&name)) {
+                add(file.min_time, file.max_time);
+            }
+        }
+        for (f, p) in self.snapshot.unsealed(self.tail)?.parts {
+            let frame = &self.tail[f];
+            for row in frame.parts[p].rows.clone() {
+                let row = row as usize;
+                if frame.tenants.get(frame.rows.tenant[row] as usize).is_some_and(|name| is_own(name)) {
+                    add(frame.rows.time[row], frame.rows.time[row]);
+                }
+            }
+        }
+        Ok(times)
+    }
+}
+
 /// One question's way to the files.
 pub(crate) struct Access<'a> {
     pub view: View<'a>,

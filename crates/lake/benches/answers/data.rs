@@ -105,7 +105,9 @@ pub struct Needles {
 pub fn build(folder: &Path, records: u64, seed: u64, lines: Option<&Path>) -> anyhow::Result<()> {
     let fields = Fields::default();
     let index = ["service", "level", "model", "region", "method", "status"].map(String::from).to_vec();
-    let options = Options { index, text: fields.text, ids: fields.ids, index_bytes_min: 4 << 20, hour_bytes_min: u64::MAX, lineage: None };
+    let numbers = ["latency_ms", "tokens_in", "tokens_out"].map(String::from).to_vec();
+    let options =
+        Options { index, text: fields.text, ids: fields.ids, numbers, index_bytes_min: 4 << 20, hour_bytes_min: u64::MAX, lineage: None };
     let mut lake = Lake::open(Disk::Real, &folder.join("lake"), options)?;
     let mut file = match lines {
         Some(path) => Some(std::io::BufWriter::with_capacity(1 << 20, std::fs::File::create(path)?)),

@@ -108,10 +108,6 @@ impl Proposer {
 }
 
 impl Bits {
-    pub(crate) fn all(rows: usize) -> Bits {
-        Bits::none(rows).inverse()
-    }
-
     fn inverse(mut self) -> Bits {
         self.words.iter_mut().for_each(|word| *word = !*word);
         if let Some(last) = self.words.last_mut().filter(|_| !self.rows.is_multiple_of(64)) {

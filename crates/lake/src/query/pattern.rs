@@ -123,10 +123,6 @@ impl Pattern {
         }
     }
 
-    pub(crate) fn text(&self) -> &str {
-        &self.text
-    }
-
     pub(crate) fn matches(&self, text: &str) -> bool {
         self.regex.is_match(text)
     }

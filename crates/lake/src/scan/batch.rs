@@ -46,6 +46,8 @@ pub enum Times {
 
 /// Some rows as columns. Only the rows in `rows` answer the query.
 pub struct Batch<'a> {
+    /// Whose rows they are.
+    pub tenant: &'a [u8],
     pub rows: &'a [u32],
     /// Empty unless asked for; so are the next two.
     pub times: &'a [i64],

@@ -11,7 +11,7 @@ mod twins;
 use super::*;
 use crate::tests::{DAY, Line, START, find, frame, line, options};
 use crate::{Lake, SearchOptions, Snapshot, table};
-use arrow_array::{BinaryArray, TimestampNanosecondArray, UInt8Array, UInt16Array, UInt32Array, UInt64Array};
+use arrow_array::{TimestampNanosecondArray, UInt8Array, UInt16Array, UInt32Array, UInt64Array};
 use flow::units::NANOS_PER_HOUR;
 use hub::disk::Sim;
 use hub::frame::Frame;
