@@ -9,7 +9,7 @@
 use crate::books::{self, Books, Entry, LakeBooks};
 use crate::config::Config;
 use crate::examples::Examples;
-use crate::inquiry::{Found, Inquiry, Limits, cell_json};
+use crate::inquiry::{Found, Inquiry, Limits, cell_json, why};
 use crate::plan::SinkKind;
 use crate::runtime::open::{self, Manifest, Opened};
 use crate::runtime::reload::Reloader;
@@ -424,7 +424,7 @@ impl Desk {
         };
         let warnings = if shown == 0 { self.unknown_fields(inquiry)?.iter().map(ToString::to_string).collect() } else { Vec::new() };
         let cost = stats.explain().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        let partial = stats.partial.map(|partial| crate::api::why(&partial).to_owned());
+        let partial = stats.partial.map(|partial| why(&partial).to_owned());
         write_piece(out, &Piece::Done(DoneLine { cost, partial, warnings }))?;
         Ok(())
     }

@@ -3,15 +3,15 @@
 //! In: a query, whose records, when, and how much the answer may cost. Out: hits in order of time, or the table that the query's
 //! pipes make; counts over time, facets, neighbours of a record; and what it cost. The desk asks for the command line, `api` for
 //! HTTP. Bound: `Limits`; an answer that reaches them is partial and says so. The tail is taken before the snapshot, so what is
-//! sealed in between is found once. A file that was merged away meanwhile makes the question be asked anew.
+//! sealed in between is found once. What is merged or dropped meanwhile lies there for a quarter of an hour more (`caretaker::GRACE`).
 
 use crate::desk::Desk;
 use crate::env;
 use anyhow::Context;
 use flow::units::UnixNanos;
 use lake::{
-    Batch, Bounds, Buckets, Cell, Facet, Histogram, HistogramBy, Hit, Pipe, Pipeline, Query, RowView, SearchOptions, Stats, Table, Times,
-    View, Wanted,
+    Batch, Bounds, Buckets, Cell, Facet, Histogram, HistogramBy, Hit, Partial, PartialWhy, Pipe, Pipeline, Query, RowView, SearchOptions,
+    Stats, Table, Times, View, Wanted,
 };
 use serde_json::Value;
 use std::collections::{BTreeSet, HashSet};
@@ -371,4 +371,12 @@ pub fn cell_json(cell: &Cell) -> String {
     let mut text = Vec::new();
     cell.write_json(&mut text);
     String::from_utf8(text).expect("JSON is text")
+}
+
+/// Why an answer is not whole.
+pub fn why(partial: &Partial) -> &'static str {
+    match partial.why {
+        PartialWhy::Deadline => "the time for one question was over",
+        PartialWhy::Bytes => "as many bytes were read as one question may",
+    }
 }

@@ -6,10 +6,10 @@
 use super::body::Writer;
 use super::{Api, Asked, Refusal, Stream};
 use crate::cli::search::read_time;
-use crate::inquiry::{Inquiry, Limits, cell_json};
+use crate::inquiry::{Inquiry, Limits, cell_json, why};
 use flow::event::StreamId;
 use flow::units::Span;
-use lake::{Group, HistogramBy, Hit, Partial, PartialWhy, Query, QueryError, Stats, Table};
+use lake::{Group, HistogramBy, Hit, Query, QueryError, Stats, Table};
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use std::io::Write;
@@ -243,12 +243,4 @@ fn tail_json(stats: &Stats, unknown: &[QueryError]) -> String {
     });
     let warnings: Vec<Value> = unknown.iter().map(|one| json!({ "message": one.message, "help": one.help, "at": one.at })).collect();
     format!("\"stats\":{},\"partial\":{partial},\"warnings\":{}", Value::from(cost), Value::from(warnings))
-}
-
-/// Why an answer is not whole.
-pub fn why(partial: &Partial) -> &'static str {
-    match partial.why {
-        PartialWhy::Deadline => "the time for one question was over",
-        PartialWhy::Bytes => "as many bytes were read as one question may",
-    }
 }

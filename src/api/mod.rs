@@ -12,7 +12,6 @@ mod answers;
 mod body;
 
 pub use access::Access;
-pub use answers::why;
 
 use crate::config::QueryConfig;
 use crate::desk::Desk;

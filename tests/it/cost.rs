@@ -3,7 +3,7 @@
 //! In: log lines written here, or the quickstart's generator. Out: rows with exactly the digits that the cost specification
 //! states (P1 to P15), which know nothing of how the program computes; sums are added up here with integers of their own.
 
-use crate::harness::{Place, Running, lines, skip, works};
+use crate::harness::{Place, Running, finish, lines, skip, weir, works};
 use crate::input::platform;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

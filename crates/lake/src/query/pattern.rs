@@ -123,6 +123,12 @@ impl Pattern {
         }
     }
 
+    /// As it was written.
+    #[cfg(test)]
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
     pub(crate) fn matches(&self, text: &str) -> bool {
         self.regex.is_match(text)
     }
