@@ -11,9 +11,9 @@ use anyhow::{Context, bail, ensure};
 use axum::http::{HeaderMap, header::AUTHORIZATION};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::SystemTime;
 use tracing::warn;
 
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -63,7 +63,8 @@ pub struct Access {
 
 struct Tokens {
     path: PathBuf,
-    read: Option<SystemTime>,
+    /// When the file was changed that was read last: seconds and nanoseconds.
+    read: Option<(i64, i64)>,
     known: Vec<([u8; 32], Asker)>,
 }
 
@@ -157,8 +158,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("no holder of this lock panics")
 }
 
-fn modified(path: &Path) -> Option<SystemTime> {
-    std::fs::metadata(path).and_then(|found| found.modified()).ok()
+fn modified(path: &Path) -> Option<(i64, i64)> {
+    std::fs::metadata(path).ok().map(|found| (found.mtime(), found.mtime_nsec()))
 }
 
 fn read_tokens(path: &Path) -> anyhow::Result<Vec<([u8; 32], Asker)>> {
@@ -260,7 +261,7 @@ mod tests {
         let access = Access::new(Some(&path), &QueryConfig::default()).unwrap();
         let later = |text: &str, seconds: u64| {
             std::fs::write(&path, text).unwrap();
-            let time = SystemTime::now() + std::time::Duration::from_secs(seconds);
+            let time = std::time::SystemTime::now() + std::time::Duration::from_secs(seconds);
             std::fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
         };
         later("nonsense", 10);

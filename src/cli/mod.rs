@@ -94,7 +94,8 @@ enum Verb {
     },
     /// Find records: `level:error AND tenant:acme-search`, a trace id, `latency_ms:>500 "conn reset"`.
     Search {
-        /// The query; a bare word is searched in messages and ids.
+        /// The query; a bare word is searched in messages and ids. One that begins with `-` is no option.
+        #[arg(allow_hyphen_values = true)]
         query: String,
         /// Search these loose files (.jsonl, .gz, .zst, .parquet) instead of a data folder.
         files: Vec<PathBuf>,
@@ -133,7 +134,7 @@ enum Verb {
     /// Print records of a running weir as they are kept, those that answer a query.
     Tail {
         /// The query, as of `search`; without one every record.
-        #[arg(default_value = "")]
+        #[arg(default_value = "", allow_hyphen_values = true)]
         query: String,
         #[arg(long, default_value = "weir-data")]
         data: PathBuf,

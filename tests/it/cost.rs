@@ -252,10 +252,10 @@ fn p10_what_does_not_divide_is_given_out_to_the_last_digit() {
         &input(1, &[("a", 7), ("b", 7), ("c", 7)]),
         &["a server@v1 10 1200000 0.333333333334", "b server@v1 10 1200000 0.333333333333", "c server@v1 10 1200000 0.333333333333"],
     );
-    assert_eq!(billed(&even), ["a 0.34", "b 0.33", "c 0.33"]);
+    assert_eq!(billed(&even), ["a 0.340000000000", "b 0.330000000000", "c 0.330000000000"]);
     let uneven = place(steps, &card.replace("1.00", "10.03"));
     check(&uneven, &input(1, &[("a", 49), ("b", 51)]), &["a server@v1 10 1764000 4.914700000000", "b server@v1 10 1836000 5.115300000000"]);
-    assert_eq!(billed(&uneven), ["a 4.91", "b 5.12"]);
+    assert_eq!(billed(&uneven), ["a 4.910000000000", "b 5.120000000000"]);
 }
 
 #[test]
