@@ -202,7 +202,7 @@ pub fn run(
         vitals.care = Some(Arc::clone(&status));
         Caretaker::new(cared, status)
     });
-    let control = Control::start(&process, vitals, Arc::clone(&desk))?;
+    let control = Control::start(process, vitals, Arc::clone(&desk))?;
     let listener = crate::desk::bind(data)?;
     let serving = Arc::clone(&desk);
     let reloading = (!options.once).then(|| Arc::clone(&reloader));

@@ -94,7 +94,8 @@ fn questions_over_the_port_are_answered_as_the_lines_say() {
         answer["hits"].as_array().expect("hits").iter().map(|hit| hit["record"].to_string().into_bytes()).collect();
     let mut want: Vec<Vec<u8>> =
         errors.iter().map(|line| serde_json::from_slice::<Value>(line).expect("JSON").to_string().into_bytes()).collect();
-    (found.sort(), want.sort());
+    found.sort();
+    want.sort();
     assert_eq!(found, want);
     assert_eq!(answer["partial"], Value::Null);
     let newest = good(&address, "search", &[("query", "level:error"), ("limit", "3")]);

@@ -62,7 +62,8 @@ pub use loose::{LINE_BYTES_MAX, search_file, search_lines};
 pub use opened::{CACHE_BYTES, Cache};
 pub use pipes::{Cell, Number, Pipeline, RowView, Table};
 pub use query::{
-    Call, DEPTH_MAX, Function, GROUP_COLUMNS_MAX, PIPES_MAX, Pipe, QUERY_BYTES_MAX, Query, QueryError, REGEXES_MAX, SortKey, When,
+    Call, DEPTH_MAX, Function, GROUP_COLUMNS_MAX, PIPES_MAX, Pipe, QUERY_BYTES_MAX, Query, QueryError, REGEXES_MAX, SortKey, TESTS_MAX,
+    When,
 };
 pub use scan::{Asked, Batch, Column, Times, Wanted};
 pub use search::{Hit, SearchOptions, WINDOW_BYTES, search};

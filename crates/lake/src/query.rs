@@ -6,7 +6,7 @@
 //!
 //! Read in this order: `parser` (how tests are joined), `value` (what they look for), `pipes` (what follows `|`), then the words they use: `pattern`
 //! (stars and regexes), `decimal`, `when`, `error`. Bounds: [`QUERY_BYTES_MAX`] of text, [`DEPTH_MAX`] levels,
-//! [`REGEXES_MAX`] regexes, [`PIPES_MAX`] pipes; beyond them a query is refused. Parsing takes time in
+//! [`TESTS_MAX`] tests, [`REGEXES_MAX`] regexes, [`PIPES_MAX`] pipes; beyond them a query is refused. Parsing takes time in
 //! proportion to the text.
 
 mod parser;
@@ -37,6 +37,8 @@ use flow::units::UnixNanos;
 pub const QUERY_BYTES_MAX: usize = 64 << 10;
 /// Brackets and negations inside one another.
 pub const DEPTH_MAX: usize = 100;
+/// Words, phrases and values of fields: each is one look at every row.
+pub const TESTS_MAX: usize = 1_000;
 /// Each may take a mebibyte compiled.
 pub const REGEXES_MAX: usize = 16;
 pub const PIPES_MAX: usize = 16;

@@ -260,7 +260,6 @@ impl<W> Scan<'_, W> {
     }
 
     /// Rows of which the footer says all that was asked.
-    #[expect(clippy::too_many_arguments, reason = "one for each thing that the footer says")]
     fn constants(
         &self,
         tenant: &[u8],

@@ -26,7 +26,7 @@ fn row(state: &mut u64, i: u64) -> Row {
     let dice = next(state);
     let mut words: Vec<String> = (0..dice % 7).map(|k| WORDS[(dice >> (4 * k + 4)) as usize % WORDS.len()].to_owned()).collect();
     words.push(format!("{:08x}", next(state) as u32));
-    if dice % 97 == 0 {
+    if dice.is_multiple_of(97) {
         words.push("w".repeat(600));
     }
     let service = match dice % 50 {
@@ -37,7 +37,7 @@ fn row(state: &mut u64, i: u64) -> Row {
     Row {
         service,
         user: format!("user-{}", dice % 700),
-        trace: (dice % 9 > 0).then(|| format!("{:032x}", u128::from(i / 3) * 0x9e37_79b9_7f4a_7c15_f39c)),
+        trace: (!dice.is_multiple_of(9)).then(|| format!("{:032x}", u128::from(i / 3) * 0x9e37_79b9_7f4a_7c15_f39c)),
         text: words.join([" ", "-", ", "][dice as usize % 3]),
         severity: [0, 9, 17][dice as usize % 3],
     }

@@ -4,7 +4,7 @@
 //! lenient mode every fault is noted and mended where it stands; what is nested too deep ends the query.
 
 use super::error::{QueryError, floor_char};
-use super::{DEPTH_MAX, ERRORS_MAX, Node, Pipe, QUERY_BYTES_MAX, Query, Test, When};
+use super::{DEPTH_MAX, ERRORS_MAX, Node, Pipe, QUERY_BYTES_MAX, Query, TESTS_MAX, Test, When};
 
 pub(super) fn parse(text: &str) -> Result<Query, QueryError> {
     if text.len() > QUERY_BYTES_MAX {
@@ -44,6 +44,7 @@ pub(super) struct Parser<'a> {
     pub(super) lenient: bool,
     pub(super) errors: Vec<QueryError>,
     pub(super) regexes: usize,
+    tests: usize,
     since: Option<When>,
     until: Option<When>,
     pub(super) mentions: Vec<(usize, String)>,
@@ -60,6 +61,7 @@ impl<'a> Parser<'a> {
             lenient,
             errors: Vec::new(),
             regexes: 0,
+            tests: 0,
             since: None,
             until: None,
             mentions: Vec::new(),
@@ -247,6 +249,14 @@ impl<'a> Parser<'a> {
 
     fn primary(&mut self, field: Option<&str>) -> Result<Option<Node>, QueryError> {
         let at = self.at;
+        if !matches!(self.peek(), None | Some('(' | ')' | '|')) {
+            self.tests += 1;
+            if self.tests > TESTS_MAX {
+                self.fault(at, "the query has too many words and values", format!("{TESTS_MAX} are possible"))?;
+                self.at = self.text.len();
+                return Ok(None);
+            }
+        }
         match self.peek() {
             Some('(') => self.group(field),
             Some('"') => {

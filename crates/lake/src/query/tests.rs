@@ -617,7 +617,9 @@ fn unknown_fields_are_told_with_the_nearest_known_one() {
 
 #[test]
 fn size_and_depth_are_bounded() {
-    assert!(Query::parse(&"a ".repeat(32 << 10)).is_ok());
+    assert!(Query::parse(&"a ".repeat(TESTS_MAX)).is_ok());
+    assert!(Query::parse(&"a ".repeat(TESTS_MAX + 1)).unwrap_err().message.contains("too many"));
+    assert!(Query::parse(&" ".repeat(QUERY_BYTES_MAX)).is_ok());
     assert!(Query::parse(&"a".repeat(QUERY_BYTES_MAX + 1)).unwrap_err().message.contains("too long"));
     let nested = |n: usize| format!("{}a{}", "(".repeat(n), ")".repeat(n));
     assert!(Query::parse(&nested(DEPTH_MAX)).is_ok());
