@@ -129,3 +129,33 @@ fn a_wrong_query_shows_where_and_exits_2() {
     });
     assert_ne!(nowhere.code, Some(0), "a data folder that is not there was searched");
 }
+
+/// The files of a lake are anybody's: DuckDB counts the same records, whatever was merged or sealed.
+#[test]
+fn duckdb_reads_the_same_files_and_counts_the_same() {
+    let python = std::env::var("WEIR_TABLES_PYTHON").unwrap_or_default();
+    if python.is_empty() || !works(&python, &["-c", "import duckdb"]) {
+        return skip("search::duckdb_reads_the_same_files_and_counts_the_same", "needs duckdb for Python");
+    }
+    let place = Place::new();
+    let lines = platform(16, 6000);
+    place.write("in/a.log", lines.concat());
+    place.pipeline(PIPELINE);
+    place.once();
+    let script = "import duckdb, sys\n\
+        for row in duckdb.sql(f\"select tenant, level, count(*), count(distinct trace_id), sum(weight) from read_parquet('{sys.argv[1]}/logs/**/*.parquet', union_by_name=true, hive_partitioning=false) group by all order by all\").fetchall():\n  print(*row)";
+    let mut duckdb = Command::new(&python);
+    duckdb.args(["-c", script]).arg(place.data().join("lake"));
+    let counted = crate::harness::finish(duckdb).good().text();
+    let mut want: std::collections::BTreeMap<(String, String), u64> = std::collections::BTreeMap::new();
+    for line in &lines {
+        let record: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        let text = |name: &str| record[name].as_str().expect("text").to_string();
+        *want.entry((text("tenant"), text("level"))).or_default() += 1;
+    }
+    let want: Vec<String> = want.iter().map(|((tenant, level), n)| format!("{tenant} {level} {n} {n} {n}")).collect();
+    assert_eq!(counted.lines().collect::<Vec<_>>(), want);
+    let ours = place.run(&["search", "* | stats count(), uniq(trace_id), weight() by (tenant, level) | sort tenant, level"]).good().text();
+    let ours: Vec<String> = ours.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    assert_eq!(ours, want);
+}
