@@ -236,7 +236,9 @@ impl<'a> Access<'a> {
         let source = MeteredFile::new(self.view.disk, &path, &footer, &self.meter);
         let metadata = if dictionaries.is_empty() { footer.metadata.clone() } else { with_dictionaries(&footer, dictionaries)? };
         let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(source, metadata);
-        let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
+        // By place: the reader takes a dot in a name for a member of a struct, and no column of ours has any.
+        let places = columns.iter().filter_map(|name| footer.metadata.schema().index_of(name).ok());
+        let mask = ProjectionMask::leaves(builder.parquet_schema(), places);
         let mut builder = builder.with_projection(mask).with_batch_size(table::BATCH_ROWS);
         let mut total = builder.metadata().file_metadata().num_rows() as usize;
         if let Some(groups) = groups {
