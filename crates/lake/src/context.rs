@@ -5,14 +5,13 @@
 //! given out, and their lines.
 
 use crate::rows::{HitRows, line_columns};
-use crate::search::{Hit, SearchOptions, to_ranges};
+use crate::search::{Hit, SearchOptions, tenant_of, to_ranges};
 use crate::stats::{Stats, since};
 use crate::table;
 use crate::view::{Access, Choice, View, group_ranges};
 use anyhow::{Context, bail};
 use arrow_array::UInt64Array;
 use flow::event::StreamId;
-use flow::units::UnixNanos;
 use parquet::file::statistics::Statistics;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -20,11 +19,11 @@ use std::time::Instant;
 /// Most rows that are given out on one side.
 pub const CONTEXT_MAX: usize = 10_000;
 
-/// Where a row is: in the tail (frame, row), or in a file (file, row).
+/// Where a row is: in the tail (frame, part, row), or in a file (file, row).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Where {
     File(usize, usize),
-    Tail(usize, usize),
+    Tail(usize, usize, usize),
 }
 
 /// The rows nearest to a position, on both sides of it.
@@ -109,9 +108,8 @@ impl View<'_> {
             for row in frame.parts[p].rows.clone().filter(|_| frame.parts[p].stream == stream) {
                 let row = row as usize;
                 stats.tail_rows += 1;
-                let tenant: &[u8] = frame.tenants.get(frame.rows.tenant[row] as usize).map_or(&[], |t| t);
-                if options.holds_tenant(tenant) {
-                    nearest.add(frame.rows.position[row], Where::Tail(f, row));
+                if options.holds_tenant(tenant_of(frame, row)) {
+                    nearest.add(frame.rows.position[row], Where::Tail(f, p, row));
                 }
             }
         }
@@ -128,19 +126,9 @@ impl View<'_> {
                 Where::File(at, row) => {
                     rows.entry(at).or_default().insert(row);
                 }
-                Where::Tail(f, row) => {
+                Where::Tail(f, p, row) => {
                     let frame = &self.tail[f];
-                    let part = frame.parts.iter().find(|part| part.rows.contains(&(row as u32)));
-                    let hit = Hit {
-                        tenant: frame.tenants.get(frame.rows.tenant[row] as usize).map_or(vec![], |t| t.to_vec()),
-                        time: UnixNanos(frame.rows.time[row]),
-                        severity: frame.rows.severity[row],
-                        weight: frame.rows.weight[row],
-                        stream: part.map_or(StreamId(0), |part| part.stream),
-                        position,
-                        raw: frame.rows.row(row).to_vec(),
-                    };
-                    hits.insert((position, place), hit);
+                    hits.insert((position, place), Hit::of_frame(frame, &frame.parts[p], row));
                 }
             }
         }

@@ -1,8 +1,9 @@
 //! How many records there were when: over the full range of a question, whatever a page of hits shows.
 //!
 //! In: a query, the buckets, and by what to split; out: for each group and bucket the records and their weights.
-//! Memory: 16 bytes for each group and bucket in each thread; at most [`BUCKETS_MAX`] buckets and [`GROUPS_MAX`] groups, what
-//! is beyond is one group of its own, [`Group::Others`].
+//! Memory: 16 bytes for each group and bucket in each thread, at most [`CELLS_MAX`] of them: there are at most [`BUCKETS_MAX`]
+//! buckets, and at most [`GROUPS_MAX`] groups or as many as cells are left for. Those that come first in the order of their texts
+//! are told apart, whatever comes in which order; what is beyond is one group of its own, [`Group::Others`].
 
 use crate::query::Query;
 use crate::scan::{Asked, Batch, Times, Wanted};
@@ -11,9 +12,11 @@ use crate::stats::Stats;
 use crate::view::View;
 use anyhow::bail;
 use flow::units::UnixNanos;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 pub const BUCKETS_MAX: usize = 10_000;
+/// Tallies of a thread: 16 MiB.
+const CELLS_MAX: usize = 1 << 20;
 pub const GROUPS_MAX: usize = 1_000;
 
 /// By what a histogram is split.
@@ -56,12 +59,9 @@ impl Histogram {
     /// Adds the counts of another one with the same buckets.
     pub fn add(&mut self, other: Histogram) {
         for (group, tallies) in other.groups {
-            let own = self.groups.entry(group).or_insert_with(|| vec![Tally::default(); tallies.len()]);
-            for (sum, more) in own.iter_mut().zip(tallies) {
-                sum.records += more.records;
-                sum.weight += more.weight;
-            }
+            add_tallies(self.groups.entry(group).or_insert_with(|| vec![Tally::default(); tallies.len()]), &tallies);
         }
+        limit(&mut self.groups);
     }
 }
 
@@ -74,10 +74,14 @@ pub struct Buckets {
 }
 
 /// What a thread has counted.
+#[derive(Default)]
 struct Counts {
     /// Tallies of all buckets, group after group.
     tallies: Vec<Tally>,
-    groups: HashMap<Option<Vec<u8>>, usize>,
+    /// The first values in the order of their texts, as many as there may be, with their places in `tallies`.
+    values: BTreeMap<Vec<u8>, usize>,
+    missing: Option<usize>,
+    others: Option<usize>,
     /// For each code of the current batch: the group, or none yet.
     of_code: Vec<Option<usize>>,
 }
@@ -109,32 +113,36 @@ impl View<'_> {
         };
         let times = Times::Bucket { start: start.0, width };
         let asked = Asked { fields, times, severities: *by == HistogramBy::Level, weights: true };
-        let make = || Counts { tallies: Vec::new(), groups: HashMap::new(), of_code: Vec::new() };
+        let make = Counts::default;
         let each = |counts: &mut Counts, batch: &Batch<'_>| counts.add(batch, by, buckets);
         let (states, stats) = self.scan_columns(query, &options, &asked, &make, &each)?;
         let mut groups: BTreeMap<Group, Vec<Tally>> = BTreeMap::new();
         for state in &states {
-            for (text, at) in &state.groups {
-                let group = match text {
-                    Some(text) => Group::Value(String::from_utf8_lossy(text).into_owned()),
-                    None => Group::Missing,
-                };
+            let values = state.values.iter().map(|(text, at)| (Group::Value(String::from_utf8_lossy(text).into_owned()), *at));
+            let rest = [(Group::Missing, state.missing), (Group::Others, state.others)];
+            for (group, at) in values.chain(rest.into_iter().filter_map(|(group, at)| Some((group, at?)))) {
                 add_tallies(groups.entry(group).or_insert_with(|| vec![Tally::default(); count]), &state.tallies[at * count..][..count]);
             }
         }
-        limit(&mut groups, count);
+        limit(&mut groups);
         Ok((Histogram { start, width, groups }, stats))
     }
 }
 
 /// Puts what is beyond the bound into one group.
-fn limit(groups: &mut BTreeMap<Group, Vec<Tally>>, count: usize) {
-    let beyond: Vec<Group> = groups.keys().filter(|g| matches!(g, Group::Value(_))).skip(GROUPS_MAX).cloned().collect();
+fn limit(groups: &mut BTreeMap<Group, Vec<Tally>>) {
+    let Some(count) = groups.values().next().map(Vec::len) else { return };
+    let beyond: Vec<Group> = groups.keys().filter(|g| matches!(g, Group::Value(_))).skip(groups_max(count)).cloned().collect();
     for group in beyond {
         if let Some(tallies) = groups.remove(&group) {
             add_tallies(groups.entry(Group::Others).or_insert_with(|| vec![Tally::default(); count]), &tallies);
         }
     }
+}
+
+/// How many values are told apart.
+fn groups_max(buckets: usize) -> usize {
+    (CELLS_MAX / buckets).clamp(1, GROUPS_MAX)
 }
 
 fn add_tallies(sum: &mut [Tally], more: &[Tally]) {
@@ -181,15 +189,38 @@ impl Counts {
         }
     }
 
+    /// Where a value's tallies are.
     fn group(&mut self, text: Option<&[u8]>, count: usize) -> usize {
-        let key = text.map(<[u8]>::to_vec);
-        if let Some(group) = self.groups.get(&key) {
-            return *group;
+        let Some(text) = text else {
+            let at = self.missing.unwrap_or_else(|| self.room(count));
+            return *self.missing.insert(at);
+        };
+        if let Some(at) = self.values.get(text) {
+            return *at;
         }
-        let group = self.groups.len();
-        self.groups.insert(key, group);
-        self.tallies.resize((group + 1) * count, Tally::default());
-        group
+        let is_full = self.values.len() >= groups_max(count);
+        if !is_full {
+            let at = self.room(count);
+            self.values.insert(text.to_vec(), at);
+            return at;
+        }
+        let others = self.others.unwrap_or_else(|| self.room(count));
+        self.others = Some(others);
+        let Some(last) = self.values.last_entry().filter(|last| last.key().as_slice() > text) else { return others };
+        // The last one makes room; codes of this batch may have stood for it.
+        let at = last.remove();
+        self.of_code.fill(None);
+        let moved = self.tallies[at * count..][..count].to_vec();
+        self.tallies[at * count..][..count].fill(Tally::default());
+        add_tallies(&mut self.tallies[others * count..][..count], &moved);
+        self.values.insert(text.to_vec(), at);
+        at
+    }
+
+    fn room(&mut self, count: usize) -> usize {
+        let at = self.tallies.len() / count;
+        self.tallies.resize((at + 1) * count, Tally::default());
+        at
     }
 
     fn count(&mut self, group: usize, row: u32, batch: &Batch<'_>, buckets: Buckets) {

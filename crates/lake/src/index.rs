@@ -398,42 +398,44 @@ impl Proposer {
         Ok(bits)
     }
 
-    /// Rows with a term that starts with `prefix` and passes `test`.
-    fn terms(&self, field: Field, prefix: &str, test: impl Fn(&str) -> bool) -> anyhow::Result<Bits> {
+    /// Rows with a term that starts with `prefix` and passes `test`; `None`: any row may have one, or more than `terms_max` terms would
+    /// have to be looked at.
+    fn terms(&self, field: Field, prefix: &str, terms_max: usize, test: &dyn Fn(&str) -> bool) -> anyhow::Result<Option<Bits>> {
         if let Some(hashed) = self.hashed(field) {
-            // No dictionary says more than the bytes of the ids do.
-            return Ok(if hashed.bytes.spells(prefix) { Bits::all(self.rows) } else { Bits::none(self.rows) });
+            // There is no dictionary: the bytes of the ids are all that is known.
+            return Ok(if hashed.bytes.spells(prefix) { None } else { Some(Bits::none(self.rows)) });
         }
         let mut bits = Bits::none(self.rows);
         let inverted = self.segment.inverted_index(field)?;
         let mut stream = inverted.terms().range().ge(prefix.as_bytes()).into_stream()?;
+        let mut looked_at = 0;
         while let Some((key, info)) = stream.next() {
             if !key.starts_with(prefix.as_bytes()) {
                 break;
             }
-            if std::str::from_utf8(key).is_ok_and(&test) {
+            looked_at += 1;
+            if looked_at > terms_max {
+                return Ok(None);
+            }
+            if std::str::from_utf8(key).is_ok_and(test) {
                 collect(&mut inverted.read_postings_from_terminfo(info, IndexRecordOption::Basic)?, &mut bits);
             }
         }
-        Ok(bits)
+        Ok(Some(bits))
     }
 
     fn keyword(&self, name: &str) -> Option<usize> {
         self.names.keywords.iter().position(|n| n == name)
     }
 
-    /// Rows whose value of a keyword field passes `find`, and those whose value is too long to tell.
-    fn keyword_rows(&self, at: usize, find: impl Fn(Field) -> anyhow::Result<Bits>) -> anyhow::Result<Bits> {
-        let mut bits = find(self.fields.keywords[at])?;
-        bits.or(&self.term(self.fields.long, &long_term(at))?);
-        Ok(bits)
-    }
-
     fn equal(&self, at: usize, text: &str) -> anyhow::Result<Bits> {
         if self.hashed(self.fields.keywords[at]).is_some() {
             return self.id(text);
         }
-        self.keyword_rows(at, |field| if text.len() > TERM_BYTES_MAX { Ok(Bits::none(self.rows)) } else { self.term(field, text) })
+        let is_long = text.len() > TERM_BYTES_MAX;
+        let mut bits = if is_long { Bits::none(self.rows) } else { self.term(self.fields.keywords[at], text)? };
+        bits.or(&self.term(self.fields.long, &long_term(at))?);
+        Ok(bits)
     }
 
     /// Rows that hold every word in some text field, and those with a word too long to tell.
@@ -482,13 +484,14 @@ pub(crate) fn check(disk: &Disk, path: &Path, rows: u64) -> anyhow::Result<()> {
 const TERMS_MAX: usize = 100_000; // some 10 ms
 /// A shorter part of a word is in too many words.
 const PART_BYTES_MIN: usize = 3;
+
 /// One query over one index.
 struct Asking<'a> {
     proposer: &'a Proposer,
     names: &'a [String],
     /// The index knows every field that a bare word is looked for in.
     bare: bool,
-    /// Texts that are surely in no id field: the dictionaries of ids are large.
+    /// Texts that are surely in no id field.
     absent: &'a [&'a str],
 }
 
@@ -511,22 +514,25 @@ impl Asking<'_> {
                 Some(bits)
             }
             Check::BareGlob { glob, lowered } if self.bare => {
-                let mut bits = self.text_glob(lowered)?;
+                let Some(mut bits) = self.text_glob(lowered)? else { return Ok(None) };
                 for at in index.names.ids.iter().filter_map(|name| index.keyword(name)) {
-                    bits.or(&self.keyword_glob(at, glob)?);
+                    match self.keyword_glob(at, glob)? {
+                        Some(more) => bits.or(&more),
+                        None => return Ok(None),
+                    }
                 }
                 Some(bits)
             }
             Check::BareRegex(pattern) if self.bare => self.text_regex(pattern)?,
             Check::TextWords { field, words } if is_text(*field) => Some(index.all_words(words)?),
             Check::TextPhrase { field, phrase } if is_text(*field) => Some(index.all_words(&phrase.words)?),
-            Check::TextGlob { field, glob } if is_text(*field) => Some(self.text_glob(glob)?),
+            Check::TextGlob { field, glob } if is_text(*field) => self.text_glob(glob)?,
             Check::Regex { field, pattern } if keyword(*field).is_none() && is_text(*field) => self.text_regex(pattern)?,
             Check::Regex { field, pattern } => keyword(*field).map(|at| self.keyword_regex(at, pattern)).transpose()?.flatten(),
             Check::Range { field, limits } => keyword(*field).map(|at| self.keyword_range(at, limits)).transpose()?.flatten(),
             Check::Equals { field, text } => keyword(*field).map(|at| index.equal(at, text)).transpose()?,
-            Check::Glob { field, glob } => keyword(*field).map(|at| self.keyword_glob(at, glob)).transpose()?,
-            Check::Level { text, class } => index.keyword("level").map(|at| self.level(at, text, *class)).transpose()?,
+            Check::Glob { field, glob } => keyword(*field).map(|at| self.keyword_glob(at, glob)).transpose()?.flatten(),
+            Check::Level { text, class } => index.keyword("level").map(|at| self.level(at, text, *class)).transpose()?.flatten(),
             _ => None,
         })
     }
@@ -554,45 +560,31 @@ impl Asking<'_> {
         Ok(Some(any))
     }
 
-    fn text_glob(&self, glob: &Glob) -> anyhow::Result<Bits> {
+    fn text_glob(&self, glob: &Glob) -> anyhow::Result<Option<Bits>> {
         let index = self.proposer;
-        let mut bits = index.terms(index.fields.text, glob.prefix(), |term| glob.matches(term))?;
+        let Some(mut bits) = index.terms(index.fields.text, glob.prefix(), usize::MAX, &|term| glob.matches(term))? else {
+            return Ok(None);
+        };
         bits.or(&index.term(index.fields.long, LONG_TEXT)?);
-        Ok(bits)
-    }
-
-    fn keyword_glob(&self, at: usize, glob: &Glob) -> anyhow::Result<Bits> {
-        let index = self.proposer;
-        index.keyword_rows(at, |field| index.terms(field, glob.prefix(), |term| glob.matches(term)))
-    }
-    /// As `Proposer::terms`; `None` if that many terms would have to be looked at that a scan is cheaper.
-    fn few_terms(&self, field: Field, prefix: &str, test: &dyn Fn(&str) -> bool) -> anyhow::Result<Option<Bits>> {
-        let index = self.proposer;
-        let mut bits = Bits::none(index.rows);
-        let inverted = index.segment.inverted_index(field)?;
-        let mut stream = inverted.terms().range().ge(prefix.as_bytes()).into_stream()?;
-        let mut looked_at = 0;
-        while let Some((key, info)) = stream.next() {
-            if !key.starts_with(prefix.as_bytes()) {
-                break;
-            }
-            looked_at += 1;
-            if looked_at > TERMS_MAX {
-                return Ok(None);
-            }
-            if std::str::from_utf8(key).is_ok_and(test) {
-                collect(&mut inverted.read_postings_from_terminfo(info, IndexRecordOption::Basic)?, &mut bits);
-            }
-        }
         Ok(Some(bits))
     }
 
+    fn keyword_glob(&self, at: usize, glob: &Glob) -> anyhow::Result<Option<Bits>> {
+        self.keyword_values(at, &[glob.prefix().to_owned()], usize::MAX, &|term| glob.matches(term))
+    }
+
     /// Rows whose value passes, over the field's dictionary, and those whose value is too long to tell.
-    fn keyword_values(&self, at: usize, prefixes: &[String], test: &dyn Fn(&str) -> bool) -> anyhow::Result<Option<Bits>> {
+    fn keyword_values(
+        &self,
+        at: usize,
+        prefixes: &[String],
+        terms_max: usize,
+        test: &dyn Fn(&str) -> bool,
+    ) -> anyhow::Result<Option<Bits>> {
         let index = self.proposer;
         let mut bits = index.term(index.fields.long, &long_term(at))?;
         for prefix in prefixes {
-            match self.few_terms(index.fields.keywords[at], prefix, test)? {
+            match index.terms(index.fields.keywords[at], prefix, terms_max, test)? {
                 Some(more) => bits.or(&more),
                 None => return Ok(None),
             }
@@ -605,11 +597,11 @@ impl Asking<'_> {
         if prefixes.is_empty() {
             prefixes.push(String::new());
         }
-        self.keyword_values(at, &prefixes, &|term| pattern.matches(term))
+        self.keyword_values(at, &prefixes, TERMS_MAX, &|term| pattern.matches(term))
     }
 
     fn keyword_range(&self, at: usize, limits: &[Limit]) -> anyhow::Result<Option<Bits>> {
-        self.keyword_values(at, &[String::new()], &|term| limits.iter().all(|limit| limit.holds(term)))
+        self.keyword_values(at, &[String::new()], TERMS_MAX, &|term| limits.iter().all(|limit| limit.holds(term)))
     }
 
     /// Rows with the words of a literal that every match has in it; nothing is proposed without one.
@@ -645,18 +637,18 @@ impl Asking<'_> {
             return index.all_words(&inner).map(Some);
         }
         let Some(part) = outer.iter().max_by_key(|part| part.len()).filter(|part| part.len() >= PART_BYTES_MIN) else { return Ok(None) };
-        self.few_terms(index.fields.text, "", &|term| term.contains(part.as_str()))
+        index.terms(index.fields.text, "", TERMS_MAX, &|term| term.contains(part.as_str()))
     }
 
-    fn level(&self, at: usize, text: &str, class: Option<(Severity, Severity)>) -> anyhow::Result<Bits> {
+    fn level(&self, at: usize, text: &str, class: Option<(Severity, Severity)>) -> anyhow::Result<Option<Bits>> {
         let index = self.proposer;
         let want: String = text.chars().flat_map(char::to_lowercase).collect();
         let same = |term: &str| term.chars().flat_map(char::to_lowercase).eq(want.chars());
-        let mut bits = index.keyword_rows(at, |field| index.terms(field, "", same))?;
+        let Some(mut bits) = self.keyword_values(at, &[String::new()], usize::MAX, &same)? else { return Ok(None) };
         if let Some((first, _)) = class {
             bits.or(&index.term(index.fields.severity, class_term(first))?);
         }
-        Ok(bits)
+        Ok(Some(bits))
     }
 }
 

@@ -16,7 +16,7 @@ use crate::matcher::{Matcher, Row};
 use crate::opened::Footer;
 use crate::query::Query;
 use crate::rows::{LineRows, line_columns};
-use crate::search::{SearchOptions, numbers, to_ranges};
+use crate::search::{SearchOptions, numbers, tenant_of, to_ranges};
 use crate::stats::{Stats, since};
 use crate::table;
 use crate::view::{Access, Candidates, Choice, View, field_column, group_ranges, in_parallel};
@@ -215,7 +215,7 @@ impl<W> Scan<'_, W> {
             let lines = if with_lines { Some(LineRows::of(&batch)?) } else { None };
             let mut passing: Vec<u32> = Vec::with_capacity(n);
             for row in 0..n {
-                if !in_time && !self.options.holds_time(time_values[row]) {
+                if matches!(times, Source::Read) && !self.options.holds_time(time_values[row]) {
                     continue;
                 }
                 if let (false, Some(lines)) = (exact, &lines) {
@@ -379,7 +379,7 @@ impl<W> Scan<'_, W> {
             let mut passing: Vec<(u32, u32)> = Vec::new();
             for row in frame.parts[p].rows.clone() {
                 let at = row as usize;
-                let tenant: &[u8] = frame.tenants.get(rows.tenant[at] as usize).map_or(&[], |t| t);
+                let tenant = tenant_of(frame, at);
                 worker.stats.tail_rows += 1;
                 let ours = self.options.holds_tenant(tenant) && self.options.holds_time(rows.time[at]);
                 let about = Row { line: rows.row(at), tenant: Some(tenant), severity: Some(rows.severity[at]) };
@@ -389,7 +389,7 @@ impl<W> Scan<'_, W> {
             }
             passing.sort_unstable();
             for passing in passing.chunk_by(|a, b| a.0 == b.0).flat_map(|of_tenant| of_tenant.chunks(table::BATCH_ROWS)) {
-                let tenant: &[u8] = frame.tenants.get(passing[0].0 as usize).map_or(&[], |t| t);
+                let tenant = tenant_of(frame, passing[0].1 as usize);
                 let passing: Vec<u32> = passing.iter().map(|(_, row)| *row).collect();
                 let line = |row: u32| rows.row(row as usize);
                 let columns = self.columns(None, &kinds, rows.len(), &passing, &line, &mut worker.scanner, &mut worker.spans)?;

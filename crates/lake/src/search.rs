@@ -27,7 +27,7 @@ use arrow_array::{TimestampNanosecondArray, UInt8Array};
 use flow::event::{Severity, StreamId};
 use flow::units::UnixNanos;
 use hub::disk::Disk;
-use hub::frame::Frame;
+use hub::frame::{Frame, Part};
 use queue::{Kind, Queue, Unit};
 use std::cmp::Reverse;
 use std::ops::{ControlFlow, Range};
@@ -68,7 +68,7 @@ impl SearchOptions {
     }
 
     pub(crate) fn holds_tenant(&self, tenant: &[u8]) -> bool {
-        self.tenant.as_ref().is_none_or(|want| *want == String::from_utf8_lossy(tenant))
+        self.tenant.as_ref().is_none_or(|want| want.as_bytes() == tenant)
     }
 }
 
@@ -84,6 +84,27 @@ pub struct Hit {
     pub position: u64,
     /// The line as it was received.
     pub raw: Vec<u8>,
+}
+
+impl Hit {
+    /// A row of a frame that is not sealed.
+    pub(crate) fn of_frame(frame: &Frame, part: &Part, row: usize) -> Hit {
+        let rows = &frame.rows;
+        Hit {
+            tenant: tenant_of(frame, row).to_vec(),
+            time: UnixNanos(rows.time[row]),
+            severity: rows.severity[row],
+            weight: rows.weight[row],
+            stream: part.stream,
+            position: rows.position[row],
+            raw: rows.row(row).to_vec(),
+        }
+    }
+}
+
+/// Whose row it is; the empty tenant's where the frame names none.
+pub(crate) fn tenant_of(frame: &Frame, row: usize) -> &[u8] {
+    frame.tenants.get(frame.rows.tenant[row] as usize).map_or(&[], |tenant| tenant)
 }
 
 /// Hands every row that answers `query` to `hit`, until it breaks. With a cache of its own and no bounds; whoever asks
@@ -291,7 +312,7 @@ impl Run<'_> {
             for row in part.rows.clone() {
                 let row = row as usize;
                 let rows = &frame.rows;
-                let tenant: &[u8] = frame.tenants.get(rows.tenant[row] as usize).map_or(&[], |t| t);
+                let tenant = tenant_of(frame, row);
                 found.stats.tail_rows += 1;
                 let time = rows.time[row];
                 if !self.options.holds_tenant(tenant) || !self.options.holds_time(time) || !found.window.admits_time(time) {
@@ -299,15 +320,7 @@ impl Run<'_> {
                 }
                 let line = rows.row(row);
                 if found.matcher.matches(Row { line, tenant: Some(tenant), severity: Some(rows.severity[row]) }) {
-                    found.window.add(Hit {
-                        tenant: tenant.to_vec(),
-                        time: UnixNanos(time),
-                        severity: rows.severity[row],
-                        weight: rows.weight[row],
-                        stream: part.stream,
-                        position: rows.position[row],
-                        raw: line.to_vec(),
-                    });
+                    found.window.add(Hit::of_frame(frame, part, row));
                 }
             }
         }

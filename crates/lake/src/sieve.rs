@@ -6,8 +6,7 @@
 use crate::Fields;
 use crate::matcher::{Matcher, Row};
 use crate::query::Query;
-use crate::search::Hit;
-use flow::units::UnixNanos;
+use crate::search::{Hit, tenant_of};
 use hub::frame::Frame;
 use std::ops::ControlFlow;
 
@@ -29,21 +28,13 @@ impl Sieve {
         for part in &frame.parts {
             for row in part.rows.clone() {
                 let row = row as usize;
-                let Some(tenant) = rows.tenant.get(row).and_then(|number| frame.tenants.get(*number as usize)) else { continue };
-                if self.tenant.as_ref().is_some_and(|want| *want != tenant[..]) {
+                let tenant = tenant_of(frame, row);
+                if self.tenant.as_ref().is_some_and(|want| want.as_slice() != tenant) {
                     continue;
                 }
                 let line = rows.row(row);
                 if self.matcher.matches(Row { line, tenant: Some(tenant), severity: Some(rows.severity[row]) }) {
-                    hit(Hit {
-                        tenant: tenant.to_vec(),
-                        time: UnixNanos(rows.time[row]),
-                        severity: rows.severity[row],
-                        weight: rows.weight[row],
-                        stream: part.stream,
-                        position: rows.position[row],
-                        raw: line.to_vec(),
-                    })?;
+                    hit(Hit::of_frame(frame, part, row))?;
                 }
             }
         }

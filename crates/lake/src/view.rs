@@ -10,7 +10,7 @@ use crate::index::Bits;
 use crate::layout::unescape_tenant;
 use crate::matcher::{Check, Matcher, tenant_holds};
 use crate::opened::{Cache, Footer, Meter, MeteredFile};
-use crate::search::SearchOptions;
+use crate::search::{SearchOptions, tenant_of};
 use crate::snapshot::Snapshot;
 use crate::stats::{Partial, PartialWhy, Stats, since};
 use crate::{Fields, table};
@@ -74,7 +74,7 @@ impl View<'_> {
             let frame = &self.tail[f];
             for row in frame.parts[p].rows.clone() {
                 let row = row as usize;
-                if frame.tenants.get(frame.rows.tenant[row] as usize).is_some_and(|name| is_own(name)) {
+                if is_own(tenant_of(frame, row)) {
                     add(frame.rows.time[row], frame.rows.time[row]);
                 }
             }
@@ -122,7 +122,15 @@ impl<'a> Access<'a> {
     }
 
     pub(crate) fn footer(&self, file: &FileEntry) -> anyhow::Result<Arc<Footer>> {
-        self.view.cache.footer(self.view.disk, &self.path(&file.path), &self.meter)
+        let footer = self.view.cache.footer(self.view.disk, &self.path(&file.path), &self.meter)?;
+        // Rows are picked by their numbers, so the file must have as many as its commit says.
+        let counts = footer.metadata.metadata().row_groups().iter().map(|group| u64::try_from(group.num_rows()).ok());
+        let rows = counts.sum::<Option<u64>>();
+        let says = u64::try_from(footer.metadata.metadata().file_metadata().num_rows()).ok();
+        if rows != Some(file.rows) || says != rows {
+            bail!("{} does not hold what its commit says: it is damaged", file.path);
+        }
+        Ok(footer)
     }
 
     /// The files in question, in the order of their commits.
@@ -137,7 +145,7 @@ impl<'a> Access<'a> {
                 bail!("the commit log names a tenant {:?} that nobody wrote", file.tenant)
             };
             let text = String::from_utf8_lossy(&tenant).into_owned();
-            let ours = options.tenant.as_ref().is_none_or(|want| *want == text) && tenant_possible(check, &text);
+            let ours = options.holds_tenant(&tenant) && tenant_possible(check, &text);
             if in_time && ours {
                 chosen.push(Choice { file, tenant });
             } else {

@@ -164,11 +164,10 @@ impl<'a> Lines<'a> {
         }
         let time = of_kind(batch.column(place("time")?).as_ref(), "time")?;
         let raw = of_kind(batch.column(place("raw")?).as_ref(), "raw")?;
-        let (first, end) = match (place("notes"), place("rest")) {
-            (Ok(notes), Ok(rest)) => (notes + 1, rest),
-            _ => return Ok(Lines { time, raw, rest: None, fields: Vec::new() }), // every line is in `raw`
-        };
-        let rest = Some(of_kind(batch.column(end).as_ref(), "rest")?);
+        // Files of older releases have every line in `raw`; a column `rest` of theirs is a field's text.
+        let rest = place("rest").ok().and_then(|at| Some((at, batch.column(at).as_any().downcast_ref::<BinaryArray>()?)));
+        let (Some((end, rest)), Ok(notes)) = (rest, place("notes")) else { return Ok(Lines { time, raw, rest: None, fields: Vec::new() }) };
+        let (first, rest) = (notes + 1, Some(rest));
         let columns = (first..end).map(|at| {
             let array = batch.column(at).as_any();
             let codes = array.downcast_ref::<DictionaryArray<Int32Type>>();
