@@ -9,7 +9,7 @@
 //! index gathers.
 
 mod lines;
-mod numbers;
+pub(crate) mod numbers;
 
 pub(crate) use lines::Lines;
 
@@ -70,7 +70,6 @@ pub(crate) fn field_columns(fields: &Fields) -> Vec<FieldColumn> {
 }
 
 /// Columns of numbers that lack some of their fields' values, and how many; a reader asks the lines for those.
-#[cfg_attr(not(test), expect(dead_code, reason = "for pipes over numbers"))]
 pub(crate) fn incomplete(file: &FileMetaData) -> anyhow::Result<BTreeMap<String, u64>> {
     let text = file.key_value_metadata().into_iter().flatten().find(|pair| pair.key == INCOMPLETE).and_then(|pair| pair.value.as_deref());
     text.map_or(Ok(BTreeMap::new()), |text| serde_json::from_str(text).context("the file's list of incomplete columns is damaged"))

@@ -73,7 +73,7 @@ impl Matcher {
         let ids: Vec<usize> = fields.ids.iter().map(|name| slot(name)).collect();
         let check = bind::bind(&query.root, fields, &mut slot);
         if surplus {
-            anyhow::bail!("the query names too many fields: {FIELDS_MAX} are possible, the text and id fields included");
+            crate::unanswerable!("the query names too many fields: {FIELDS_MAX} are possible, the text and id fields included");
         }
         let fields = Arc::new(FieldSet::new(&names));
         let spans = vec![Span::default(); fields.len()];
@@ -181,6 +181,11 @@ impl Limit {
     /// A value that is no number is on no side of a number, one that is no time on no side of a time.
     pub(crate) fn holds(&self, have: &str) -> bool {
         self.order(have).is_some_and(|order| within(order, self.is_low, self.inclusive))
+    }
+
+    /// Whether only the number counts, however it is written.
+    pub(crate) fn is_number(&self) -> bool {
+        matches!(self.value, bind::Value::Number { .. })
     }
 
     fn order(&self, have: &str) -> Option<Ordering> {

@@ -10,7 +10,7 @@ mod batch;
 
 pub use batch::{Asked, Batch, Column, Times, Wanted};
 
-use crate::columns::ColumnJudge;
+use crate::columns::{ColumnJudge, number_column};
 use crate::index::Bits;
 use crate::matcher::{Matcher, Row};
 use crate::opened::Footer;
@@ -67,7 +67,7 @@ impl View<'_> {
         let start = Instant::now();
         let access = Access::new(*self);
         if asked.fields.len() > FIELDS_MAX {
-            bail!("{} fields are asked for, {FIELDS_MAX} are possible", asked.fields.len());
+            crate::unanswerable!("{} fields are asked for, {FIELDS_MAX} are possible", asked.fields.len());
         }
         let matcher = Matcher::new(query, &access.fields)?;
         let mut stats = Stats { passes: 1, ..Stats::default() };
@@ -380,20 +380,26 @@ impl<W> Scan<'_, W> {
             for row in frame.parts[p].rows.clone() {
                 let at = row as usize;
                 let tenant = tenant_of(frame, at);
+                if !self.options.holds_tenant(tenant) {
+                    continue;
+                }
                 worker.stats.tail_rows += 1;
-                let ours = self.options.holds_tenant(tenant) && self.options.holds_time(rows.time[at]);
                 let about = Row { line: rows.row(at), tenant: Some(tenant), severity: Some(rows.severity[at]) };
-                if ours && worker.matcher.matches(about) {
+                if self.options.holds_time(rows.time[at]) && worker.matcher.matches(about) {
                     passing.push((rows.tenant[at], row));
                 }
             }
             passing.sort_unstable();
             for passing in passing.chunk_by(|a, b| a.0 == b.0).flat_map(|of_tenant| of_tenant.chunks(table::BATCH_ROWS)) {
                 let tenant = tenant_of(frame, passing[0].1 as usize);
-                let passing: Vec<u32> = passing.iter().map(|(_, row)| *row).collect();
-                let line = |row: u32| rows.row(row as usize);
-                let columns = self.columns(None, &kinds, rows.len(), &passing, &line, &mut worker.scanner, &mut worker.spans)?;
-                let shown = Batch { tenant, rows: &passing, times: &rows.time, severities: &rows.severity, weights: &rows.weight, columns };
+                let places = || passing.iter().map(|(_, row)| *row as usize);
+                let all: Vec<u32> = (0..passing.len() as u32).collect();
+                let line = |row: u32| rows.row(passing[row as usize].1 as usize);
+                let columns = self.columns(None, &kinds, all.len(), &all, &line, &mut worker.scanner, &mut worker.spans)?;
+                let times: Vec<i64> = places().map(|row| rows.time[row]).collect();
+                let severities: Vec<u8> = places().map(|row| rows.severity[row]).collect();
+                let weights: Vec<u32> = places().map(|row| rows.weight[row]).collect();
+                let shown = Batch { tenant, rows: &all, times: &times, severities: &severities, weights: &weights, columns };
                 worker.stats.hits += passing.len() as u64;
                 (self.each)(&mut worker.state, &shown);
             }
@@ -412,21 +418,12 @@ fn lossy(text: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
 /// How this file has a field: `Some(true)` as codes and values, `Some(false)` as plain values, `None` not as it is asked for.
 fn column_kind(footer: &Footer, group: &RowGroupMetaData, field: &Wanted) -> Option<bool> {
     if let Wanted::Number(name) = field
-        && field_column(footer, name, &DataType::Float64).is_some()
-        && is_complete(footer, name)
+        && number_column(footer, name)
     {
         return Some(false);
     }
     let at = field_column(footer, field.name(), &DataType::Utf8)?;
     Some(group.column(at).dictionary_page_offset().is_some())
-}
-
-/// Whether a column of numbers has every number of its field: the writer lists those that do not in the file's metadata.
-fn is_complete(footer: &Footer, name: &str) -> bool {
-    let pairs = footer.metadata.metadata().file_metadata().key_value_metadata().into_iter().flatten();
-    let lists = pairs.filter(|pair| pair.key == "weir.incomplete").filter_map(|pair| pair.value.as_deref());
-    let lacks = |list: &str| serde_json::from_str::<serde_json::Value>(list).map_or(true, |list| list.get(name).is_some());
-    !lists.into_iter().any(lacks)
 }
 
 fn values<'b, T: Copy>(source: &Source<T>, count: usize, read: impl FnOnce() -> anyhow::Result<&'b [T]>) -> anyhow::Result<Cow<'b, [T]>>

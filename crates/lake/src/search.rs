@@ -313,9 +313,12 @@ impl Run<'_> {
                 let row = row as usize;
                 let rows = &frame.rows;
                 let tenant = tenant_of(frame, row);
+                if !self.options.holds_tenant(tenant) {
+                    continue;
+                }
                 found.stats.tail_rows += 1;
                 let time = rows.time[row];
-                if !self.options.holds_tenant(tenant) || !self.options.holds_time(time) || !found.window.admits_time(time) {
+                if !self.options.holds_time(time) || !found.window.admits_time(time) {
                     continue;
                 }
                 let line = rows.row(row);

@@ -136,17 +136,17 @@ impl<'a> Access<'a> {
     /// The files in question, in the order of their commits.
     pub(crate) fn choose(&self, check: &Check, options: &SearchOptions, stats: &mut Stats) -> anyhow::Result<Vec<Choice<'a>>> {
         let mut chosen = Vec::new();
-        let files = self.view.snapshot.logs();
-        stats.files += files.len() as u64;
-        for file in files {
+        for file in self.view.snapshot.logs() {
             let in_time =
                 options.since.is_none_or(|since| file.max_time >= since.0) && options.until.is_none_or(|until| file.min_time < until.0);
             let Some(tenant) = unescape_tenant(&file.tenant) else {
                 bail!("the commit log names a tenant {:?} that nobody wrote", file.tenant)
             };
-            let text = String::from_utf8_lossy(&tenant).into_owned();
-            let ours = options.holds_tenant(&tenant) && tenant_possible(check, &text);
-            if in_time && ours {
+            if !options.holds_tenant(&tenant) {
+                continue; // nobody learns how much others have
+            }
+            stats.files += 1;
+            if in_time && tenant_possible(check, &String::from_utf8_lossy(&tenant)) {
                 chosen.push(Choice { file, tenant });
             } else {
                 stats.files_pruned += 1;
