@@ -85,9 +85,12 @@ struct Lakes<'a> {
     limits: Limits,
 }
 
+/// Whether to go on with the next lake, and what this one cost.
+type Answered = anyhow::Result<(ControlFlow<()>, Stats)>;
+
 impl Lakes<'_> {
     /// Shows each lake to `each`, which gives back what that cost, until it breaks or the answer is partial. The sum of all costs.
-    fn each(&self, each: &mut dyn FnMut(View<'_>) -> anyhow::Result<(ControlFlow<()>, Stats)>) -> anyhow::Result<Stats> {
+    fn each(&self, each: &mut dyn FnMut(View<'_>) -> Answered) -> anyhow::Result<Stats> {
         let is_over = || self.limits.is_over();
         let mut sum = Stats::default();
         for lake in &self.lakes {

@@ -127,7 +127,7 @@ mod tests {
                 }
             });
             match body.collect().await {
-                Ok(whole) => assert!(!is_broken && whole.to_bytes() == &b"some more"[..]),
+                Ok(whole) => assert!(!is_broken && whole.to_bytes() == b"some more"[..]),
                 Err(_) => assert!(is_broken),
             }
         }

@@ -19,6 +19,7 @@ mod focus;
 pub mod lineage;
 mod logs;
 mod runs;
+mod stored;
 mod table;
 
 mod index;

@@ -300,7 +300,12 @@ impl Run<'_> {
                 Ok(())
             }
             Kind::File(at) => self.file(*at, sliced_rows, found),
-            Kind::Slice(at, rows) => self.rows(*at, Some(rows.iter().map(|row| *row as usize)), found),
+            Kind::Slice { at, rows, times } => {
+                // What other files gave meanwhile may have left no room for some.
+                let has_room = |i: usize| times.get(i).is_none_or(|time| found.window.admits_time(*time));
+                let rows: Vec<usize> = rows.iter().enumerate().filter(|(i, _)| has_room(*i)).map(|(_, row)| *row as usize).collect();
+                self.rows(*at, Some(rows.into_iter()), found)
+            }
         }
     }
 
@@ -357,15 +362,16 @@ impl Run<'_> {
             false => times.sort_unstable(),
         }
         let mut rest = times.as_slice();
-        // A few more than asked for, since some will not pass.
-        let mut len =
-            self.options.limit.map_or(256, |limit| limit.saturating_add(limit / 4 + 32)).clamp(SLICE_ROWS_FIRST.0, SLICE_ROWS_FIRST.1);
+        // Other files have some of the rows asked for, too.
+        let mut len = self.options.limit.map_or(256, |limit| limit / 2).clamp(SLICE_ROWS_FIRST.0, SLICE_ROWS_FIRST.1);
         while !rest.is_empty() {
             let (slice, after) = rest.split_at(len.min(rest.len()));
             let ends = (slice[0].0, slice[slice.len() - 1].0);
-            let mut rows: Vec<u32> = slice.iter().map(|s| s.1).collect();
-            rows.sort_unstable();
-            found.units.push(Unit { first: ends.0.min(ends.1), last: ends.0.max(ends.1), kind: Kind::Slice(at, rows) });
+            let mut slice = slice.to_vec();
+            slice.sort_unstable_by_key(|(_, row)| *row);
+            let times = if slice.len() <= SLICE_ROWS_FIRST.1 { slice.iter().map(|s| s.0).collect() } else { Vec::new() };
+            let kind = Kind::Slice { at, rows: slice.iter().map(|s| s.1).collect(), times };
+            found.units.push(Unit { first: ends.0.min(ends.1), last: ends.0.max(ends.1), kind });
             rest = after;
             len = (len * 4).min(SLICE_ROWS_MAX);
         }

@@ -9,10 +9,11 @@ use crate::commit::FileEntry;
 use crate::index::Bits;
 use crate::layout::unescape_tenant;
 use crate::matcher::{Check, Matcher, tenant_holds};
-use crate::opened::{Cache, Footer, Meter, MeteredFile};
+use crate::opened::{Cache, Footer};
 use crate::search::{SearchOptions, tenant_of};
 use crate::snapshot::Snapshot;
 use crate::stats::{Partial, PartialWhy, Stats, since};
+use crate::stored::{Meter, StoredFile};
 use crate::{Fields, table};
 use anyhow::{Context, bail};
 use arrow_schema::{DataType, Field, Schema};
@@ -172,7 +173,7 @@ impl<'a> Access<'a> {
         let mut absent = Vec::new();
         if asks_ids(check) {
             let footer = self.footer(choice.file)?;
-            let file = MeteredFile::new(self.view.disk, &self.path(&choice.file.path), &footer, &self.meter);
+            let file = StoredFile::open(self.view.disk, &self.path(&choice.file.path), &self.meter)?;
             let filters = Filters { file: &file, footer: &footer, names: matcher.names(), fields: &self.fields };
             groups = filters.groups(check);
             if groups.as_ref().is_some_and(|groups| groups.iter().all(|may| !may)) {
@@ -241,7 +242,7 @@ impl<'a> Access<'a> {
         let path = self.path(&file.path);
         let cannot = || format!("cannot read {}", path.display());
         let footer = self.footer(file)?;
-        let source = MeteredFile::new(self.view.disk, &path, &footer, &self.meter);
+        let source = StoredFile::open(self.view.disk, &path, &self.meter)?;
         let metadata = if dictionaries.is_empty() { footer.metadata.clone() } else { with_dictionaries(&footer, dictionaries)? };
         let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(source, metadata);
         // By place: the reader takes a dot in a name for a member of a struct, and no column of ours has any.
@@ -331,7 +332,7 @@ fn asks_ids(check: &Check) -> bool {
 
 /// The bloom filters of one file.
 struct Filters<'a> {
-    file: &'a MeteredFile,
+    file: &'a StoredFile,
     footer: &'a Footer,
     names: &'a [String],
     fields: &'a Fields,
