@@ -2,7 +2,8 @@
 //!
 //! In: a check whose fields are all columns of the file, and their texts; out: the rows that pass. The texts are put
 //! into a small line and handed to the one judge, so there is no second one that could disagree: a field reads as
-//! text, and the column holds that text, or a number that is compared as one. Bare words are left to the lines: a line that is no JSON is all text.
+//! text, and the column holds that text, or a number that is compared as one. Bare words look at
+//! the columns of text and ids, unless the file has a line that is no JSON, which is all text.
 
 use crate::logs::numbers::write_number;
 use crate::matcher::{Check, Limit, Matcher, Row};
@@ -14,8 +15,8 @@ use flow::event::Severity;
 use std::collections::BTreeMap;
 
 pub(crate) struct ColumnJudge {
-    /// Names of the columns, which are those of the fields.
-    pub fields: Vec<String>,
+    /// Names of the columns of its fields; of fields that nobody has there are none.
+    pub columns: Vec<String>,
     /// `"name":` as JSON, for each field.
     keys: Vec<String>,
     line: Vec<u8>,
@@ -25,28 +26,32 @@ impl ColumnJudge {
     /// `None`: only the lines can tell.
     pub(crate) fn new(matcher: &Matcher, footer: &Footer) -> Option<ColumnJudge> {
         let mut asked = BTreeMap::new();
-        if !collect_fields(&matcher.check, matcher.names(), &mut asked) {
+        let bare: Vec<usize> = matcher.bare_fields().collect();
+        let bare = footer.notes.is_all_json().then_some(bare.as_slice());
+        if !collect_fields(&matcher.check, matcher.names(), bare, &mut asked) {
             return None;
         }
-        // A number's column does where nobody looks at how the number is written.
-        let is_column = |(field, is_number): (&usize, &bool)| {
-            let name = &matcher.names()[*field];
-            field_column(footer, name, &DataType::Utf8).is_some() || *is_number && number_column(footer, name)
-        };
-        if !asked.iter().all(is_column) {
+        // A name with a dot is a member of a member, too: it must be read as what it is. A later whole replaces its parts: it comes first.
+        let mut asked: Vec<(usize, bool)> = asked.into_iter().collect();
+        asked.sort_by_key(|(field, _)| &matcher.names()[*field]);
+        if !matcher.reads_flat(asked.iter().map(|(field, _)| *field)) {
             return None;
         }
-        let fields: Vec<String> = asked.keys().map(|n| matcher.names()[*n].clone()).collect();
-        // A field inside of another one could be taken for a part of it.
-        let is_inside = |a: &String, b: &String| a.strip_prefix(b.as_str()).is_some_and(|rest| rest.starts_with('.'));
-        if fields.iter().any(|a| fields.iter().any(|b| is_inside(a, b))) {
-            return None;
+        let (mut columns, mut keys) = (Vec::new(), Vec::new());
+        for (field, is_number) in asked {
+            let name = matcher.names()[field].as_str();
+            // A number's column does where nobody looks at how the number is written.
+            let at = field_column(footer, name, &DataType::Utf8).or_else(|| number_column(footer, name).filter(|_| is_number))?;
+            let column = footer.metadata.schema().field(at).name();
+            if !footer.notes.is_empty(column) {
+                columns.push(column.clone());
+                keys.push(format!("{}:", serde_json::Value::from(name)));
+            }
         }
-        let keys = fields.iter().map(|field| format!("{}:", serde_json::Value::from(field.as_str()))).collect();
-        Some(ColumnJudge { fields, keys, line: Vec::new() })
+        Some(ColumnJudge { columns, keys, line: Vec::new() })
     }
 
-    /// Whether a row passes; `columns`: those of [`ColumnJudge::fields`], in order.
+    /// Whether a row passes; `columns`: the batch's [`ColumnJudge::columns`], in order.
     pub(crate) fn passes(
         &mut self,
         matcher: &mut Matcher,
@@ -75,12 +80,12 @@ impl ColumnJudge {
     }
 
     /// The columns in a batch, in order.
-    pub(crate) fn columns<'b>(&self, batch: &'b RecordBatch) -> anyhow::Result<Vec<FieldColumn<'b>>> {
+    pub(crate) fn values<'b>(&self, batch: &'b RecordBatch) -> anyhow::Result<Vec<FieldColumn<'b>>> {
         let column = |field: &String| match crate::table::column(batch, field) {
             Ok(texts) => Ok(FieldColumn::Texts(texts)),
             Err(_) => crate::table::column(batch, field).map(FieldColumn::Numbers),
         };
-        self.fields.iter().map(column).collect()
+        self.columns.iter().map(column).collect()
     }
 }
 
@@ -99,11 +104,10 @@ impl FieldColumn<'_> {
     }
 }
 
-/// Whether the field is a column of numbers that has all its values.
-pub(crate) fn number_column(footer: &Footer, field: &str) -> bool {
-    let lacks_none =
-        || crate::logs::incomplete(footer.metadata.metadata().file_metadata()).is_ok_and(|lacking| !lacking.contains_key(field));
-    field_column(footer, field, &DataType::Float64).is_some() && lacks_none()
+/// The field's column of numbers, if that has all its values.
+pub(crate) fn number_column(footer: &Footer, field: &str) -> Option<usize> {
+    let at = field_column(footer, field, &DataType::Float64)?;
+    (!footer.notes.incomplete.contains_key(footer.metadata.schema().field(at).name())).then_some(at)
 }
 
 fn push_quoted(line: &mut Vec<u8>, text: &str) {
@@ -117,16 +121,19 @@ fn push_quoted(line: &mut Vec<u8>, text: &str) {
 }
 
 /// Adds the places of the fields that the check reads, and whether it takes them as numbers only; false: it reads more than fields.
-fn collect_fields(check: &Check, names: &[String], fields: &mut BTreeMap<usize, bool>) -> bool {
+/// `bare`: the fields that bare words look at, if they look at nothing else.
+fn collect_fields(check: &Check, names: &[String], bare: Option<&[usize]>, fields: &mut BTreeMap<usize, bool>) -> bool {
     let mut add = |field: usize, is_number: bool| {
         fields.entry(field).and_modify(|own| *own &= is_number).or_insert(is_number);
         true
     };
     match check {
         Check::All | Check::Tenant(_) | Check::LevelLimit { .. } => true,
-        Check::Bare { .. } | Check::BareGlob { .. } | Check::BareRegex(_) => false,
-        Check::Not(check) => collect_fields(check, names, fields),
-        Check::And(checks) | Check::Or(checks) => checks.iter().all(|c| collect_fields(c, names, fields)),
+        Check::Bare { .. } | Check::BareGlob { .. } | Check::BareRegex(_) => {
+            bare.is_some_and(|bare| bare.iter().all(|field| add(*field, false)))
+        }
+        Check::Not(check) => collect_fields(check, names, bare, fields),
+        Check::And(checks) | Check::Or(checks) => checks.iter().all(|c| collect_fields(c, names, bare, fields)),
         Check::Level { .. } => names.iter().position(|name| name == "level").is_some_and(|at| add(at, false)),
         Check::TextWords { field, .. }
         | Check::TextPhrase { field, .. }
@@ -137,5 +144,21 @@ fn collect_fields(check: &Check, names: &[String], fields: &mut BTreeMap<usize, 
         | Check::Regex { field, .. } => add(*field, false),
         Check::Exists { field } => add(*field, true),
         Check::Range { field, limits } => add(*field, limits.iter().all(Limit::is_number)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Fields;
+    use crate::query::Query;
+
+    #[test]
+    fn the_usual_fields_of_bare_words_can_be_judged_by_columns() {
+        let matcher = Matcher::new(&Query::parse("some words").unwrap(), &Fields::default()).unwrap();
+        let mut bare: Vec<usize> = matcher.bare_fields().collect();
+        assert!(!matcher.reads_flat(bare.iter().copied()), "body would take body.stringValue with it");
+        bare.sort_by_key(|field| &matcher.names()[*field]);
+        assert!(matcher.reads_flat(bare.into_iter()));
     }
 }

@@ -89,6 +89,25 @@ impl Matcher {
         holds(&self.check, &self.reader, row)
     }
 
+    /// The fields that bare words look at, by number.
+    pub(crate) fn bare_fields(&self) -> impl Iterator<Item = usize> {
+        self.reader.text.iter().chain(&self.reader.ids).copied()
+    }
+
+    /// Whether a line that has these fields side by side, in this order and by their whole names, is read as having each and no other.
+    pub(crate) fn reads_flat(&self, fields: impl Iterator<Item = usize>) -> bool {
+        let fields: Vec<usize> = fields.collect();
+        let text = |field: &usize| format!("value {field}");
+        let members = fields.iter().map(|field| format!("{}:\"{}\"", serde_json::Value::from(self.names()[*field].as_str()), text(field)));
+        let line = format!("{{{}}}", members.collect::<Vec<_>>().join(","));
+        let mut spans = vec![Span::default(); self.reader.spans.len()];
+        Scanner::new(Arc::clone(&self.reader.fields)).scan(line.as_bytes(), &mut spans);
+        spans.iter().enumerate().all(|(at, span)| {
+            let want = fields.contains(&at).then(|| text(&at));
+            span.text(line.as_bytes()).as_deref() == want.as_deref().map(str::as_bytes)
+        })
+    }
+
     /// The names of the fields that checks refer to by number.
     pub(crate) fn names(&self) -> &[String] {
         self.reader.fields.paths()

@@ -5,6 +5,7 @@
 //! if all its dictionaries were loaded); beyond it what was used longest ago is forgotten, so it only costs time.
 
 use crate::index::Proposer;
+use crate::logs::Notes;
 use crate::stored::{Meter, StoredFile};
 use anyhow::Context;
 use hub::disk::Disk;
@@ -46,6 +47,7 @@ enum What {
 /// A Parquet file's footer with the places of its pages.
 pub(crate) struct Footer {
     pub metadata: ArrowReaderMetadata,
+    pub notes: Notes,
 }
 
 impl Default for Cache {
@@ -113,7 +115,9 @@ impl Cache {
         let file = StoredFile::open(disk, path, meter)?;
         let options =
             ArrowReaderOptions::new().with_column_index_policy(PageIndexPolicy::Skip).with_offset_index_policy(PageIndexPolicy::Optional);
-        let footer = Arc::new(Footer { metadata: ArrowReaderMetadata::load(&file, options).with_context(cannot)? });
+        let metadata = ArrowReaderMetadata::load(&file, options).with_context(cannot)?;
+        let notes = Notes::of(metadata.metadata().file_metadata()).with_context(cannot)?;
+        let footer = Arc::new(Footer { metadata, notes });
         self.put(path, footer.metadata.metadata().memory_size(), What::Footer(Arc::clone(&footer)));
         Ok(footer)
     }

@@ -175,8 +175,8 @@ impl<W> Scan<'_, W> {
         };
         let severities = self.constant(self.asked.severities || !exact, integers(group, &piece.footer, "severity"));
         let weights = self.constant(self.asked.weights, integers(group, &piece.footer, "weight"));
-        let kinds: Vec<Option<bool>> = self.asked.fields.iter().map(|field| column_kind(&piece.footer, group, field)).collect();
-        let with_lines = !exact || kinds.contains(&None);
+        let kinds: Vec<Option<ColumnKind<'_>>> = self.asked.fields.iter().map(|field| column_kind(&piece.footer, group, field)).collect();
+        let with_lines = !exact || kinds.iter().any(Option::is_none);
         let mut columns: Vec<&str> = Vec::new();
         let mut dictionaries: Vec<&str> = Vec::new();
         for (name, is_read) in [
@@ -191,12 +191,10 @@ impl<W> Scan<'_, W> {
         if with_lines {
             columns.extend(line_columns(&piece.footer));
         }
-        for (field, kind) in self.asked.fields.iter().zip(&kinds) {
-            if let Some(is_dictionary) = kind {
-                columns.push(field.name());
-                if *is_dictionary {
-                    dictionaries.push(field.name());
-                }
+        for kind in kinds.iter().flatten() {
+            columns.push(kind.column);
+            if kind.has_codes {
+                dictionaries.push(kind.column);
             }
         }
         if columns.is_empty() {
@@ -306,14 +304,14 @@ impl<W> Scan<'_, W> {
     ) -> anyhow::Result<Vec<Range<usize>>> {
         let mut numbers = numbers(&rows, piece.range.len());
         let mut passed = Vec::new();
-        let columns: Vec<&str> = judge.fields.iter().map(String::as_str).chain(["severity"]).collect();
+        let columns: Vec<&str> = judge.columns.iter().map(String::as_str).chain(["severity"]).collect();
         let mut start = Instant::now();
         for batch in self.access.read(piece.choice.file, &columns, &[], Some(vec![piece.group]), rows)? {
             let batch = batch.with_context(|| format!("cannot read {}", piece.choice.file.path))?;
             worker.stats.read_ns += since(start);
             start = Instant::now();
             let severity: &UInt8Array = table::column(&batch, "severity")?;
-            let texts = judge.columns(&batch)?;
+            let texts = judge.values(&batch)?;
             worker.stats.rows_by_columns += batch.num_rows() as u64;
             for (row, number) in (0..batch.num_rows()).zip(&mut numbers) {
                 if judge.passes(&mut worker.matcher, &texts, row, &piece.choice.tenant, severity.value(row)) {
@@ -331,7 +329,7 @@ impl<W> Scan<'_, W> {
     fn columns<'b, 'l>(
         &self,
         batch: Option<&'b RecordBatch>,
-        kinds: &[Option<bool>],
+        kinds: &[Option<ColumnKind<'_>>],
         count: usize,
         passing: &[u32],
         line: &dyn Fn(u32) -> &'l [u8],
@@ -340,7 +338,7 @@ impl<W> Scan<'_, W> {
     ) -> anyhow::Result<Vec<Column<'b>>> {
         let mut of_lines: Vec<Vec<Option<Box<[u8]>>>> =
             kinds.iter().map(|k| if k.is_none() { vec![None; count] } else { Vec::new() }).collect();
-        if kinds.contains(&None) {
+        if kinds.iter().any(Option::is_none) {
             for row in passing {
                 let line = line(*row);
                 scanner.scan(line, spans);
@@ -350,16 +348,16 @@ impl<W> Scan<'_, W> {
             }
         }
         let mut columns = Vec::new();
-        for ((field, kind), texts) in self.asked.fields.iter().zip(kinds).zip(of_lines) {
+        for (kind, texts) in kinds.iter().zip(of_lines) {
             let values = match (kind, batch) {
-                (Some(true), Some(batch)) => {
-                    let codes: &DictionaryArray<Int32Type> = table::column(batch, field.name())?;
+                (Some(ColumnKind { column, has_codes: true }), Some(batch)) => {
+                    let codes: &DictionaryArray<Int32Type> = table::column(batch, column)?;
                     let values = codes.values().as_any().downcast_ref::<StringArray>().context("a dictionary of text has other values")?;
                     Values::Codes(codes, values)
                 }
-                (Some(false), Some(batch)) => match table::column::<StringArray>(batch, field.name()) {
+                (Some(ColumnKind { column, .. }), Some(batch)) => match table::column::<StringArray>(batch, column) {
                     Ok(texts) => Values::Texts(texts),
-                    Err(_) => Values::Numbers(table::column(batch, field.name())?),
+                    Err(_) => Values::Numbers(table::column(batch, column)?),
                 },
                 _ => Values::Lines(texts),
             };
@@ -371,7 +369,7 @@ impl<W> Scan<'_, W> {
     /// The rows of the tail.
     fn tail(&self, worker: &mut Worker<W>) -> anyhow::Result<()> {
         let view = &self.access.view;
-        let kinds = vec![None; self.asked.fields.len()];
+        let kinds: Vec<Option<ColumnKind<'_>>> = self.asked.fields.iter().map(|_| None).collect();
         for (f, p) in view.snapshot.unsealed(view.tail)?.parts {
             let frame = &view.tail[f];
             let rows = &frame.rows;
@@ -415,15 +413,23 @@ fn lossy(text: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
     }
 }
 
-/// How this file has a field: `Some(true)` as codes and values, `Some(false)` as plain values, `None` not as it is asked for.
-fn column_kind(footer: &Footer, group: &RowGroupMetaData, field: &Wanted) -> Option<bool> {
-    if let Wanted::Number(name) = field
-        && number_column(footer, name)
+/// How a file has a field.
+struct ColumnKind<'a> {
+    column: &'a str,
+    /// As codes and values; else the values themselves.
+    has_codes: bool,
+}
+
+/// `None`: the file does not have it as it is asked for.
+fn column_kind<'a>(footer: &'a Footer, group: &RowGroupMetaData, field: &Wanted) -> Option<ColumnKind<'a>> {
+    let name = |at: usize| footer.metadata.schema().field(at).name().as_str();
+    if let Wanted::Number(field) = field
+        && let Some(at) = number_column(footer, field)
     {
-        return Some(false);
+        return Some(ColumnKind { column: name(at), has_codes: false });
     }
     let at = field_column(footer, field.name(), &DataType::Utf8)?;
-    Some(group.column(at).dictionary_page_offset().is_some())
+    Some(ColumnKind { column: name(at), has_codes: group.column(at).dictionary_page_offset().is_some() })
 }
 
 fn values<'b, T: Copy>(source: &Source<T>, count: usize, read: impl FnOnce() -> anyhow::Result<&'b [T]>) -> anyhow::Result<Cow<'b, [T]>>

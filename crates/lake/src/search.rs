@@ -402,7 +402,7 @@ impl Run<'_> {
         let footer = self.access.footer(choice.file)?;
         let mut ranges = rows.map(to_ranges);
         let is_large = ranges.as_ref().is_none_or(|ranges| ranges.iter().map(Range::len).sum::<usize>() > DIRECT_ROWS);
-        if is_large && let Some(mut judge) = ColumnJudge::new(&found.matcher, &footer).filter(|judge| !judge.fields.is_empty()) {
+        if is_large && let Some(mut judge) = ColumnJudge::new(&found.matcher, &footer) {
             ranges = Some(self.by_columns(at, ranges, &mut judge, found)?);
         }
         if ranges.as_ref().is_some_and(Vec::is_empty) {
@@ -441,14 +441,14 @@ impl Run<'_> {
         let choice = &self.chosen[at];
         let mut numbers = numbers(&ranges, choice.file.rows as usize);
         let mut passed = Vec::new();
-        let columns: Vec<&str> = judge.fields.iter().map(String::as_str).chain(["severity"]).collect();
+        let columns: Vec<&str> = judge.columns.iter().map(String::as_str).chain(["severity"]).collect();
         let mut start = Instant::now();
         for batch in self.access.read(choice.file, &columns, &[], None, ranges.clone())? {
             let batch = batch.with_context(|| format!("cannot read {}", choice.file.path))?;
             found.stats.read_ns += since(start);
             start = Instant::now();
             let severity: &UInt8Array = table::column(&batch, "severity")?;
-            let texts = judge.columns(&batch)?;
+            let texts = judge.values(&batch)?;
             found.stats.rows_by_columns += batch.num_rows() as u64;
             for (row, number) in (0..severity.len()).zip(&mut numbers) {
                 if judge.passes(&mut found.matcher, &texts, row, &choice.tenant, severity.value(row)) {

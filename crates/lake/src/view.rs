@@ -287,11 +287,7 @@ pub(crate) fn group_ranges(footer: &Footer) -> Vec<Range<usize>> {
 
 /// The column of a field in this file, if it has one that surely is this field.
 pub(crate) fn field_column(footer: &Footer, field: &str, kind: &DataType) -> Option<usize> {
-    // A name with a prefix may stand for another field: it is left to the line.
-    if field.starts_with("f_") {
-        return None;
-    }
-    let (at, found) = footer.metadata.schema().column_with_name(field)?;
+    let (at, found) = footer.metadata.schema().column_with_name(footer.notes.column(field)?)?;
     (found.is_nullable() && found.data_type() == kind).then_some(at)
 }
 
