@@ -19,6 +19,8 @@ pub(crate) struct ColumnJudge {
     pub columns: Vec<String>,
     /// `"name":` as JSON, for each field.
     keys: Vec<String>,
+    /// Limits that a row has to keep, by column: what is beyond one of them needs no judge.
+    bounds: Vec<(usize, Bound)>,
     line: Vec<u8>,
 }
 
@@ -37,18 +39,20 @@ impl ColumnJudge {
         if !matcher.reads_flat(asked.iter().map(|(field, _)| *field)) {
             return None;
         }
-        let (mut columns, mut keys) = (Vec::new(), Vec::new());
+        let (mut columns, mut keys, mut bounds) = (Vec::new(), Vec::new(), Vec::new());
+        let needed = needed_bounds(&matcher.check);
         for (field, is_number) in asked {
             let name = matcher.names()[field].as_str();
             // A number's column does where nobody looks at how the number is written.
             let at = field_column(footer, name, &DataType::Utf8).or_else(|| number_column(footer, name).filter(|_| is_number))?;
             let column = footer.metadata.schema().field(at).name();
             if !footer.notes.is_empty(column) {
+                bounds.extend(needed.iter().filter(|(of, _)| *of == field).map(|(_, bound)| (columns.len(), *bound)));
                 columns.push(column.clone());
                 keys.push(format!("{}:", serde_json::Value::from(name)));
             }
         }
-        Some(ColumnJudge { columns, keys, line: Vec::new() })
+        Some(ColumnJudge { columns, keys, bounds, line: Vec::new() })
     }
 
     /// Whether a row passes; `columns`: the batch's [`ColumnJudge::columns`], in order.
@@ -60,6 +64,10 @@ impl ColumnJudge {
         tenant: &[u8],
         severity: Severity,
     ) -> bool {
+        let is_beyond = |(at, bound): &(usize, Bound)| matches!(&columns[*at], FieldColumn::Numbers(n) if bound.excludes(n, row));
+        if self.bounds.iter().any(is_beyond) {
+            return false;
+        }
         self.line.clear();
         self.line.push(b'{');
         for (key, column) in self.keys.iter().zip(columns) {
@@ -86,6 +94,33 @@ impl ColumnJudge {
             Err(_) => crate::table::column(batch, field).map(FieldColumn::Numbers),
         };
         self.columns.iter().map(column).collect()
+    }
+}
+
+/// One end of a range of numbers.
+#[derive(Clone, Copy)]
+struct Bound {
+    /// The float nearest to it.
+    value: f64,
+    is_low: bool,
+}
+
+impl Bound {
+    /// Whether the row's number surely is beyond: of two floats that differ, the decimals for which they stand differ in the same way.
+    fn excludes(self, numbers: &Float64Array, row: usize) -> bool {
+        let value = numbers.value(row);
+        numbers.is_null(row) || if self.is_low { value < self.value } else { value > self.value }
+    }
+}
+
+/// The limits of numbers that every row that passes keeps, with their fields.
+fn needed_bounds(check: &Check) -> Vec<(usize, Bound)> {
+    match check {
+        Check::And(checks) => checks.iter().flat_map(needed_bounds).collect(),
+        Check::Range { field, limits } => {
+            limits.iter().filter_map(|limit| Some((*field, Bound { value: limit.nearest_float()?, is_low: limit.is_low }))).collect()
+        }
+        _ => Vec::new(),
     }
 }
 

@@ -207,6 +207,14 @@ impl Limit {
         matches!(self.value, bind::Value::Number { .. })
     }
 
+    /// The float nearest to the number that it is.
+    pub(crate) fn nearest_float(&self) -> Option<f64> {
+        match &self.value {
+            bind::Value::Number { text, .. } => text.parse().ok(),
+            _ => None,
+        }
+    }
+
     fn order(&self, have: &str) -> Option<Ordering> {
         match &self.value {
             bind::Value::Number { small: Some(small), .. } if let Some(have) = small_integer(have.as_bytes()) => Some(have.cmp(small)),
