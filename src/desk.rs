@@ -676,7 +676,10 @@ impl Desk {
         let counter = Arc::new(Counter::default());
         for stream in listener.incoming() {
             let Ok(stream) = stream else { continue };
-            let Some(place) = Count::of(&counter.connections, CONNECTIONS_MAX) else { continue }; // the connection is closed
+            let Some(place) = Count::of(&counter.connections, CONNECTIONS_MAX) else {
+                let _ = (&stream).write_all(b"too many connections at a time; ask again later\n");
+                continue;
+            };
             let (desk, counter, reloader) = (Arc::clone(&self), Arc::clone(&counter), reloader.clone());
             std::thread::spawn(move || {
                 let _place = place;

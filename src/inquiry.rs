@@ -114,15 +114,11 @@ impl Lakes<'_> {
     }
 
     fn hits(&self, inquiry: &Inquiry, show: &mut dyn FnMut(Hit) -> ControlFlow<()>) -> anyhow::Result<Stats> {
-        let mut options = inquiry.options();
-        if self.lakes.len() > 1 {
-            return self.merged(inquiry, &options, show);
+        let options = inquiry.options();
+        match self.lakes.len() {
+            1 => self.each(&mut |view| Ok((ControlFlow::Break(()), view.search(&inquiry.query, &options, show)?))),
+            _ => self.merged(inquiry, &options, show),
         }
-        self.each(&mut |view| {
-            let stats = view.search(&inquiry.query, &options, show)?;
-            options.limit = options.limit.map(|limit| limit.saturating_sub(usize::try_from(stats.hits).unwrap_or(usize::MAX)));
-            Ok((ControlFlow::Continue(()), stats))
-        })
     }
 
     /// Hits of several lakes in order of time: each is searched by a thread of its own, which waits until its next hit's turn comes.

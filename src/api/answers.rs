@@ -191,15 +191,14 @@ pub fn export(api: &Arc<Api>, asked: &Asked, tenant: Option<String>) -> Result<S
             gone = out.write_all(&found.hit.raw).and_then(|()| out.write_all(b"\n"));
             if gone.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
-        match outcome {
-            Ok(Stats { partial: None, .. }) => {}
-            Ok(_) => out.break_off(),
+        let is_whole = match outcome {
+            Ok(stats) => stats.partial.is_none() && gone.is_ok(),
             Err(error) => {
                 warn!("an export broke off: {error:#}");
-                out.break_off();
+                false
             }
-        }
-        if gone.is_err() {
+        };
+        if !is_whole {
             out.break_off();
         }
         gone
@@ -212,7 +211,7 @@ pub fn tail(api: &Arc<Api>, asked: &Asked, tenant: Option<String>) -> Result<Str
     let mut left = limit.unwrap_or(usize::MAX);
     let mut follower = api.desk.follower(&query, tenant.as_deref()).map_err(|error| Refusal::of(&error))?;
     Ok(Box::new(move |out: &mut Writer| {
-        loop {
+        while left > 0 {
             let mut gone = Ok(());
             let heard = follower.next(BEAT, &mut |hit| {
                 gone = writeln!(out, "data: {}\n", hit_json(&hit, false));
@@ -220,18 +219,16 @@ pub fn tail(api: &Arc<Api>, asked: &Asked, tenant: Option<String>) -> Result<Str
                 if gone.is_ok() && left > 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             });
             gone?;
-            if left == 0 {
-                return Ok(());
-            }
             if heard.missed > 0 {
                 write!(out, "event: missed\ndata: {}\n\n", heard.missed)?;
             }
             if heard.closed {
-                return Ok(());
+                break;
             }
             out.write_all(b":\n\n")?;
             out.flush()?;
         }
+        Ok(())
     }))
 }
 

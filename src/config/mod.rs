@@ -346,16 +346,18 @@ fn check_together(read: &[(Loaded, Tree)], mistakes: &mut Vec<Mistake>) {
 
 /// The first key by which two sinks into one lake differ, besides what each takes.
 fn differing_key(a: &LakeConfig, b: &LakeConfig) -> Option<&'static str> {
+    // Every key by name, so that a new one is not forgotten here.
+    let LakeConfig { when: _, url: _, index, text, ids, numbers, seal, index_bytes_min, hour_bytes_min, keep, merge } = a;
     let keys = [
-        ("index", a.index != b.index),
-        ("text", a.text != b.text),
-        ("ids", a.ids != b.ids),
-        ("numbers", a.numbers != b.numbers),
-        ("seal", a.seal != b.seal),
-        ("index_bytes_min", a.index_bytes_min != b.index_bytes_min),
-        ("hour_bytes_min", a.hour_bytes_min != b.hour_bytes_min),
-        ("keep", a.keep != b.keep),
-        ("merge", a.merge != b.merge),
+        ("index", *index != b.index),
+        ("text", *text != b.text),
+        ("ids", *ids != b.ids),
+        ("numbers", *numbers != b.numbers),
+        ("seal", *seal != b.seal),
+        ("index_bytes_min", *index_bytes_min != b.index_bytes_min),
+        ("hour_bytes_min", *hour_bytes_min != b.hour_bytes_min),
+        ("keep", *keep != b.keep),
+        ("merge", *merge != b.merge),
     ];
     keys.into_iter().find(|(_, differs)| *differs).map(|(key, _)| key)
 }

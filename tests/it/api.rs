@@ -322,12 +322,14 @@ fn hostile_questions_end_soon_and_leave_the_program_well() {
         ("search", vec![("top", "5")]),
         ("fields", vec![("query", "x")]),
         ("tail", vec![("since", "15m")]),
+        ("tail", vec![("query", "* | context 2")]),
     ] {
         let (status, _, body) = ask(&address, &url(path, &pairs), "");
         assert_eq!(status, 400, "{path} {pairs:?}: {body}");
         let told: Value = serde_json::from_str(&body).expect("an error is JSON");
         assert!(told["error"].as_str().is_some_and(|error| !error.is_empty()), "{body}");
     }
+    assert_eq!(ask(&address, &url("tail", &[("query", "* | limit 0")]), "").0, 200, "it ends at once");
     let wrong = ask(&address, &url("search", &[("query", "level:error AND (service:chat")]), "").2;
     let told: Value = serde_json::from_str(&wrong).expect("JSON");
     assert!(told["error"].as_str().expect("text").contains('^') && told["errors"][0]["at"] == 16, "{wrong}");

@@ -194,6 +194,23 @@ fn fields_with_dots_and_numbers_are_columns_like_others() {
     );
 }
 
+#[test]
+fn who_asks_between_seals_sees_each_of_them() {
+    let place = Place::new();
+    place.pipeline(&PIPELINE.replace("1MiB", "64KiB"));
+    let lines = platform(13, 3_000);
+    let mut running = place.start();
+    let lake = place.data().join("lake");
+    let mut sealed = 0;
+    for round in 1..=5 {
+        place.append("in/a.log", lines[(round - 1) * 600..round * 600].concat());
+        place.wait_ledger(&mut running, "another seal", |ledger| ledger.received() == round as u64 * 600 && commits(&lake) > sealed);
+        sealed = commits(&lake);
+        assert_same_lines("everything", &place.search(""), &select(&lines[..round * 600], |_| true));
+    }
+    running.stop();
+}
+
 /// The loghub CSVs are the oracle: counts by level, component and event, and which lines hold a word, of sixteen real systems, half
 /// of them sealed. The events that their authors found by hand judge the templates that `patterns` mines.
 #[test]

@@ -30,6 +30,14 @@ pub enum Reading {
 }
 
 impl Reading {
+    #[expect(clippy::len_without_is_empty, reason = "nobody asks whether a file is empty")]
+    pub fn len(&self) -> io::Result<u64> {
+        match self {
+            Reading::Real(file) => Ok(file.metadata()?.len()),
+            Reading::Sim(data) => Ok(data.len() as u64),
+        }
+    }
+
     /// Fills `out` from `offset` on; at the end of the file as far as it goes. Returns how much that is.
     pub fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<usize> {
         match self {

@@ -2,8 +2,8 @@
 //!
 //! In: a check whose fields are all columns of the file, and their texts; out: the rows that pass. The texts are put
 //! into a small line and handed to the one judge, so there is no second one that could disagree: a field reads as
-//! text, and the column holds that text, or a number that is compared as one. Bare words look at
-//! the columns of text and ids, unless the file has a line that is no JSON, which is all text.
+//! text, and the column holds that text, or a number that is compared as one. Bare words look at the columns of text
+//! and ids, unless the file has a line that is no JSON, which is all text.
 
 use crate::logs::numbers::write_number;
 use crate::matcher::{Check, Limit, Matcher, Row};

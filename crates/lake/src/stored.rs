@@ -36,8 +36,9 @@ pub(crate) struct StoredFile {
 impl StoredFile {
     pub(crate) fn open(disk: &Disk, path: &Path, meter: &Arc<Meter>) -> anyhow::Result<StoredFile> {
         let cannot = || format!("cannot open {}", path.display());
-        let file = Arc::new(disk.open_read(path).with_context(cannot)?);
-        Ok(StoredFile { file, path: path.into(), len: disk.len(path).with_context(cannot)?, meter: Arc::clone(meter) })
+        let file = disk.open_read(path).with_context(cannot)?;
+        let len = file.len().with_context(cannot)?;
+        Ok(StoredFile { file: Arc::new(file), path: path.into(), len, meter: Arc::clone(meter) })
     }
 
     fn read_at(&self, start: u64, out: &mut [u8]) -> io::Result<usize> {

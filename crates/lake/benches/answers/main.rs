@@ -19,7 +19,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// As `query.memory` is by default.
-const MEMORY_BYTES: usize = 256 << 20;
+const MEMORY_BYTES: usize = 128 << 20;
 
 struct Args {
     records: u64,
@@ -74,7 +74,7 @@ fn search<'a>(text: impl Fn(usize) -> String + 'a, options: SearchOptions) -> Qu
     })
 }
 
-/// Latencies by model, to the tenth of a percent, as a histogram with 1,000 steps per factor of e.
+/// The table that the query's pipes make over columns, as the program makes it.
 fn table(view: &View<'_>, query: &str) -> anyhow::Result<(u64, Stats)> {
     let query = Query::parse(query).map_err(|error| anyhow::anyhow!("{error}"))?;
     let make = || Pipeline::new(&query, &view.snapshot.fields(), MEMORY_BYTES / view.bounds.threads);

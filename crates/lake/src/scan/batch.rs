@@ -118,12 +118,4 @@ impl Column<'_> {
             _ => 0,
         }
     }
-
-    /// The value as a number; `None` where it is missing or no finite number.
-    pub fn number(&self, row: u32) -> Option<f64> {
-        match &self.values {
-            Values::Numbers(numbers) => numbers.is_valid(row as usize).then(|| numbers.value(row as usize)),
-            _ => std::str::from_utf8(self.text(row)?).ok()?.parse().ok().filter(|number: &f64| number.is_finite()),
-        }
-    }
 }

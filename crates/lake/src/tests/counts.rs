@@ -255,7 +255,7 @@ fn columns_are_right(view: &View<'_>, query: &Query, options: &SearchOptions, wa
         let text = |column: usize, row: u32| batch.columns[column].text(row).map(|t| String::from_utf8(t.to_vec()).unwrap());
         for row in batch.rows {
             let at = *row as usize;
-            let number = batch.columns[3].number(*row).map(f64::to_bits);
+            let number = number(batch.columns[3].value(*row)).map(f64::to_bits);
             let about = (batch.times[at], batch.severities[at], batch.weights[at]);
             seen.push((about.0, about.1, about.2, text(0, *row), text(1, *row), text(2, *row), number));
         }
@@ -382,4 +382,13 @@ fn files_of_several_row_groups_are_counted_whole_and_found_by_id() {
     let want: Vec<i64> = (0..rows).rev().filter(|i| i % 7 == 3).take(50).map(|i| START + i as i64).collect();
     assert_eq!(times, want);
     assert!(stats.rows_scanned < 1_000, "the newest 50 cost {} rows", stats.rows_scanned);
+}
+
+/// The number that a value is, if it is a finite one.
+fn number(value: crate::pipes::Value<'_>) -> Option<f64> {
+    match value {
+        crate::pipes::Value::Float(number) => Some(number),
+        crate::pipes::Value::Text(text) => std::str::from_utf8(text).ok()?.parse().ok().filter(|number: &f64| number.is_finite()),
+        _ => None,
+    }
 }

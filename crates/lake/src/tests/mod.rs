@@ -326,6 +326,29 @@ fn a_lost_or_damaged_index_costs_time_and_no_answer() {
 }
 
 #[test]
+fn a_snapshot_that_is_renewed_is_as_one_that_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let lines = sample_lines(6);
+    let mut lake = Lake::open(Disk::Real, root, options(0)).unwrap();
+    let mut held = Arc::new(Snapshot::read(&Disk::Real, root).unwrap());
+    let empty = Arc::clone(&held);
+    let mut at = 0;
+    for n in 0..3 {
+        let one = frame(n as u64 + 1, 1, at, &lines[2 * n..2 * n + 2]);
+        lake.seal(std::slice::from_ref(&one)).unwrap();
+        at = end(&one);
+        held.renew().unwrap();
+        let read = Snapshot::read(&Disk::Real, root).unwrap();
+        assert_eq!((held.number(), held.rows(), held.positions()), (read.number(), 2 * n as u64 + 2, read.positions()));
+        let same = Arc::clone(&held);
+        held.renew().unwrap();
+        assert!(Arc::ptr_eq(&same, &held), "without a commit nothing is read");
+    }
+    assert_eq!(empty.rows(), 0, "who holds an older one keeps it");
+}
+
+#[test]
 fn a_damaged_or_missing_commit_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
