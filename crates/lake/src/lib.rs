@@ -2,7 +2,7 @@
 //!
 //! Read in this order: `store` (frames in, one commit out), `commit` (the log), `layout` (where things lie),
 //! the tables `logs`, `facts` (usage), `charges`, `runs` (lineage) with `table` below them and `lineage` (what an event says), `index`; then
-//! the way back: `snapshot`, `query` (the line), `matcher` (the one judge), `search`, `loose`. The only crate
+//! the way back: `snapshot`, `tables` (columns for SQL), `query` (the line), `matcher` (the one judge), `search`, `loose`. The only crate
 //! that names tantivy and parquet.
 #![deny(unsafe_code)]
 
@@ -23,6 +23,7 @@ mod index;
 mod words;
 
 mod snapshot;
+mod tables;
 
 mod loose;
 mod matcher;
@@ -41,6 +42,7 @@ pub use query::{DEPTH_MAX, QUERY_BYTES_MAX, Query, QueryError};
 pub use search::{Hit, SearchOptions, Stats, WINDOW_BYTES, search};
 pub use snapshot::{Snapshot, each_fact, lineage_events, tail_facts, usage};
 pub use store::{Lake, Sealed};
+pub use tables::{BATCH_BYTES, Bounds, FileView, Predicate, Rows, Table, TableFile, Tail};
 
 use flow::conventions::{MESSAGE, SPAN_ID, TRACE_ID};
 use serde::{Deserialize, Serialize};
