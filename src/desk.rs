@@ -9,6 +9,7 @@
 use crate::books::{self, Books, Entry, LakeBooks};
 use crate::config::Config;
 use crate::examples::Examples;
+use crate::inquiry::{Found, Inquiry, Limits, cell_json, why};
 use crate::plan::SinkKind;
 use crate::runtime::open::{self, Manifest, Opened};
 use crate::runtime::reload::Reloader;
@@ -17,8 +18,8 @@ use crate::sinks::http;
 use anyhow::{Context, bail};
 use flow::event::{EventKind, Reason, StreamId, UsageEvent, UsageFact};
 use flow::units::UnixNanos;
-use hub::{Disk, Frame, Hub, Ledger, LostReason, Tally};
-use lake::{Hit, Query, SearchOptions, Snapshot};
+use hub::{Disk, Frame, Hub, Ledger, LostReason, Tally, Watch};
+use lake::{Cache, Cell, Hit, Query, Sieve, Snapshot};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,6 +33,14 @@ use std::time::Duration;
 
 const ASKERS_MAX: usize = 8;
 const QUESTION_BYTES_MAX: u64 = 8 << 20; // a rate card may be in it
+/// What waits of each pipeline for somebody who reads along; beyond, the oldest goes by unread.
+const FOLLOW_BYTES_MAX: usize = 4 << 20;
+/// How often somebody who reads along hears that there is nothing new.
+const FOLLOW_STEP: Duration = Duration::from_millis(500);
+/// The line that says so.
+pub const IDLE: &str = ".";
+/// Begins the line that says how many records went by unread.
+pub const MISSED: &str = "missed ";
 /// How long a query verb waits for another one to let go of the data folder.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -41,10 +50,19 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 pub enum Question {
     Search {
         query: String,
+        /// What is wrong with the query was told: the best is made of it.
+        lenient: bool,
         tenant: Option<String>,
         since: Option<i64>,
         until: Option<i64>,
         limit: Option<usize>,
+        newest_first: bool,
+        memory_bytes: usize,
+    },
+    /// Records as they are decided, until the asker goes away.
+    Follow {
+        query: String,
+        tenant: Option<String>,
     },
     /// Lakes, and the usage that is not sealed in them.
     UsageTail,
@@ -71,6 +89,8 @@ pub enum Question {
 /// What the desk knows of a data folder.
 pub struct Desk {
     disk: Disk,
+    /// Footers and indexes of files that were asked about.
+    cache: Cache,
     pipelines: Vec<DeskPipeline>,
 }
 
@@ -88,6 +108,89 @@ struct DeskPipeline {
     https: Vec<(String, http::Settings)>,
 }
 
+/// Frames of every pipeline, sifted as they come.
+pub struct Follower {
+    sieve: Sieve,
+    watches: Vec<Watch>,
+}
+
+/// What a follower heard of besides hits.
+#[derive(Default)]
+pub struct Heard {
+    /// Records that went by unread.
+    pub missed: u64,
+    /// No pipeline goes on.
+    pub closed: bool,
+}
+
+impl Follower {
+    /// Hands out what has come; waits for it, but not longer than about `patience`.
+    pub fn next(&mut self, patience: Duration, hit: &mut dyn FnMut(Hit) -> ControlFlow<()>) -> Heard {
+        let mut heard = Heard { missed: 0, closed: true };
+        let each = patience / self.watches.len().max(1) as u32;
+        for watch in &mut self.watches {
+            let seen = watch.next(each);
+            heard.missed += seen.missed;
+            heard.closed &= seen.closed;
+            if seen.frames.iter().any(|frame| self.sieve.each(frame, hit).is_break()) {
+                break;
+            }
+        }
+        heard
+    }
+}
+
+/// A line of the answer to a search.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Piece {
+    /// The bytes of the record follow.
+    Hit(HitLine),
+    Table(TableLine),
+    /// The last one.
+    Done(DoneLine),
+}
+
+/// What is said at the end of a search.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct DoneLine {
+    /// What the answer cost, by name.
+    pub cost: Vec<(String, String)>,
+    /// Why it is not whole.
+    pub partial: Option<String>,
+    /// Fields that no record has.
+    pub warnings: Vec<String>,
+}
+
+/// A table on the wire.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct TableLine {
+    pub columns: Vec<String>,
+    pub rows: Vec<Vec<CellLine>>,
+    pub note: Option<String>,
+}
+
+/// A cell as text; numbers keep all their digits.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct CellLine {
+    /// As JSON.
+    pub json: String,
+    pub text: String,
+    pub is_number: bool,
+}
+
+impl TableLine {
+    pub fn new(table: &lake::Table) -> TableLine {
+        let cell = |cell: &Cell| CellLine {
+            json: cell_json(cell),
+            text: cell.to_string(),
+            is_number: matches!(cell, Cell::Int(_) | Cell::Decimal(_) | Cell::Float(_)),
+        };
+        let rows = table.rows.iter().map(|row| row.iter().map(cell).collect()).collect();
+        TableLine { columns: table.columns.clone(), rows, note: table.note.clone() }
+    }
+}
+
 /// One hit of a search: the line before its bytes.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct HitLine {
@@ -99,6 +202,10 @@ pub struct HitLine {
     pub position: u64,
     /// Bytes of the record that follow, and a newline.
     pub len: usize,
+    /// It stands beside a hit and is none.
+    pub is_context: bool,
+    /// It does not follow the one before it.
+    pub is_apart: bool,
 }
 
 /// One usage fact on the wire. Tenants and values are bytes and stay bytes.
@@ -225,22 +332,25 @@ impl Desk {
                 https,
             }
         };
-        Desk { disk, pipelines: opened.iter().map(pipeline).collect() }
+        Desk { disk, cache: Cache::new(lake::CACHE_BYTES), pipelines: opened.iter().map(pipeline).collect() }
     }
 
     /// Writes the answer: a status line, then what the question asks for.
     pub fn answer(&self, question: &Question, out: &mut dyn Write) -> anyhow::Result<()> {
         match question {
-            Question::Search { query, tenant, since, until, limit } => {
-                let query = Query::parse(query).map_err(|e| anyhow::anyhow!("{e}"))?;
-                let options = SearchOptions {
-                    tenant: tenant.clone(),
-                    since: since.map(UnixNanos),
-                    until: until.map(UnixNanos),
-                    limit: *limit,
-                    newest_first: limit.is_some(),
+            Question::Search { query, lenient, tenant, since, until, limit, newest_first, memory_bytes } => {
+                let query = match lenient {
+                    true => Query::parse_lenient(query).0,
+                    false => Query::parse(query).map_err(|e| anyhow::anyhow!("{e}"))?,
                 };
-                self.search(&query, &options, out)
+                let (since, until) = (since.map(UnixNanos), until.map(UnixNanos));
+                let limits = Limits { memory_bytes: *memory_bytes, ..Limits::default() };
+                let inquiry = Inquiry { query, tenant: tenant.clone(), since, until, limit: *limit, newest_first: *newest_first, limits };
+                self.search(&inquiry, out)
+            }
+            Question::Follow { query, tenant } => {
+                let query = Query::parse(query).map_err(|e| anyhow::anyhow!("{e}"))?;
+                self.follow(&query, tenant.as_deref(), out)
             }
             Question::UsageTail => self.usage_tail(out),
             Question::Enter { entry, card, at } => self.enter(entry, card, UnixNanos(*at), out),
@@ -254,8 +364,21 @@ impl Desk {
         }
     }
 
+    pub fn disk(&self) -> &Disk {
+        &self.disk
+    }
+
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// Which fields the lakes know by name.
+    pub fn lake_fields(&self) -> anyhow::Result<lake::Fields> {
+        Ok(self.lakes()?.first().map(|(_, _, snapshot)| snapshot.fields()).unwrap_or_default())
+    }
+
     /// Every lake with the frames that are not sealed in it yet; a lake that pipelines share comes once.
-    fn lakes(&self) -> anyhow::Result<Vec<OpenLake>> {
+    pub fn lakes(&self) -> anyhow::Result<Vec<OpenLake>> {
         let roots: BTreeSet<&PathBuf> = self.pipelines.iter().flat_map(|p| p.lakes.iter().map(|l| &l.1)).collect();
         if roots.is_empty() {
             bail!("no pipeline of this data folder has a lake sink; add one, as in sinks: {{ store: {{ lake: {{}} }} }}");
@@ -275,30 +398,66 @@ impl Desk {
         Ok(lakes)
     }
 
-    fn search(&self, query: &Query, options: &SearchOptions, out: &mut dyn Write) -> anyhow::Result<()> {
-        let lakes = self.lakes()?;
-        writeln!(out, "ok")?;
-        let mut left = options.limit;
-        for (_, tail, snapshot) in &lakes {
-            let mut broken = None;
-            let options = SearchOptions { limit: left, ..options.clone() };
-            let mut found = 0;
-            lake::search(&self.disk, snapshot, tail, query, &options, &mut |hit: Hit| {
-                found += 1;
-                match write_hit(out, &hit) {
-                    Ok(()) => ControlFlow::Continue(()),
-                    Err(error) => {
-                        broken = Some(error);
-                        ControlFlow::Break(())
-                    }
-                }
+    fn search(&self, inquiry: &Inquiry, out: &mut dyn Write) -> anyhow::Result<()> {
+        let mut shown = 0u64;
+        let stats = if inquiry.query.makes_table() {
+            let (table, stats) = self.table(inquiry)?;
+            writeln!(out, "ok")?;
+            write_piece(out, &Piece::Table(TableLine::new(&table)))?;
+            shown = table.rows.len() as u64;
+            stats
+        } else {
+            // A question that cannot be asked is told before "ok", so that nobody takes an empty answer for one.
+            let mut broken = Ok(());
+            let mut begun = false;
+            let stats = self.hits(inquiry, &mut |found| {
+                let begin = if std::mem::replace(&mut begun, true) { Ok(()) } else { writeln!(out, "ok") };
+                broken = begin.and_then(|()| write_hit(out, &found));
+                shown += 1;
+                if broken.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             })?;
-            if let Some(error) = broken {
-                return Err(error.into());
+            broken?;
+            if !begun {
+                writeln!(out, "ok")?;
             }
-            left = left.map(|n| n.saturating_sub(found));
-        }
+            stats
+        };
+        let warnings = if shown == 0 { self.unknown_fields(inquiry)?.iter().map(ToString::to_string).collect() } else { Vec::new() };
+        let cost = stats.explain().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let partial = stats.partial.map(|partial| why(&partial).to_owned());
+        write_piece(out, &Piece::Done(DoneLine { cost, partial, warnings }))?;
         Ok(())
+    }
+
+    /// Writes hits as they come, and a line of nothing now and then, by which an asker that went away is noticed.
+    fn follow(&self, query: &Query, tenant: Option<&str>, out: &mut dyn Write) -> anyhow::Result<()> {
+        let mut follower = self.follower(query, tenant)?;
+        writeln!(out, "ok")?;
+        out.flush()?;
+        loop {
+            let mut broken = Ok(());
+            let heard = follower.next(FOLLOW_STEP, &mut |hit| {
+                broken = write_hit(out, &Found { hit, is_context: false, is_apart: false });
+                if broken.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            });
+            broken?;
+            if heard.missed > 0 {
+                writeln!(out, "{MISSED}{}", heard.missed)?;
+            }
+            if heard.closed {
+                return Ok(());
+            }
+            writeln!(out, "{IDLE}")?;
+            out.flush()?;
+        }
+    }
+
+    /// Somebody who reads along in every pipeline from now on.
+    pub fn follower(&self, query: &Query, tenant: Option<&str>) -> anyhow::Result<Follower> {
+        let root = self.pipelines.iter().flat_map(|p| p.lakes.iter().map(|l| &l.1)).next();
+        let fields = root.map(|root| Snapshot::read(&self.disk, root)).transpose()?.map_or_else(lake::Fields::default, |s| s.fields());
+        let sieve = Sieve::new(query, &fields, tenant)?;
+        Ok(Follower { sieve, watches: self.pipelines.iter().map(|p| p.hub.watch(FOLLOW_BYTES_MAX)).collect() })
     }
 
     /// All usage facts, those of the tail included, ready to be rated.
@@ -413,16 +572,22 @@ impl Desk {
         let mut sinks = serde_json::Map::new();
         let delivered = |sink: &str| ledger.sinks.get(sink).map(|s| s.delivered.clone()).unwrap_or_default();
         for (sink, root) in &pipeline.lakes {
-            let rows = Snapshot::read(&self.disk, root)?.rows_by_tenant()?;
+            let snapshot = Snapshot::read(&self.disk, root)?;
+            let (rows, expired) = (snapshot.rows_by_tenant()?, snapshot.expired_by_tenant());
             let delivered = self.delivered_to_lake(root);
-            let tenants: BTreeSet<&Vec<u8>> = rows.keys().chain(delivered.keys()).collect();
+            let tenants: BTreeSet<&Vec<u8>> = rows.keys().chain(delivered.keys()).chain(expired.keys()).collect();
             let mut difference = 0;
             let mut by_tenant = serde_json::Map::new();
             for tenant in tenants {
                 let (records, bytes) = rows.get(tenant).copied().unwrap_or_default();
                 let want = delivered.get(tenant).copied().unwrap_or_default();
-                difference += records.abs_diff(want.records) + bytes.abs_diff(want.bytes);
-                by_tenant.insert(String::from_utf8_lossy(tenant).into_owned(), json!({ "records": records, "bytes": bytes }));
+                let (gone, gone_bytes) = expired.get(tenant).copied().unwrap_or_default();
+                difference += (records + gone).abs_diff(want.records) + (bytes + gone_bytes).abs_diff(want.bytes);
+                let mut counted = json!({ "records": records, "bytes": bytes });
+                if gone > 0 {
+                    counted["expired"] = json!({ "records": gone, "bytes": gone_bytes });
+                }
+                by_tenant.insert(String::from_utf8_lossy(tenant).into_owned(), counted);
             }
             sinks.insert(sink.clone(), json!({ "tenants": by_tenant, "difference": difference }));
         }
@@ -499,7 +664,8 @@ impl Desk {
     }
 }
 
-fn write_hit(out: &mut dyn Write, hit: &Hit) -> std::io::Result<()> {
+fn write_hit(out: &mut dyn Write, found: &Found) -> std::io::Result<()> {
+    let hit = &found.hit;
     let line = HitLine {
         tenant: String::from_utf8_lossy(&hit.tenant).into_owned(),
         time: hit.time.0,
@@ -508,10 +674,16 @@ fn write_hit(out: &mut dyn Write, hit: &Hit) -> std::io::Result<()> {
         stream: hit.stream.0,
         position: hit.position,
         len: hit.raw.len(),
+        is_context: found.is_context,
+        is_apart: found.is_apart,
     };
-    writeln!(out, "{}", serde_json::to_string(&line).expect("plain data"))?;
+    write_piece(out, &Piece::Hit(line))?;
     out.write_all(&hit.raw)?;
     out.write_all(b"\n")
+}
+
+fn write_piece(out: &mut dyn Write, piece: &Piece) -> std::io::Result<()> {
+    writeln!(out, "{}", serde_json::to_string(piece).expect("plain data"))
 }
 
 /// An answer being read.

@@ -4,6 +4,7 @@
 //! and `config` (what was asked for), `desk` (questions and answers), `cli` (the face).
 #![deny(unsafe_code)]
 
+mod api;
 mod books;
 mod cli;
 mod config;
@@ -14,6 +15,7 @@ mod examples;
 mod heap;
 mod history;
 mod import;
+mod inquiry;
 mod metrics;
 mod plan;
 mod runtime;

@@ -25,9 +25,9 @@ const TENANTS_MAX: usize = 100;
 const OTHER: &str = "__other__";
 
 /// Labels that weir puts on its metrics itself; nobody else may.
-pub const OWN_LABELS: [&str; 15] = [
+pub const OWN_LABELS: [&str; 16] = [
     "pipeline", "source", "sink", "tenant", "outcome", "reason", "note", "state", "policy", "id", "level", "label", "limit", "result",
-    "hash",
+    "hash", "rule",
 ];
 
 /// Builds one page. Fresh vectors each time: the ledger is the truth, and these are a view of it.
@@ -101,6 +101,7 @@ pub fn render(vitals: &Vitals) -> String {
     add_https(&page, vitals);
     add_delays(&page, vitals);
     add_books(&page, vitals);
+    add_care(&page, vitals);
     add_sources(&page, vitals);
     add_pushed(&page, vitals);
     if let Some(bytes) = env::resident_bytes() {
@@ -186,6 +187,27 @@ fn add_books(page: &Page, vitals: &Vitals) {
     page.gauges("weir_budget_spent_basis_points", "What is spent of a budget this month, in hundredths of a percent.", names, spent);
     page.gauges("weir_budget_alerts_crossed", "Alerts of a budget that were crossed this month.", names, crossed);
     page.gauges("weir_budget_forecast_above", "1: the month will end above the budget, if it goes on so.", names, forecast);
+}
+
+/// What was done for lakes since the start.
+fn add_care(page: &Page, vitals: &Vitals) {
+    let Some(care) = &vitals.care else { return };
+    let count = |name: &str, help: &str, counter: &std::sync::atomic::AtomicU64| {
+        page.counters(name, help, &[], vec![(Vec::new(), counter.load(Ordering::Relaxed))]);
+    };
+    count("weir_lake_merges_total", "Files of a lake that were made of smaller ones.", &care.merges);
+    count("weir_lake_merged_files_total", "Small files that are in them.", &care.files_merged);
+    count("weir_lake_indexes_rebuilt_total", "Search indexes that were lost or damaged and made anew.", &care.indexes_rebuilt);
+    count("weir_lake_files_removed_total", "Files of a lake that nothing refers to any more and were deleted.", &care.files_removed);
+    count("weir_lake_care_failures_total", "Files and runs that failed while lakes were looked after.", &care.failures);
+    let (mut records, mut bytes) = (Vec::new(), Vec::new());
+    for (rule, sums) in &*status::lock(&care.expired) {
+        records.push((vec![(*rule).to_owned()], sums.0));
+        bytes.push((vec![(*rule).to_owned()], sums.1));
+    }
+    let names: &[&str] = &["rule"];
+    page.counters("weir_lake_expired_records_total", "Stored records that `keep` dropped, by the rule that did.", names, records);
+    page.counters("weir_lake_expired_bytes_total", "Bytes of files that `keep` dropped.", names, bytes);
 }
 
 /// What happened to the files of archives since the start.

@@ -6,6 +6,7 @@
 mod prices;
 
 use crate::config::Config;
+use crate::runtime::caretaker::{GRACE, RUN_BYTES_MAX};
 use crate::sinks::archive::{self, Calendar, Compress, Room, Settings, Template};
 use crate::sinks::{self, ArchiveConfig, HttpBody, HttpConfig, LakeConfig, SinkConfig, http};
 use crate::sources::{self, Malformed, ParseConfig, SourceConfig};
@@ -76,7 +77,7 @@ pub enum SinkKind {
     Stdout,
     Blackhole,
     Archive { settings: Box<Settings>, columns: Vec<usize>, commit: sinks::CommitConfig, drops_newest: bool },
-    Lake { root: std::path::PathBuf, options: Box<lake::Options>, seal: sinks::SealConfig },
+    Lake { root: std::path::PathBuf, options: Box<lake::Options>, seal: sinks::SealConfig, care: Box<lake::maintain::Options> },
     Http { settings: Box<http::Settings> },
 }
 
@@ -668,16 +669,31 @@ fn compile_http(
     Ok(SinkKind::Http { settings: Box::new(http::Settings { config: config.clone(), shape, data, name }) })
 }
 
+/// Fewer small files are not worth a merge.
+const MERGED_FILES_MIN: usize = 4;
+
 fn compile_lake(pipeline: &Config, config: &LakeConfig, data: &Path) -> anyhow::Result<SinkKind> {
     let folder = config.url.strip_prefix("file:").with_context(|| format!("lake url {:?} is not of the form file:FOLDER", config.url))?;
     let options = lake::Options {
         index: config.index.clone(),
         text: config.text.clone(),
         ids: config.ids.clone(),
+        numbers: config.numbers.clone(),
         index_bytes_min: config.index_bytes_min.0,
         hour_bytes_min: config.hour_bytes_min.0,
         lineage: pipeline.lineage.clone(),
     };
+    let merged = config.merge.bytes.0;
+    let compact = lake::maintain::CompactOptions {
+        cold_after: config.merge.after,
+        file_bytes_min: merged / 2,
+        target_bytes: merged,
+        files_min: MERGED_FILES_MIN,
+        memory_bytes_max: merged,
+        bytes_max: RUN_BYTES_MAX,
+        index_bytes_min: config.index_bytes_min.0,
+    };
+    let care = lake::maintain::Options { retention: config.keep.clone(), compact, grace: GRACE, bytes_per_run_max: RUN_BYTES_MAX };
     // An absolute folder stays what it is: `join` replaces the base by it.
-    Ok(SinkKind::Lake { root: data.join(folder), options: Box::new(options), seal: config.seal.clone() })
+    Ok(SinkKind::Lake { root: data.join(folder), options: Box::new(options), seal: config.seal.clone(), care: Box::new(care) })
 }

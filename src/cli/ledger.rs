@@ -238,7 +238,10 @@ fn show(ledger: &Value) -> String {
             out.push('\n');
         }
         for (sink, count) in pipeline["recount"].as_object().into_iter().flatten() {
-            out.push_str(&format!("recount of {sink}: difference {}\n", count["difference"]));
+            let tenants = count["tenants"].as_object().into_iter().flat_map(|tenants| tenants.values());
+            let expired: u64 = tenants.filter_map(|tenant| tenant["expired"]["records"].as_u64()).sum();
+            let expired = if expired > 0 { format!("; {expired} records are kept no longer (`keep`)") } else { String::new() };
+            out.push_str(&format!("recount of {sink}: difference {}{expired}\n", count["difference"]));
         }
         for (note, count) in pipeline["notes"].as_object().into_iter().flatten() {
             out.push_str(&format!("noted: {note} {count}\n"));

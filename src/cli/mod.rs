@@ -13,12 +13,15 @@ pub mod reload;
 pub mod run;
 pub mod schema;
 pub mod search;
+pub mod tail;
 pub mod test;
 
 mod lines;
+mod look;
 mod seen;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use flow::units::ByteSize;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -91,7 +94,8 @@ enum Verb {
     },
     /// Find records: `level:error AND tenant:acme-search`, a trace id, `latency_ms:>500 "conn reset"`.
     Search {
-        /// The query; a bare word is searched in messages and ids.
+        /// The query; a bare word is searched in messages and ids. One that begins with `-` is no option.
+        #[arg(allow_hyphen_values = true)]
         query: String,
         /// Search these loose files (.jsonl, .gz, .zst, .parquet) instead of a data folder.
         files: Vec<PathBuf>,
@@ -109,9 +113,45 @@ enum Verb {
         /// At most this many records, the newest first.
         #[arg(long)]
         limit: Option<usize>,
+        /// Print each record as the bytes that were received, and each row of a table as a JSON object.
+        #[arg(long)]
+        json: bool,
+        /// Show these fields instead of whole records, as in service,latency_ms.
+        #[arg(long, value_delimiter = ',', conflicts_with = "json")]
+        columns: Vec<String>,
+        #[arg(long, value_enum, default_value_t)]
+        color: look::Color,
+        /// Tell on standard error what the answer cost: files opened and left out, bytes read, time of each stage.
+        #[arg(long)]
+        explain: bool,
+        /// Make the best of a query that is wrong, and tell what is wrong with it.
+        #[arg(long)]
+        lenient: bool,
+        /// Most memory of a table.
+        #[arg(long, default_value = "128MiB", value_parser = read_bytes)]
+        memory: ByteSize,
+    },
+    /// Print records of a running weir as they are kept, those that answer a query.
+    Tail {
+        /// The query, as of `search`; without one every record.
+        #[arg(default_value = "", allow_hyphen_values = true)]
+        query: String,
+        #[arg(long, default_value = "weir-data")]
+        data: PathBuf,
+        /// Only records of this tenant.
+        #[arg(long)]
+        tenant: Option<String>,
+        /// End after this many.
+        #[arg(long)]
+        limit: Option<usize>,
         /// Print each record as the bytes that were received.
         #[arg(long)]
         json: bool,
+        /// Show these fields instead of whole records.
+        #[arg(long, value_delimiter = ',', conflicts_with = "json")]
+        columns: Vec<String>,
+        #[arg(long, value_enum, default_value_t)]
+        color: look::Color,
     },
     /// What tenants used and what it costs.
     #[command(subcommand)]
@@ -204,8 +244,25 @@ pub fn main() -> ExitCode {
         Verb::Eval { expression, files, limit, json } => eval::run(&eval::Options { expression, files, limit, json }),
         Verb::Import(verb) => import::run(&verb),
         Verb::Reload { data, json } => reload::run(&data, json),
-        Verb::Search { query, files, data, tenant, since, until, limit, json } => {
-            search::run(&search::Options { query, files, data, tenant, since, until, limit, json })
+        Verb::Search { query, files, data, tenant, since, until, limit, json, columns, color, explain, lenient, memory } => {
+            search::run(&search::Options {
+                query,
+                files,
+                data,
+                tenant,
+                since,
+                until,
+                limit,
+                json,
+                columns,
+                color,
+                explain,
+                lenient,
+                memory,
+            })
+        }
+        Verb::Tail { query, data, tenant, limit, json, columns, color } => {
+            look::Printer::new(json, color, &columns).and_then(|printer| tail::run(tail::Options { query, data, tenant, limit, printer }))
         }
         Verb::Cost(verb) => cost::run(&verb),
         Verb::Lineage(LineageVerb::Up(args)) => {
@@ -235,6 +292,10 @@ pub fn main() -> ExitCode {
         eprintln!("error: {error:#}");
         ExitCode::from(if error.is::<Mistake>() { 2 } else { 1 })
     })
+}
+
+fn read_bytes(text: &str) -> Result<ByteSize, String> {
+    ByteSize::parse(text)
 }
 
 /// The user's input is wrong: exit 2 instead of 1.

@@ -105,9 +105,12 @@ pub fn restart_needed(before: &[Loaded], after: &[Loaded], data_is_given: bool) 
         mistakes.extend(paths.iter().filter_map(|path| needs_restart(after, path)));
     }
     let (old, new) = (process(before), process(after));
-    for (key, differs) in
-        [("data", !data_is_given && old.data != new.data), ("lanes", lanes(&old) != lanes(&new)), ("admin", old.admin != new.admin)]
-    {
+    for (key, differs) in [
+        ("data", !data_is_given && old.data != new.data),
+        ("lanes", lanes(&old) != lanes(&new)),
+        ("admin", old.admin != new.admin),
+        ("query", old.query != new.query),
+    ] {
         let owner = after.iter().find(|loaded| loaded.written.contains(&key)).or(after.first());
         mistakes.extend(owner.filter(|_| differs).and_then(|owner| needs_restart(owner, &Path::default().key(key))));
     }

@@ -241,7 +241,10 @@ fn sink_need(component: String, config: &SinkConfig) -> Need {
             Need::new(component, 2 * MIB, held.saturating_add(batch.saturating_mul(4)).saturating_add(16 * MIB))
         }
         SinkConfig::Lake(lake) => {
-            Need::new(component, INDEX_BYTES + 4 * MIB, lake.seal.bytes.0.saturating_mul(2).saturating_add(2 * INDEX_BYTES))
+            // A merge beside it: rows of one merged file, and the file.
+            let merge = lake.merge.bytes.0.saturating_mul(2).saturating_add(INDEX_BYTES);
+            let seal = lake.seal.bytes.0.saturating_mul(2).saturating_add(2 * INDEX_BYTES);
+            Need::new(component, INDEX_BYTES + 4 * MIB, seal.saturating_add(merge))
         }
     }
 }
@@ -282,10 +285,23 @@ pub fn disk(config: &Config) -> Vec<String> {
                 lines.push(format!("sink {name}: dead letters, at most {}, then the older half goes", http.dead_letters.bytes_max))
             }
             SinkConfig::Archive(archive) => lines.push(archive_disk(name, archive)),
-            SinkConfig::Lake(_) => lines.push(format!("sink {name}: without bound; retention is not built yet")),
+            SinkConfig::Lake(lake) => lines.push(format!("sink {name}: {}", lake_disk(&lake.keep))),
         }
     }
     lines
+}
+
+fn lake_disk(keep: &lake::maintain::Retention) -> String {
+    let mut bounds = Vec::new();
+    bounds.extend(keep.node_bytes.map(|bytes| format!("at most {bytes} of logs")));
+    bounds.extend(keep.bytes.map(|bytes| format!("at most {bytes} of logs for each tenant")));
+    bounds.extend(keep.age.map(|age| format!("logs of {age}")));
+    let differing = keep.tenants.len();
+    bounds.extend((differing > 0).then(|| format!("{differing} tenants have limits of their own")));
+    if bounds.is_empty() {
+        return "without bound (`keep`)".into();
+    }
+    format!("{}, by whole days and hours; usage and charges without bound", bounds.join(", "))
 }
 
 fn archive_disk(name: &str, archive: &ArchiveConfig) -> String {

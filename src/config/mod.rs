@@ -21,7 +21,7 @@ mod report;
 pub mod schemas;
 
 pub use change::{Changes, restart_needed};
-pub use model::{AdminConfig, Config, HubConfig, WhenFull};
+pub use model::{AdminConfig, Config, HubConfig, QueryConfig, WhenFull};
 pub use report::{Mistake, Report, Warning};
 #[cfg(test)]
 use rules::template_fields;
@@ -66,6 +66,7 @@ pub struct Process {
     pub memory: ByteSize,
     pub lanes: Option<u32>,
     pub admin: Option<AdminConfig>,
+    pub query: QueryConfig,
 }
 
 /// Reads and checks pipeline files.
@@ -112,6 +113,7 @@ pub fn process(loaded: &[Loaded]) -> Process {
         memory: first("memory").memory,
         lanes: first("lanes").lanes,
         admin: first("admin").admin.clone(),
+        query: first("query").query.clone(),
     }
 }
 
@@ -121,7 +123,7 @@ pub fn lanes(process: &Process) -> u32 {
     process.lanes.unwrap_or(cores).clamp(1, rules::LANES_MAX)
 }
 
-const SHARED: [&str; 4] = ["data", "memory", "lanes", "admin"];
+const SHARED: [&str; 5] = ["data", "memory", "lanes", "admin", "query"];
 
 fn load_file(path: &FilePath, env: Env<'_>, mistakes: &mut Vec<Mistake>) -> Option<(Loaded, Tree)> {
     let file = path.display().to_string();
@@ -137,6 +139,9 @@ fn load_file(path: &FilePath, env: Env<'_>, mistakes: &mut Vec<Mistake>) -> Opti
     let mut tree = tree?;
     let mut config: Config = read::read(&mut tree, mistakes)?;
     let library = load_parsers(path, &config, &tree, env, mistakes);
+    if let Some(tokens) = config.admin.as_mut().and_then(|admin| admin.tokens_file.as_mut()) {
+        *tokens = path.parent().unwrap_or(FilePath::new("")).join(&*tokens);
+    }
     config.library = library.parsers.into_iter().map(|(definition, _)| definition).collect();
     rules::check(&config, &tree, mistakes);
     let rates = config.rates.as_ref().and_then(|rates| {
@@ -312,7 +317,8 @@ fn check_together(read: &[(Loaded, Tree)], mistakes: &mut Vec<Mistake>) {
                 "data" => other.config.data != loaded.config.data,
                 "memory" => other.config.memory != loaded.config.memory,
                 "lanes" => other.config.lanes != loaded.config.lanes,
-                _ => other.config.admin != loaded.config.admin,
+                "admin" => other.config.admin != loaded.config.admin,
+                _ => other.config.query != loaded.config.query,
             };
             if let Some(other) = other.filter(differs) {
                 let message = format!(

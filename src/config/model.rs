@@ -74,6 +74,9 @@ pub struct Config {
     pub lineage: Option<lake::lineage::Block>,
     /// The port for health, metrics and questions. Absent: none is opened.
     pub admin: Option<AdminConfig>,
+    /// What questions about stored records may take.
+    #[serde(default)]
+    pub query: QueryConfig,
     /// Tests of this file, run by `weir test`: lines, and what has to come of them.
     #[serde(default)]
     pub tests: Vec<TestConfig>,
@@ -329,6 +332,57 @@ pub struct AdminConfig {
     /// Address and port, as in `127.0.0.1:9140`. Loopback only: the port has neither TLS nor a token yet.
     #[serde(default = "admin_listen")]
     pub listen: String,
+    /// File with a line `sha256:HEX TENANT` for each token, relative to the folder of this file: who sends `Authorization: Bearer TOKEN`
+    /// sees that tenant's records and nothing else, and everything if the tenant is `*`. Absent: whoever reaches the port sees everything.
+    pub tokens_file: Option<PathBuf>,
+}
+
+/// What questions about stored records may take: searches, tables, SQL, over the port and on the command line.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct QueryConfig {
+    /// Most memory of one question that aggregates or sorts, besides `memory`, at least 8MiB.
+    #[serde(default = "query_memory")]
+    pub memory: ByteSize,
+    /// How long a question over the port may take, at least 1s; then it is answered with what was found, marked as partial.
+    #[serde(default = "query_deadline")]
+    pub deadline: Span,
+    /// Most bytes of stored files that a question over the port reads; then it is partial, too. Absent: no limit.
+    pub read_bytes_max: Option<ByteSize>,
+    /// Most questions at a time over the port, 1 to 64; beyond it the answer is 429.
+    #[serde(default = "query_at_a_time")]
+    pub at_a_time: u32,
+    /// Most questions at a time of one tenant, at most `at_a_time`.
+    #[serde(default = "query_at_a_time_per_tenant")]
+    pub at_a_time_per_tenant: u32,
+}
+
+impl Default for QueryConfig {
+    fn default() -> QueryConfig {
+        QueryConfig {
+            memory: query_memory(),
+            deadline: query_deadline(),
+            read_bytes_max: None,
+            at_a_time: query_at_a_time(),
+            at_a_time_per_tenant: query_at_a_time_per_tenant(),
+        }
+    }
+}
+
+fn query_memory() -> ByteSize {
+    ByteSize(128 << 20)
+}
+
+fn query_deadline() -> Span {
+    Span(30_000_000_000)
+}
+
+fn query_at_a_time() -> u32 {
+    4
+}
+
+fn query_at_a_time_per_tenant() -> u32 {
+    2
 }
 
 fn data() -> PathBuf {

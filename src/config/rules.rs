@@ -4,7 +4,7 @@
 //! the tree because of an earlier mistake is not complained about again.
 
 use super::locate::{Found, NodeId, Path, Tree};
-use super::model::{Config, HubConfig};
+use super::model::{Config, HubConfig, QueryConfig};
 use super::read::without_secrets;
 use super::report::{Mistake, Spot, nearest};
 use crate::plan::BY_TENANT;
@@ -150,6 +150,7 @@ impl Rules<'_> {
                 format!("is {lanes}; there are 1 to {LANES_MAX} lanes; leave it out for one on each available core"),
             );
         }
+        self.query(&config.query, &root.key("query"));
         if let Some(admin) = &config.admin {
             let at = root.key("admin").key("listen");
             match admin.listen.parse::<SocketAddr>() {
@@ -161,6 +162,22 @@ impl Rules<'_> {
                 Err(_) => {
                     self.at(&at, format!("{:?} is no address; an address is an IP and a port; write 127.0.0.1:9140", admin.listen));
                 }
+            }
+        }
+    }
+
+    fn query(&mut self, query: &QueryConfig, at: &Path) {
+        if query.memory.0 < 8 * MIB {
+            self.at(&at.key("memory"), format!("is {}; a table is made in at least 8MiB; write 8MiB or more", query.memory));
+        }
+        if query.deadline.0 < NANOS_PER_SECOND {
+            self.at(&at.key("deadline"), "is shorter than a second, in which hardly anything is found; write 1s or more");
+        }
+        for (key, count, most) in
+            [("at_a_time", query.at_a_time, 64), ("at_a_time_per_tenant", query.at_a_time_per_tenant, query.at_a_time)]
+        {
+            if !(1..=most.max(1)).contains(&count) {
+                self.at(&at.key(key), format!("is {count}; it is a number from 1 to {most}"));
             }
         }
     }
@@ -1061,6 +1078,22 @@ impl Rules<'_> {
         let seal = at.key("seal");
         self.size(&seal.key("bytes"), lake.seal.bytes, 64 * KIB, 1 << 40);
         self.span(&seal.key("age"), lake.seal.age, 100_000_000, 86_400 * NANOS_PER_SECOND);
+        let merge = at.key("merge");
+        self.span(&merge.key("after"), lake.merge.after, 60 * NANOS_PER_SECOND, 400 * 86_400 * NANOS_PER_SECOND);
+        self.size(&merge.key("bytes"), lake.merge.bytes, MIB, 1 << 40);
+        let keep = at.key("keep");
+        let own = lake.keep.tenants.iter().map(|(name, own)| (keep.key("tenants").key(name), own.age, own.bytes));
+        for (at, age, bytes) in [(keep.clone(), lake.keep.age, lake.keep.bytes)].into_iter().chain(own) {
+            if let Some(age) = age {
+                self.span(&at.key("age"), age, 3600 * NANOS_PER_SECOND, 36_500 * 86_400 * NANOS_PER_SECOND);
+            }
+            if let Some(bytes) = bytes {
+                self.size(&at.key("bytes"), bytes, 64 * KIB, 1 << 60);
+            }
+        }
+        if let Some(bytes) = lake.keep.node_bytes {
+            self.size(&keep.key("node_bytes"), bytes, 64 * KIB, 1 << 60);
+        }
     }
 
     fn lineage(&mut self, config: &Config, at: &Path) {

@@ -168,7 +168,7 @@ fn unknown_keys_and_words_say_what_was_meant() {
             error: a.yaml:3:1: the key `memroy` is not known here
               3 | memroy: 256MiB
                 | ^^^^^^
-              known: name, data, memory, lanes, labels, request_labels, labels_required, labels_override, label_limits, sources, parsers, parser_files, tenancy, fields, steps, hub, sinks, rates, lineage, admin, tests
+              known: name, data, memory, lanes, labels, request_labels, labels_required, labels_override, label_limits, sources, parsers, parser_files, tenancy, fields, steps, hub, sinks, rates, lineage, admin, query, tests
               help: did you mean `memory`?
         "#]],
     );
@@ -336,7 +336,7 @@ fn limits_say_rule_and_way_out() {
             error: a.yaml:21:1: the key `ignored` is not known here
               21 | ignored:
                  | ^^^^^^^
-              known: name, data, memory, lanes, labels, request_labels, labels_required, labels_override, label_limits, sources, parsers, parser_files, tenancy, fields, steps, hub, sinks, rates, lineage, admin, tests
+              known: name, data, memory, lanes, labels, request_labels, labels_required, labels_override, label_limits, sources, parsers, parser_files, tenancy, fields, steps, hub, sinks, rates, lineage, admin, query, tests
         "#]],
     );
     check_with(
@@ -1839,7 +1839,7 @@ sinks: { out: { stdout: {} } }
             error: a.yaml:1:37: labels.tenant: `tenant` is reserved
               1 | labels: { __meta: a, le: b, job: c, tenant: d, 9lives: e, app-name: f, _fine: g, env: prod, region: here }
                 |                                     ^^^^^^
-              weir puts these on its metrics itself: pipeline, source, sink, tenant, outcome, reason, note, state, policy, id, level, label, limit, result, hash
+              weir puts these on its metrics itself: pipeline, source, sink, tenant, outcome, reason, note, state, policy, id, level, label, limit, result, hash, rule
               help: write app_tenant
 
             error: a.yaml:1:48: labels.9lives: `9lives` is no name of a label
@@ -1881,7 +1881,7 @@ sinks: { out: { stdout: {} } }
             error: a.yaml:7:3: request_labels.reason: `reason` is reserved
               7 |   reason: { from: [r] }
                 |   ^^^^^^
-              weir puts these on its metrics itself: pipeline, source, sink, tenant, outcome, reason, note, state, policy, id, level, label, limit, result, hash
+              weir puts these on its metrics itself: pipeline, source, sink, tenant, outcome, reason, note, state, policy, id, level, label, limit, result, hash, rule
               help: write app_reason
 
             error: a.yaml:8:22: request_labels.component.from is empty

@@ -7,7 +7,8 @@
 use super::deliver::SinkSignals;
 use super::lane::Signals;
 use super::reload::{Current, Reloads};
-use crate::config::AdminConfig;
+use crate::api::{self, Access, Api, Refusal};
+use crate::config::Process;
 use crate::desk::Desk;
 use crate::sources::push::Stats;
 use crate::sources::status;
@@ -15,7 +16,8 @@ use crate::{env, metrics};
 use anyhow::Context;
 use axum::Router;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hub::Hub;
 use std::collections::{BTreeSet, HashMap};
@@ -40,6 +42,8 @@ pub struct Vitals {
     pub delays: Vec<(String, Arc<Hub>, Arc<super::delay::Status>)>,
     /// What was published, where a bookkeeper is at work.
     pub books: Option<Arc<super::bookkeeper::Status>>,
+    /// What was done for lakes, where a caretaker is at work.
+    pub care: Option<Arc<super::caretaker::Status>>,
     pub lanes: Vec<(String, Arc<AtomicU64>)>,
     /// Pipeline, source, its files.
     pub sources: Vec<(String, String, crate::sources::status::Shared)>,
@@ -63,6 +67,7 @@ impl Vitals {
             hubs: Vec::new(),
             delays: Vec::new(),
             books: None,
+            care: None,
             lanes: Vec::new(),
             sources: Vec::new(),
             pushed: Vec::new(),
@@ -114,8 +119,11 @@ pub struct Control {
 }
 
 impl Control {
-    pub fn start(admin: Option<&AdminConfig>, vitals: Vitals, desk: Arc<Desk>) -> anyhow::Result<Control> {
-        let listener = admin.map(|a| bind(&a.listen)).transpose()?;
+    pub fn start(process: &Process, vitals: Vitals, desk: Arc<Desk>) -> anyhow::Result<Control> {
+        let admin = process.admin.as_ref();
+        let access = Access::new(admin.and_then(|admin| admin.tokens_file.as_deref()), &process.query).context("admin.tokens_file")?;
+        let api = Arc::new(Api { access, config: process.query.clone(), desk });
+        let listener = admin.map(|admin| bind(&admin.listen)).transpose()?;
         let vitals = Arc::new(vitals);
         let (stop, stopped) = tokio::sync::mpsc::channel(1);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the control runtime")?;
@@ -124,7 +132,7 @@ impl Control {
         let (handled, handling) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new()
             .name("control".into())
-            .spawn(move || runtime.block_on(serve(listener, shared, desk, stopped, main, handled)))
+            .spawn(move || runtime.block_on(serve(listener, shared, api, stopped, main, handled)))
             .context("cannot start the control thread")?;
         // Until then a signal has its default effect; an error means that the thread has ended.
         let _ = handling.recv();
@@ -152,13 +160,13 @@ fn bind(listen: &str) -> anyhow::Result<TcpListener> {
 async fn serve(
     listener: Option<TcpListener>,
     vitals: Arc<Vitals>,
-    desk: Arc<Desk>,
+    api: Arc<Api>,
     mut stopped: tokio::sync::mpsc::Receiver<()>,
     main: std::thread::Thread,
     handled: std::sync::mpsc::Sender<()>,
 ) {
     let watching = tokio::spawn(watch_signals(Arc::clone(&vitals), main, handled));
-    let serving = listener.map(|listener| tokio::spawn(serve_port(listener, Arc::clone(&vitals), desk)));
+    let serving = listener.map(|listener| tokio::spawn(serve_port(listener, Arc::clone(&vitals), api)));
     // Ends when told to, or when the sender is gone.
     stopped.recv().await;
     watching.abort();
@@ -195,15 +203,16 @@ async fn watch_signals(vitals: Arc<Vitals>, main: std::thread::Thread, handled: 
     }
 }
 
-async fn serve_port(listener: TcpListener, vitals: Arc<Vitals>, desk: Arc<Desk>) {
-    let state = Arc::new((vitals, desk));
+async fn serve_port(listener: TcpListener, vitals: Arc<Vitals>, api: Arc<Api>) {
+    let state = Arc::new((vitals, Arc::clone(&api)));
     let app = Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics_page))
         .route("/api/ledger", get(ledger))
         .route("/api/sources", get(sources))
-        .with_state(state);
+        .with_state(state)
+        .merge(api::routes(api));
     match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => {
             if let Err(error) = axum::serve(listener, app).await {
@@ -214,7 +223,7 @@ async fn serve_port(listener: TcpListener, vitals: Arc<Vitals>, desk: Arc<Desk>)
     }
 }
 
-type Shared = State<Arc<(Arc<Vitals>, Arc<Desk>)>>;
+type Shared = State<Arc<(Arc<Vitals>, Arc<Api>)>>;
 
 async fn livez(State(state): Shared) -> (StatusCode, String) {
     health(&state.0, STUCK_MS)
@@ -245,16 +254,26 @@ async fn metrics_page(State(state): Shared) -> (StatusCode, [(&'static str, &'st
     (StatusCode::OK, [("content-type", "text/plain; version=0.0.4")], text)
 }
 
-async fn sources(State(state): Shared) -> (StatusCode, [(&'static str, &'static str); 1], String) {
-    let files = state.0.sources.iter().map(|(pipeline, source, known)| status::lock(known).view(pipeline, source));
-    let pushed = state.0.pushed.iter().map(|(pipeline, source, stats)| stats.view(pipeline, source));
-    let sources: Vec<_> = files.chain(pushed).collect();
-    (StatusCode::OK, [("content-type", "application/json")], serde_json::json!({ "sources": sources }).to_string())
+async fn sources(State(state): Shared, headers: HeaderMap) -> Response {
+    of_operator(&state.1, &headers, || {
+        let files = state.0.sources.iter().map(|(pipeline, source, known)| status::lock(known).view(pipeline, source));
+        let pushed = state.0.pushed.iter().map(|(pipeline, source, stats)| stats.view(pipeline, source));
+        let sources: Vec<_> = files.chain(pushed).collect();
+        Ok(serde_json::json!({ "sources": sources }))
+    })
 }
 
-async fn ledger(State(state): Shared) -> (StatusCode, [(&'static str, &'static str); 1], String) {
-    match state.1.ledger(false) {
-        Ok(view) => (StatusCode::OK, [("content-type", "application/json")], view.to_string()),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, [("content-type", "text/plain")], format!("{error:#}\n")),
+async fn ledger(State(state): Shared, headers: HeaderMap) -> Response {
+    of_operator(&state.1, &headers, || state.1.desk.ledger(false))
+}
+
+/// What is about all tenants is for the operator, where there are tokens.
+fn of_operator(api: &Api, headers: &HeaderMap, view: impl FnOnce() -> anyhow::Result<serde_json::Value>) -> Response {
+    if let Err(denied) = api.access.operator(headers) {
+        return Refusal::from(denied).into_response();
+    }
+    match view() {
+        Ok(view) => ([("content-type", "application/json")], view.to_string()).into_response(),
+        Err(error) => Refusal::failed(&error).into_response(),
     }
 }

@@ -8,6 +8,7 @@
 
 pub mod bookkeeper;
 pub mod build;
+pub mod caretaker;
 pub mod control;
 pub mod delay;
 pub mod deliver;
@@ -32,6 +33,7 @@ use crate::sources::streams::{NewFile, Register};
 use crate::sources::watch::{News, Watcher};
 use anyhow::{Context, bail};
 use bookkeeper::Bookkeeper;
+use caretaker::Caretaker;
 use control::{Control, Vitals};
 use delay::Decider;
 use deliver::{Delivery, SinkSignals};
@@ -45,7 +47,7 @@ use lane::{Inbox, Input, Intake, Lane, Pipeline, Rotated, Signals};
 use open::{Manifest, ManifestPipeline, Opened};
 use reload::{Current, Reloader};
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -125,6 +127,7 @@ pub fn run(
     drop(refs);
 
     let outputs = Arc::new(outputs(&opened));
+    let cared = lakes_to_care_for(&opened);
     let lane_count = if options.once { 1 } else { lanes(process) as usize };
     let signals = Arc::new(Signals::default());
     let mut vitals = Vitals::new(Arc::clone(&signals));
@@ -194,7 +197,12 @@ pub fn run(
         vitals.books = Some(Arc::clone(&status));
         Bookkeeper::new(data.clone(), desk.roots(), desk.nobody(), status)
     });
-    let control = Control::start(process.admin.as_ref(), vitals, Arc::clone(&desk))?;
+    let caretaker = (!options.once && !cared.is_empty()).then(|| {
+        let status = Arc::<caretaker::Status>::default();
+        vitals.care = Some(Arc::clone(&status));
+        Caretaker::new(cared, status)
+    });
+    let control = Control::start(process, vitals, Arc::clone(&desk))?;
     let listener = crate::desk::bind(data)?;
     let serving = Arc::clone(&desk);
     let reloading = (!options.once).then(|| Arc::clone(&reloader));
@@ -237,6 +245,13 @@ pub fn run(
         Some(bookkeeper) => {
             let over = Arc::clone(&over);
             Some(spawn("books", move || bookkeeper.run(&over))?)
+        }
+        None => None,
+    };
+    let caretaker = match caretaker {
+        Some(caretaker) => {
+            let over = Arc::clone(&over);
+            Some(spawn("care", move || caretaker.run(&over))?)
         }
         None => None,
     };
@@ -311,7 +326,7 @@ pub fn run(
     save_examples(&pipelines);
     control.stop();
     // An entry that has begun is finished: what it wrote is committed or removed.
-    bookkeeper.into_iter().for_each(|thread| drop(thread.join()));
+    bookkeeper.into_iter().chain(caretaker).for_each(|thread| drop(thread.join()));
     let _ = std::fs::remove_file(data.join("weir.sock"));
     drop(lock);
     drained.map(|()| (desk, loaded))
@@ -432,6 +447,19 @@ fn outputs(opened: &[(Config, Opened)]) -> Outputs {
         }
     }
     Outputs::new(&folders, &archives)
+}
+
+/// Lakes of all pipelines, each once, and how they are looked after.
+fn lakes_to_care_for(opened: &[(Config, Opened)]) -> Vec<(PathBuf, lake::maintain::Options)> {
+    let mut lakes: Vec<(PathBuf, lake::maintain::Options)> = Vec::new();
+    for sink in opened.iter().flat_map(|(_, one)| &one.plan.sinks) {
+        if let SinkKind::Lake { root, care, .. } = &sink.kind
+            && lakes.iter().all(|(known, _)| known != root)
+        {
+            lakes.push((root.clone(), (**care).clone()));
+        }
+    }
+    lakes
 }
 
 /// What finders stand on.

@@ -209,6 +209,9 @@ pub struct LakeConfig {
     /// Fields that hold identifiers of 16 or 32 hexadecimal digits or other rare values, found through a filter in each file.
     #[serde(default = "lake_ids")]
     pub ids: Vec<String>,
+    /// Fields that are columns of numbers, for sums and comparisons; a value that is no number stays in the line.
+    #[serde(default)]
+    pub numbers: Vec<String>,
     /// When gathered records become files.
     #[serde(default)]
     pub seal: SealConfig,
@@ -218,6 +221,38 @@ pub struct LakeConfig {
     /// The hours of a tenant with fewer bytes than this in one seal share a file by day.
     #[serde(default = "hour_bytes_min")]
     pub hour_bytes_min: ByteSize,
+    /// How long and how much is kept. Absent: everything.
+    #[serde(default)]
+    pub keep: lake::maintain::Retention,
+    /// How small files are merged while a process runs.
+    #[serde(default)]
+    pub merge: MergeConfig,
+}
+
+/// How small files are merged while a process runs.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MergeConfig {
+    /// An hour or a day of a tenant is left alone until nothing of it has been new for so long, at least 1m.
+    #[serde(default = "merge_after")]
+    pub after: Span,
+    /// Bytes of records in a merged file, at least 1MiB; files with half of it are left alone. So much memory is held meanwhile.
+    #[serde(default = "merge_bytes")]
+    pub bytes: ByteSize,
+}
+
+impl Default for MergeConfig {
+    fn default() -> MergeConfig {
+        MergeConfig { after: merge_after(), bytes: merge_bytes() }
+    }
+}
+
+fn merge_after() -> Span {
+    Span(3_600_000_000_000)
+}
+
+fn merge_bytes() -> ByteSize {
+    ByteSize(32 << 20)
 }
 
 /// When gathered records become files: whichever comes first.

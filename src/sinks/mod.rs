@@ -66,7 +66,7 @@ impl Store {
                 let store = Store::Archive { archive: Box::new(archive), router: Router::new(routes), drops_newest: *drops_newest };
                 (store, Pace { interval: commit.interval.duration(), bytes: commit.bytes.0 })
             }
-            SinkKind::Lake { root, options, seal } => {
+            SinkKind::Lake { root, options, seal, .. } => {
                 let lake = lake::Lake::open(disk.clone(), root, (**options).clone()).with_context(context)?;
                 let pace = Pace { interval: seal.age.duration(), bytes: seal.bytes.0 };
                 (Store::Lake { lake: Box::new(lake), held: Vec::new(), taken: HashMap::new() }, pace)

@@ -3,7 +3,7 @@
 //! In: log lines written here, or the quickstart's generator. Out: rows with exactly the digits that the cost specification
 //! states (P1 to P15), which know nothing of how the program computes; sums are added up here with integers of their own.
 
-use crate::harness::{Place, Running, lines, skip, works};
+use crate::harness::{Place, Running, finish, lines, skip, weir, works};
 use crate::input::platform;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -220,8 +220,98 @@ fn csv(text: &str) -> Vec<BTreeMap<String, String>> {
 const SHARED: &str = "meter: { name: held, kind: interval, start: start, end: end, quantity: slices, unit: Slices, by: [device], key: [id] }\n\
                       meter: { name: used, quantity: sm_ms, unit: ms, by: [device] }";
 
+/// Three tenants share what costs 1.00; an invoice in cents still adds up.
 #[test]
-fn p11_p12_a_shared_device_is_divided_and_idle_is_told() {
+fn p10_what_does_not_divide_is_given_out_to_the_last_digit() {
+    let card = "server held 1.00 1 Servers-Hours\n---\nshares: [{ name: tokens, origin: held, by: used, join: [device] }]";
+    let steps = "meter: { name: held, kind: interval, start: start, end: end, unit: Servers, by: [device], key: [id] }\n\
+                 meter: { name: used, quantity: tokens, unit: Tokens, by: [device] }";
+    let input = |price_hours: u32, used: &[(&str, u32)]| {
+        let hour = |n: u32| format!("2026-10-02T{:02}:00:00Z", 10 + n);
+        let held = (0..price_hours).map(|n| {
+            let (start, end) = (hour(n), hour(n + 1));
+            format!("{{\"ts\":\"{end}\",\"tenant\":\"ops\",\"device\":\"s1\",\"id\":\"j{n}\",\"start\":\"{start}\",\"end\":\"{end}\"}}\n")
+        });
+        let used = used.iter().map(|(tenant, tokens)| {
+            format!("{{\"ts\":\"2026-10-02T10:30:00Z\",\"tenant\":\"{tenant}\",\"device\":\"s1\",\"tokens\":{tokens}}}\n")
+        });
+        held.chain(used).collect::<String>()
+    };
+    let billed = |place: &Place| {
+        let out = place.path("out");
+        place.ask(&["cost", "export", "--period", "2026-10", "--out", out.to_str().expect("text"), "--invoiced"]);
+        let mut check = weir();
+        check.args(["cost", "check"]).arg(out.join("focus-1.2-2026-10.csv"));
+        finish(check).good();
+        let rows = csv(&std::fs::read_to_string(out.join("focus-1.2-2026-10.csv")).expect("written"));
+        rows.iter().map(|row| format!("{} {}", row["SubAccountId"], row["BilledCost"])).collect::<Vec<_>>()
+    };
+    let even = place(steps, card);
+    check(
+        &even,
+        &input(1, &[("a", 7), ("b", 7), ("c", 7)]),
+        &["a server@v1 10 1200000 0.333333333334", "b server@v1 10 1200000 0.333333333333", "c server@v1 10 1200000 0.333333333333"],
+    );
+    assert_eq!(billed(&even), ["a 0.340000000000", "b 0.330000000000", "c 0.330000000000"]);
+    let uneven = place(steps, &card.replace("1.00", "10.03"));
+    check(&uneven, &input(1, &[("a", 49), ("b", 51)]), &["a server@v1 10 1764000 4.914700000000", "b server@v1 10 1836000 5.115300000000"]);
+    assert_eq!(billed(&uneven), ["a 4.910000000000", "b 5.120000000000"]);
+}
+
+#[test]
+fn p12_mig_slices_pay_their_part_of_all_slices() {
+    let steps = "meter: { name: gpu, kind: interval, start: start, end: end, unit: GPU, by: [device], when: 'has(whole)', key: [id] }\n\
+                 meter: { name: mig, kind: interval, start: start, end: end, quantity: slices, unit: Slices, by: [device], key: [id] }";
+    let card = "gpu gpu 2.50 1 GPU-Hours\n---\nshares: [{ name: mig, origin: gpu, by: mig, join: [device], capacity: { held: 7 } }]";
+    let line = |id: &str, rest: &str| {
+        format!(
+            "{{\"ts\":\"2026-10-02T11:00:00Z\",\"device\":\"g0\",\"id\":\"{id}\",\"start\":\"2026-10-02T10:00:00Z\",\"end\":\"2026-10-02T11:00:00Z\",{rest}}}\n"
+        )
+    };
+    let input = [
+        line("whole", r#""whole":true"#),
+        line("1g", r#""tenant":"A","slices":1"#),
+        line("2g", r#""tenant":"B","slices":2"#),
+        line("3g", r#""tenant":"C","slices":3"#),
+    ];
+    let place = place(steps, card);
+    let want = [
+        "- gpu@v1 10 514286 0.357142857143",
+        "A gpu@v1 10 514286 0.357142857143",
+        "B gpu@v1 10 1028571 0.714285714286",
+        "C gpu@v1 10 1542857 1.071428571428",
+    ];
+    check(&place, &input.concat(), &want);
+    let report = place.ask(&["cost", "report"]);
+    assert_eq!(report["total"]["cost"], "2.500000000000", "{report}");
+    assert_eq!(report["conservation"][0]["residual"], json!({ "money": "0.000000000000", "time": "0" }), "{report}");
+}
+
+#[test]
+fn p14_a_day_of_berlin_has_23_or_25_hours_and_utc_stays() {
+    let place = place(HELD, "gpu gpu 2.50 1 GPU-Hours");
+    let input: String = (1..=10)
+        .map(|month| {
+            let (start, end) = (format!("2026-{month:02}-01T00:00:00Z"), format!("2026-{:02}-01T00:00:00Z", month + 1));
+            format!(
+                "{{\"ts\":\"{end}\",\"tenant\":\"acme\",\"device\":\"g0\",\"id\":\"{month}\",\"start\":\"{start}\",\"end\":\"{end}\"}}\n"
+            )
+        })
+        .collect();
+    place.write("in/a.log", input);
+    place.once();
+    for (day, cost, windows) in [("2026-03-29", "57.500000000000", 23), ("2026-10-25", "62.500000000000", 25)] {
+        let of = |zone: &[&str]| place.ask(&[&["cost", "report", "--by", "day", "--period", day], zone].concat());
+        let local = of(&["--zone", "Europe/Berlin"]);
+        assert_eq!((&local["rows"][0]["day"], &local["total"]["cost"]), (&json!(day), &json!(cost)), "{local}");
+        assert_eq!(of(&[])["total"]["cost"], "60.000000000000", "a day of UTC has 24 hours");
+        let hours = place.ask(&["cost", "report", "--by", "hour", "--period", day, "--zone", "Europe/Berlin"]);
+        assert_eq!(hours["rows"].as_array().map(Vec::len), Some(windows), "{hours}");
+    }
+}
+
+#[test]
+fn p11_a_shared_device_is_divided_and_idle_is_told() {
     let card = |idle: &str| {
         format!(
             "h100 held 2.50 1 Slices-Hours\n--- \nshares: [{{ name: sm, origin: held, by: used, join: [device], idle: {idle}, capacity: {{ held: 1 }} }}]"
@@ -374,15 +464,56 @@ fn any_row_is_explained_by_facts_that_add_up_to_it() {
     place.append("in/a.log", (60..80).map(line).collect::<String>());
     place.once();
     place.run(&["cost", "close", "--at", "2026-10-02T20:00:00Z"]).good();
+    let rows = explain_all(&place);
+    assert!(rows.iter().any(|row| row["x_Revision"] != "1"), "there are delta rows");
+}
+
+/// Rows of tiers and of shared devices are explained by the card and the facts, like every other.
+#[test]
+fn rows_of_tiers_and_shares_are_explained_too() {
+    let place = place(
+        &format!("{SHARED}\n{TOKENS}"),
+        "h100 held 2.50 1 Slices-Hours\n---\nshares: [{ name: sm, origin: held, by: used, join: [device], capacity: { held: 1 } }]",
+    );
+    let card = std::fs::read_to_string(place.path("card.yaml")).expect("written");
+    let tiers = "{ sku: out, meter: tokens_out, per: 1000000, unit: Tokens, tiers: [{ up_to: 1000, price: \"1.50\" }, { up_to: 5000, price: \"0.70\" }, { price: \"0.31\" }] }";
+    place.write("card.yaml", card.replacen("prices: [", &format!("prices: [{tiers}, "), 1));
+    let held = |id: &str, from: u32| {
+        format!(
+            "{{\"ts\":\"2026-10-02T12:00:00Z\",\"tenant\":\"infra\",\"device\":\"{id}\",\"id\":\"{id}\",\"start\":\"2026-10-02T{from:02}:20:00Z\",\"end\":\"2026-10-02T12:00:00Z\",\"slices\":1}}\n"
+        )
+    };
+    let used = |n: u64| {
+        format!(
+            "{{\"ts\":\"2026-10-02T{:02}:{:02}:00Z\",\"tenant\":\"t{}\",\"device\":\"g{}\",\"sm_ms\":{}}}\n",
+            10 + n % 2,
+            n,
+            n % 3,
+            n % 2,
+            9_001 + n
+        )
+    };
+    let said = |n: u64| tokens(&format!("r{n}"), &format!("t{}", n % 2), &format!("2026-10-02T10:{:02}:00Z", n % 60), 100 + n as i64 * 7);
+    let input = [held("g0", 9), held("g1", 10)].concat() + &(0..40).map(|n| used(n) + &said(n)).collect::<String>();
+    place.write("in/a.log", input);
+    place.once();
+    place.run(&["cost", "close", "--at", "2026-10-02T20:00:00Z"]).good();
+    let rows = explain_all(&place);
+    let of = |sku: &str| rows.iter().filter(|row| row["SkuPriceId"].starts_with(sku)).count();
+    assert!(of("out") >= 4 && of("h100") >= 8, "{} and {} rows", of("out"), of("h100"));
+}
+
+/// Asks what stands behind each row of October; gives the rows back.
+fn explain_all(place: &Place) -> Vec<BTreeMap<String, String>> {
     let out = place.path("out");
     place.run(&["cost", "export", "--period", "2026-10", "--out", out.to_str().expect("text")]).good();
     let rows = csv(&std::fs::read_to_string(out.join("focus-1.2-2026-10.csv")).expect("written"));
-    assert!(rows.iter().any(|row| row["x_Revision"] != "1"), "there are delta rows");
     for row in &rows {
         let explained = place.ask(&["cost", "explain", &row["x_RowId"]]);
         assert_eq!(explained["is_exact"], true, "{explained}");
         assert_eq!(explained["billed"].as_str(), Some(row["BilledCost"].as_str()), "{explained}");
     }
+    rows
 }
 
 /// Takes usage events.

@@ -10,6 +10,7 @@ mod input;
 mod stores;
 
 mod admin;
+mod api;
 mod archive;
 mod bad_input;
 mod bill;
@@ -23,6 +24,7 @@ mod dedup;
 mod fair;
 mod follow;
 mod gateway;
+mod keep;
 mod kubernetes;
 mod labels;
 mod ledger;

@@ -65,14 +65,49 @@ fn the_readme_shows_what_the_quickstart_says() {
     for (from, said) in blocks {
         let at = readme.find(from).expect("the README has this block");
         let shown = &readme[at..at + 8 + readme[at + 8..].find("```").expect("a block ends")];
-        let shown = shown.lines().filter(|line| !line.is_empty() && !line.starts_with(['`', '$']) && line.trim() != "…");
-        for line in shown {
+        for line in shown.lines().filter(|line| !line.is_empty() && !line.starts_with(['`', '$']) && line.trim() != "…") {
             // This data folder is not the one that is used where none is named.
-            let words =
-                |text: &str| text.split(" --data ").next().unwrap_or(text).split_whitespace().map(str::to_string).collect::<Vec<_>>();
-            assert!(said.lines().any(|other| words(other) == words(line)), "the README shows {line:?}, but weir said\n{said}");
+            assert_shown(line.split(" --data ").next().unwrap_or(line), said);
         }
     }
+}
+
+/// Some line of what was said has the words of the one that is shown, or begins with them where it is cut by `…`.
+#[track_caller]
+fn assert_shown(line: &str, said: &str) {
+    let words = |text: &str| text.split(" --data ").next().unwrap_or(text).split_whitespace().map(str::to_string).collect::<Vec<_>>();
+    let (start, is_cut) = line.split_once('…').map_or((line, false), |(start, _)| (start, true));
+    let start = start.trim_end();
+    let is_it = |other: &str| if is_cut { other.trim_start().starts_with(start.trim_start()) } else { words(other) == words(line) };
+    assert!(said.lines().any(is_it), "the README shows {line:?}, but weir said\n{said}");
+}
+
+/// Every command of "What you have now" prints what stands below it.
+#[test]
+fn the_readme_shows_what_its_questions_are_answered() {
+    let readme = std::fs::read_to_string(root().join("README.md")).expect("committed");
+    let place = Place::new();
+    let mut first = weir();
+    first.args(QUICKSTART).arg("--data").arg(place.path("weir-data"));
+    finish(first).good();
+    let from = readme.find("## What you have now").expect("the section is there");
+    let section = &readme[from..from + readme[from..].find("## Your own logs").expect("so is the next")];
+    let program = weir().get_program().to_str().expect("text").to_string();
+    let mut asked = 0;
+    for block in section.split("```").skip(1).step_by(2) {
+        let mut said = String::new();
+        for line in block.lines().skip(1).filter(|line| !line.trim().is_empty() && line.trim() != "…") {
+            if let Some(command) = line.strip_prefix("$ weir ") {
+                let mut shell = std::process::Command::new("sh");
+                shell.args(["-c", &format!("{program} {command}")]).current_dir(place.path(""));
+                said = finish(shell).good().text();
+                asked += 1;
+            } else if asked > 0 {
+                assert_shown(line, &said);
+            }
+        }
+    }
+    assert!(asked >= 8, "{asked} commands: this test reads the README wrongly");
 }
 
 #[test]

@@ -129,3 +129,64 @@ fn a_wrong_query_shows_where_and_exits_2() {
     });
     assert_ne!(nowhere.code, Some(0), "a data folder that is not there was searched");
 }
+
+/// The files of a lake are anybody's: DuckDB counts the same records, whatever was merged or sealed.
+#[test]
+fn duckdb_reads_the_same_files_and_counts_the_same() {
+    let python = std::env::var("WEIR_TABLES_PYTHON").unwrap_or_default();
+    if python.is_empty() || !works(&python, &["-c", "import duckdb"]) {
+        return skip("search::duckdb_reads_the_same_files_and_counts_the_same", "needs duckdb for Python");
+    }
+    let place = Place::new();
+    let lines = platform(16, 6000);
+    place.write("in/a.log", lines.concat());
+    place.pipeline(PIPELINE);
+    place.once();
+    let script = "import duckdb, sys\n\
+        for row in duckdb.sql(f\"select tenant, level, count(*), count(distinct trace_id), sum(weight) from read_parquet('{sys.argv[1]}/logs/**/*.parquet', union_by_name=true, hive_partitioning=false) group by all order by all\").fetchall():\n  print(*row)";
+    let mut duckdb = Command::new(&python);
+    duckdb.args(["-c", script]).arg(place.data().join("lake"));
+    let counted = crate::harness::finish(duckdb).good().text();
+    let mut want: std::collections::BTreeMap<(String, String), u64> = std::collections::BTreeMap::new();
+    for line in &lines {
+        let record: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        let text = |name: &str| record[name].as_str().expect("text").to_string();
+        *want.entry((text("tenant"), text("level"))).or_default() += 1;
+    }
+    let want: Vec<String> = want.iter().map(|((tenant, level), n)| format!("{tenant} {level} {n} {n} {n}")).collect();
+    assert_eq!(counted.lines().collect::<Vec<_>>(), want);
+    let ours = place.run(&["search", "* | stats count(), uniq(trace_id), weight() by (tenant, level) | sort tenant, level"]).good().text();
+    let ours: Vec<String> = ours.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    assert_eq!(ours, want);
+}
+
+/// A column whose name has a dot is found by its place, and lines that were cut for it come back whole.
+#[test]
+fn fields_with_dots_and_numbers_are_columns_like_others() {
+    let place = Place::new();
+    place.pipeline(&PIPELINE.replace("seal:", "index: [service, error.code], ids: [trace.id], numbers: [latency_ms, usage.tokens], seal:"));
+    let line = |n: u64| {
+        format!(
+            "{{\"ts\":\"2026-11-20T10:00:00Z\",\"tenant\":\"a\",\"service\":\"s{}\",\"error\":{{\"code\":\"E{}\"}},\"trace\":{{\"id\":\"{n:032x}\"}},\"latency_ms\":{}.25,\"usage\":{{\"tokens\":{n}}},\"msg\":\"line {n}\"}}\n",
+            n % 3,
+            n % 7,
+            n * 3
+        )
+    };
+    let lines: Vec<String> = (0..3_000).map(line).collect();
+    place.write("in/a.log", lines.concat());
+    place.once();
+    assert_same_lines("everything", &place.search(""), &select(&lines, |_| true));
+    assert_same_lines(
+        "by a code",
+        &place.search("error.code:E3 usage.tokens:>100"),
+        &select(&lines, |r| r["error"]["code"] == "E3" && r["usage"]["tokens"].as_u64() > Some(100)),
+    );
+    assert_same_lines("by an id", &place.search(&format!("{:032x}", 1234)), &[lines[1234].trim_end().as_bytes().to_vec()]);
+    let table = place.run(&["search", "* | stats count(), sum(usage.tokens) by (error.code) | sort error.code | limit 1"]).good().text();
+    let sum: u64 = (0..3_000).filter(|n| n % 7 == 0).sum();
+    assert_eq!(
+        table.lines().nth(1).map(|row| row.split_whitespace().map(str::to_string).collect::<Vec<_>>()),
+        Some(vec!["E0".to_string(), (0..3_000u64).filter(|n| n % 7 == 0).count().to_string(), sum.to_string()])
+    );
+}

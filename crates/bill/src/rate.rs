@@ -280,8 +280,8 @@ impl<'a> Bill<'a> {
         let cells = self.table.range_of(rank as usize);
         let mut start = cells.start;
         while start < cells.end {
-            let hour = hour_of(self.table.cells[start].minute.into());
-            let end = start + self.table.cells[start..cells.end].partition_point(|cell| hour_of(cell.minute.into()) == hour);
+            let hour = hour_of(self.table.minute(start));
+            let end = self.table.place_of(start..cells.end, (hour + 1) * MINUTES_PER_HOUR);
             self.rate_hour(&terms, rank, hour, start..end);
             start = end;
         }
@@ -294,15 +294,14 @@ impl<'a> Bill<'a> {
 
     /// Rates the cells of one series in one hour. Other terms make a row of its own.
     fn rate_hour(&mut self, terms: &SeriesTerms<'a>, rank: u32, hour: i64, cells: Range<usize>) {
-        let all = &self.table.cells;
-        for cell in &all[cells.clone()] {
+        for cell in self.table.cells(cells.clone()) {
             self.use_up(rank, hour, cell.quantity, cell.events);
         }
         let mut start = cells.start;
         while start < cells.end {
-            let minute = i64::from(all[start].minute);
+            let minute = self.table.minute(start);
             let until = terms.until(minute, (hour + 1) * MINUTES_PER_HOUR);
-            let end = start + all[start..cells.end].partition_point(|cell| i64::from(cell.minute) < until);
+            let end = self.table.place_of(start..cells.end, until);
             self.rate_stretch(terms, rank, hour, start..end, minute..until);
             start = end;
         }
@@ -312,8 +311,8 @@ impl<'a> Bill<'a> {
         let (version, key) = terms.at(minutes.start);
         let series = &self.table.series[rank as usize];
         let mut sum = Sum::default();
-        for cell in &self.table.cells[cells.clone()] {
-            let billable = version.map_or(Ok(cell.quantity), |version| terms.version(version).billable(self.table, series, cell));
+        for cell in self.table.cells(cells.clone()) {
+            let billable = version.map_or(Ok(cell.quantity), |version| terms.version(version).billable(self.table, series, &cell));
             match billable {
                 Ok(billable) => {
                     sum.quantity = sum.quantity.saturating_add(cell.quantity);

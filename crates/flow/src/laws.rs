@@ -307,7 +307,7 @@ fn decide(steps: Vec<Step>, lines: &[String], per_batch: usize) -> Vec<(Outcome,
 
 /// Each token for 2 x 10^-12.
 fn prices() -> Prices {
-    let price = Price { matches: Vec::new(), units: 2, per: 1, minus: None };
+    let price = Price { matches: Vec::new(), units: 2, per: 1, minus: Vec::new() };
     let meters = vec![MeterPrices { prices: vec![price], wholes: Vec::new() }; 3];
     Prices { lists: vec![PriceList { from_minute: i64::MIN, to_minute: i64::MAX, meters }] }
 }

@@ -17,6 +17,7 @@ use crate::ledger::{Ledger, RowCount, Tally};
 use crate::memory::Memory;
 use crate::queue::{Queue, Slot};
 use crate::segment::{self, Place};
+use crate::watch::Watch;
 use flow::event::{Position, StreamId};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -513,6 +514,11 @@ impl Hub {
     pub fn wait_published(&self, seen: u64, timeout: Duration) -> u64 {
         let old = |queue: &mut Queue| queue.published <= seen && !queue.closed && queue.failed.is_none();
         self.news.wait_timeout_while(self.lock(), timeout, old).expect("no holder of this lock panics").0.published
+    }
+
+    /// Frames that are published from now on, for somebody who looks on and may miss some: at most `bytes_max` of them wait.
+    pub fn watch(self: &Arc<Self>, bytes_max: usize) -> Watch {
+        Watch::new(self, bytes_max)
     }
 
     /// How far a stream is decided in what is published: with a journal, for good.

@@ -4,7 +4,7 @@
 //! touch files; the same calls on the real and on the simulated disk), `hub` (in and out), `journal` with `segment`
 //! (files) and `recover` (after a crash), `memory` (the hub without a journal), `queue` (what the threads share),
 //! `cursor` (how far a sink is), `express` (what it took ahead of that), `losses` (what a sink will never get), `ledger` (the law,
-//! fed by headers), `account` (what all frames add up to), `state` (what they say of the state of steps).
+//! fed by headers), `account` (what all frames add up to), `state` (what they say of the state of steps), `watch` (who looks on).
 #![deny(unsafe_code)]
 
 mod account;
@@ -27,9 +27,11 @@ mod segment;
 mod state;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 pub use cursor::{Cursor, Next};
 pub use disk::{Disk, File, Site};
 pub use frame::{Frame, LostReason};
 pub use hub::{AcceptError, Hub, Limits, OpenError, Recovered, WhenFull};
 pub use ledger::{Ledger, SinkTotals, StreamTotals, Tally, TenantTotals, Totals};
+pub use watch::{Seen, Watch};

@@ -15,6 +15,7 @@ use crate::ledger::{Delta, Ledger, RowCount, SinkTotals, Tally, add_delta, take_
 use crate::losses::Losses;
 use crate::recover::Segment;
 use crate::segment::Place;
+use crate::watch::Watchers;
 use flow::event::StreamId;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
@@ -84,6 +85,7 @@ pub(crate) struct Queue {
     /// Memory hub: at the slowest sink's committed frame.
     pub settled: Option<Account>,
     pub readers: Vec<Reader>,
+    pub watchers: Watchers,
     /// Lanes that wait for room.
     pub waiting: usize,
     /// Lanes that hold logs back because there is little room.
@@ -112,6 +114,7 @@ impl Queue {
             settled: drop_beyond_bytes.is_none().then(|| account.clone()),
             account,
             readers: Vec::new(),
+            watchers: Watchers::default(),
             waiting: 0,
             holding: 0,
             closed: false,
@@ -189,6 +192,7 @@ impl Queue {
                 add_delta(&mut reader.buffered, due);
                 reader.express.owe(due);
             }
+            self.watchers.publish(&slot.frame);
             self.unsynced_bytes -= slot.record_bytes;
             self.published_end = slot.end;
             self.published += 1;

@@ -150,6 +150,8 @@ fn write_files(files: &mut NewFiles<'_>, rows: &[Row]) -> anyhow::Result<Vec<Fil
             min_time: rows.iter().map(|row| row.charge.hour.0).min().unwrap_or(0),
             max_time: rows.iter().map(|row| row.charge.end.0).max().unwrap_or(0),
             index: None,
+            index_bytes: 0,
+            committed_ns: 0,
         });
     }
     Ok(entries)

@@ -1,27 +1,36 @@
 //! The commit log: what the lake holds, one file per seal, for all tenants and tables together.
 //!
 //! `_commits/00000001.json` and so on without gaps. A commit names the files it added and, per stream, the
-//! position it started from and the one it reached: data and positions are one atomic step. It is created
-//! only if absent, by a link that replaces nothing; whoever comes second reads the winner first. A commit is
-//! three lines of JSON with a checksum over the second; a damaged one is an error, never skipped.
+//! position it started from and the one it reached: data and positions are one atomic step. It may also name
+//! files of `logs` that belong to the lake no more: rewritten ones, whose rows are in those it adds, and
+//! expired ones, whose rows are gone and counted by tenant. It is created only if absent, by a link that
+//! replaces nothing; whoever comes second reads the winner first. A commit is three lines of JSON with a
+//! checksum over the second; a damaged one is an error, never skipped, and so is one whose sums do not agree.
+//! Memory: about 300 bytes per file and 200 per file that was removed and is not yet swept.
 
 use crate::Fields;
-use crate::layout::{CHARGES, COMMITS, LOGS, USAGE, commit_name, commit_number};
+use crate::layout::{CHARGES, COMMITS, LOGS, USAGE, commit_name, commit_number, unescape_tenant};
 use anyhow::{Context, anyhow, bail};
 use flow::event::StreamId;
+use flow::units::UnixNanos;
 use hub::disk::Disk;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 const VERSION: u32 = 1;
+/// Newest drops that are held one by one, 2 MiB of them; their sums by tenant cover all.
+const DROPS_MAX: usize = 10_000;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Commit {
     pub version: u32,
     pub number: u64,
+    /// When it was made: of a seal, when its newest frame was closed; else as the caller said. Older programs wrote none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_ns: Option<i64>,
     /// First and last frame of the seal, by the hub's number.
     pub frames: [u64; 2],
     /// Columns of the log files, and which of them are text and ids.
@@ -32,6 +41,97 @@ pub(crate) struct Commit {
     /// What was published, closed or taken back with this commit; its rows are in the table `charges`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub charges: Option<ChargeEvent>,
+    /// Files of `logs` that belong to the lake no more; taken out before `tables` are put in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<Removed>,
+    /// What the expired files among them held, by tenant and rule.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dropped: Vec<DropEntry>,
+    /// What commits up to this number removed lies on the disk no more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub swept: Option<u64>,
+}
+
+/// A file of `logs` that belongs to the lake no more. Its index goes with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Removed {
+    pub path: String,
+    pub reason: Reason,
+}
+
+/// Why a file was removed. After all but the last its rows are in files that the same commit adds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Reason {
+    /// Merged with others.
+    Compacted,
+    /// It has another index; the file itself may be the same.
+    Reindexed,
+    /// Its rows are gone.
+    Expired,
+}
+
+/// What one run of retention took from one tenant by one rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DropEntry {
+    /// Escaped, as in the files' entries.
+    pub tenant: String,
+    pub rule: DropRule,
+    pub partitions: u64,
+    pub files: u64,
+    pub rows: u64,
+    pub raw_bytes: u64,
+    pub origin_bytes: u64,
+    pub stored_bytes: u64,
+    pub min_time: i64,
+    pub max_time: i64,
+}
+
+/// Why rows were dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DropRule {
+    /// They were older than the tenant keeps its rows.
+    Age,
+    /// The tenant had more bytes than it may.
+    Bytes,
+    /// All tenants together had more bytes than they may, and this one was furthest over its share.
+    NodeBytes,
+}
+
+impl DropRule {
+    pub fn name(self) -> &'static str {
+        match self {
+            DropRule::Age => "age",
+            DropRule::Bytes => "bytes",
+            DropRule::NodeBytes => "node_bytes",
+        }
+    }
+}
+
+/// What one run of retention took from one tenant by one rule, as a reader sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dropped {
+    /// Of the commit.
+    pub number: u64,
+    /// When, as the caller said.
+    pub at: UnixNanos,
+    pub tenant: Vec<u8>,
+    pub rule: DropRule,
+    /// Whole days, or hours of a day.
+    pub partitions: u64,
+    pub files: u64,
+    pub rows: u64,
+    /// Bytes of the rows as they were received.
+    pub raw_bytes: u64,
+    pub origin_bytes: u64,
+    /// Parquet and indexes.
+    pub stored_bytes: u64,
+    /// Of the oldest and the newest row.
+    pub min_time: UnixNanos,
+    pub max_time: UnixNanos,
 }
 
 /// An event of the log of charges: what is committed after it is late (rule R8).
@@ -70,11 +170,33 @@ pub(crate) struct FileEntry {
     pub max_time: i64,
     /// The index beside it, from the lake's root.
     pub index: Option<String>,
+    /// Length of the index; 0 where an older program wrote it, or there is none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub index_bytes: u64,
+    /// `at_ns` of the commit that added it; 0 where it has none.
+    #[serde(skip)]
+    pub committed_ns: i64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Commit {
     pub(crate) fn new(number: u64, frames: [u64; 2], fields: Fields) -> Commit {
-        Commit { version: VERSION, number, frames, fields, streams: BTreeMap::new(), tables: BTreeMap::new(), charges: None }
+        Commit {
+            version: VERSION,
+            number,
+            at_ns: None,
+            frames,
+            fields,
+            streams: BTreeMap::new(),
+            tables: BTreeMap::new(),
+            charges: None,
+            removed: Vec::new(),
+            dropped: Vec::new(),
+            swept: None,
+        }
     }
 
     fn encode(&self) -> anyhow::Result<Vec<u8>> {
@@ -106,6 +228,26 @@ impl Commit {
     }
 }
 
+impl DropEntry {
+    pub(crate) fn view(&self, commit: &Commit) -> anyhow::Result<Dropped> {
+        let Some(tenant) = unescape_tenant(&self.tenant) else { bail!("it names a tenant {:?} that nobody wrote", self.tenant) };
+        Ok(Dropped {
+            number: commit.number,
+            at: UnixNanos(commit.at_ns.unwrap_or(0)),
+            tenant,
+            rule: self.rule,
+            partitions: self.partitions,
+            files: self.files,
+            rows: self.rows,
+            raw_bytes: self.raw_bytes,
+            origin_bytes: self.origin_bytes,
+            stored_bytes: self.stored_bytes,
+            min_time: UnixNanos(self.min_time),
+            max_time: UnixNanos(self.max_time),
+        })
+    }
+}
+
 pub(crate) fn stream_name(stream: StreamId) -> String {
     format!("{:016x}", stream.0)
 }
@@ -119,6 +261,16 @@ pub(crate) struct Charged {
     pub usage: usize,
 }
 
+/// A file that was removed and may still lie on the disk.
+#[derive(Clone, Debug)]
+pub(crate) struct Gone {
+    /// Number and `at_ns` of the commit that removed it; `i64::MIN` where it has none.
+    pub number: u64,
+    pub at_ns: i64,
+    pub path: String,
+    pub index: Option<String>,
+}
+
 /// What all commits together say.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Log {
@@ -130,6 +282,20 @@ pub(crate) struct Log {
     pub fields: Option<Fields>,
     /// Events of charges, in order.
     pub charges: Vec<Charged>,
+    /// In commit order. Who needs no more of them may empty it.
+    pub gone: Vec<Gone>,
+    /// The newest [`DROPS_MAX`], oldest first.
+    pub drops: VecDeque<Dropped>,
+    /// Rows and origin bytes of all drops, by tenant.
+    pub expired: BTreeMap<Vec<u8>, (u64, u64)>,
+}
+
+/// Rows, raw bytes and origin bytes of some files, by tenant.
+type Sums<'a> = BTreeMap<&'a str, [u64; 3]>;
+
+fn add_to<'a>(sums: &mut Sums<'a>, tenant: &'a str, more: [u64; 3]) {
+    let sum = sums.entry(tenant).or_default();
+    sum.iter_mut().zip(more).for_each(|(sum, more)| *sum = sum.saturating_add(more));
 }
 
 impl Log {
@@ -167,8 +333,15 @@ impl Log {
             }
             self.positions.insert(stream, to);
         }
-        for (table, files) in commit.tables {
+        if !commit.removed.is_empty() || !commit.dropped.is_empty() {
+            self.remove(&commit)?;
+        }
+        for (table, mut files) in commit.tables {
+            files.iter_mut().for_each(|file| file.committed_ns = commit.at_ns.unwrap_or(0));
             self.files.entry(table).or_default().extend(files);
+        }
+        if let Some(swept) = commit.swept {
+            self.gone.retain(|gone| gone.number > swept);
         }
         if let Some(event) = commit.charges {
             let (charges, usage) = (self.table(CHARGES).len(), self.table(USAGE).len());
@@ -176,6 +349,53 @@ impl Log {
         }
         self.number = commit.number;
         self.fields = Some(commit.fields);
+        Ok(())
+    }
+
+    /// Takes out what the commit removes, after a look at its sums: rewriting loses no row, and what expired is counted.
+    fn remove(&mut self, commit: &Commit) -> anyhow::Result<()> {
+        let mut reasons: HashMap<&str, Reason> = HashMap::with_capacity(commit.removed.len());
+        for removed in &commit.removed {
+            if reasons.insert(&removed.path, removed.reason).is_some() {
+                bail!("it removes {} twice", removed.path);
+            }
+        }
+        let (mut rewritten, mut expired) = (Vec::new(), Vec::new());
+        self.files.entry(LOGS.to_owned()).or_default().retain(|file| match reasons.remove(file.path.as_str()) {
+            None => true,
+            Some(reason) => {
+                if reason == Reason::Expired { &mut expired } else { &mut rewritten }.push(file.clone());
+                false
+            }
+        });
+        if let Some(path) = reasons.keys().next() {
+            bail!("it removes {path}, which the lake does not have");
+        }
+        let sums = |files: &[FileEntry]| -> BTreeMap<String, [u64; 3]> {
+            let mut sums = Sums::new();
+            files.iter().for_each(|file| add_to(&mut sums, &file.tenant, [file.rows, file.raw_bytes, file.origin_bytes]));
+            sums.into_iter().map(|(tenant, sum)| (tenant.to_owned(), sum)).collect()
+        };
+        if !rewritten.is_empty() && sums(&rewritten) != sums(commit.tables.get(LOGS).map_or(&[], Vec::as_slice)) {
+            bail!("the files it rewrites do not add up to those it adds");
+        }
+        let mut counted = Sums::new();
+        commit.dropped.iter().for_each(|drop| add_to(&mut counted, &drop.tenant, [drop.rows, drop.raw_bytes, drop.origin_bytes]));
+        if !counted.iter().map(|(tenant, sum)| (*tenant, *sum)).eq(sums(&expired).iter().map(|(tenant, sum)| (tenant.as_str(), *sum))) {
+            bail!("the files that expired do not add up to what it says was dropped");
+        }
+        let at_ns = commit.at_ns.unwrap_or(i64::MIN);
+        let gone = |file: FileEntry| Gone { number: commit.number, at_ns, path: file.path, index: file.index };
+        self.gone.extend(rewritten.into_iter().chain(expired).map(gone));
+        for drop in &commit.dropped {
+            let dropped = drop.view(commit)?;
+            let sum = self.expired.entry(dropped.tenant.clone()).or_default();
+            *sum = (sum.0.saturating_add(drop.rows), sum.1.saturating_add(drop.origin_bytes));
+            self.drops.push_back(dropped);
+        }
+        while self.drops.len() > DROPS_MAX {
+            self.drops.pop_front();
+        }
         Ok(())
     }
 

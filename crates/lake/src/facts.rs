@@ -162,10 +162,31 @@ fn split_large(facts: &mut Vec<UsageFact>) {
     }
 }
 
-type Key<'a> = (&'a str, i64, &'a [(String, Vec<u8>)], StreamId, u64, u64, i128, Option<&'a UsageEvent>);
+type Key<'a> = (Place<'a>, &'a [(String, Vec<u8>)], StreamId, u64, u64, i128, Option<&'a UsageEvent>);
 
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Place<'a> {
+    Sum {
+        meter: &'a str,
+        minute: i64,
+    },
+    /// What one record tells stands together: it has one key, which is then stored, and taken in, once.
+    Event {
+        minute: i64,
+        stream: StreamId,
+        position: u64,
+        meter: &'a str,
+    },
+}
+
+/// The order of rows in a file.
 fn key(fact: &UsageFact) -> Key<'_> {
-    (&fact.meter, fact.minute, &fact.dims, fact.stream, fact.from, fact.to, fact.quantity, fact.event.as_deref())
+    let (meter, minute, stream) = (fact.meter.as_str(), fact.minute, fact.stream);
+    let place = match &fact.event {
+        None => Place::Sum { meter, minute },
+        Some(event) => Place::Event { minute, stream, position: event.position, meter },
+    };
+    (place, &fact.dims, stream, fact.from, fact.to, fact.quantity, fact.event.as_deref())
 }
 
 /// The fact's name for ever: two facts with the same one are the same fact.

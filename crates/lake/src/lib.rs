@@ -2,8 +2,10 @@
 //!
 //! Read in this order: `store` (frames in, one commit out), `commit` (the log), `layout` (where things lie),
 //! the tables `logs`, `facts` (usage), `charges`, `runs` (lineage) with `table` below them and `lineage` (what an event says), `index`; then
-//! the way back: `snapshot`, `tables` (columns for SQL), `query` (the line), `matcher` (the one judge), `search`, `loose`. The only crate
-//! that names tantivy and parquet.
+//! the way back: `snapshot`, `query` (the line), `matcher` (the one judge), `view` (what is asked, and what narrows it
+//! down: `opened`, `bloom`, `columns`), `search`, `scan` and what is made of it (`histogram`, `facets`), `context`, `pipes` (rows to a
+//! table), `loose`, `sieve` (what comes), `tables` (columns for SQL); last `maintain`, which merges, drops and mends files behind the writer. The only crate that
+//! names tantivy and parquet.
 #![deny(unsafe_code)]
 
 mod store;
@@ -23,26 +25,55 @@ mod index;
 mod words;
 
 mod snapshot;
-mod tables;
 
 mod loose;
 mod matcher;
+mod pipes;
 mod query;
+
+mod bloom;
+mod columns;
+mod opened;
+mod rows;
+mod stats;
+mod view;
+
+mod context;
+mod facets;
+mod histogram;
+mod scan;
 mod search;
+mod sieve;
+
+pub mod tables;
+
+pub mod maintain;
 
 #[cfg(test)]
 mod tests;
 
 pub use charges::{Charges, Published, UsageFile, append_charges};
-pub use commit::ChargeEvent;
+pub use commit::{ChargeEvent, DropRule, Dropped};
+pub use context::CONTEXT_MAX;
+pub use facets::{Facet, VALUES_MAX};
 pub use facts::{EventView, FactView};
 pub use focus::{focus_parquet, read_cells};
+pub use histogram::{BUCKETS_MAX, Buckets, GROUPS_MAX, Group, Histogram, HistogramBy, Tally};
+pub use logs::Spent;
 pub use loose::{LINE_BYTES_MAX, search_file, search_lines};
-pub use query::{DEPTH_MAX, QUERY_BYTES_MAX, Query, QueryError};
-pub use search::{Hit, SearchOptions, Stats, WINDOW_BYTES, search};
+pub use opened::{CACHE_BYTES, Cache};
+pub use pipes::{Cell, Number, Pipeline, RowView, Table};
+pub use query::{
+    Call, DEPTH_MAX, Function, GROUP_COLUMNS_MAX, PIPES_MAX, Pipe, QUERY_BYTES_MAX, Query, QueryError, REGEXES_MAX, SortKey, TESTS_MAX,
+    When,
+};
+pub use scan::{Asked, Batch, Column, Times, Wanted};
+pub use search::{Hit, SearchOptions, WINDOW_BYTES, search};
+pub use sieve::Sieve;
 pub use snapshot::{Snapshot, each_fact, lineage_events, tail_facts, usage};
+pub use stats::{Partial, PartialWhy, Stats};
 pub use store::{Lake, Sealed};
-pub use tables::{BATCH_BYTES, Bounds, FileView, Predicate, Rows, Table, TableFile, Tail};
+pub use view::{Bounds, View};
 
 use flow::conventions::{MESSAGE, SPAN_ID, TRACE_ID};
 use serde::{Deserialize, Serialize};
@@ -56,6 +87,8 @@ pub struct Options {
     pub text: Vec<String>,
     /// Fields that hold ids: columns with bloom filters, found by a bare word.
     pub ids: Vec<String>,
+    /// Fields that are columns of numbers.
+    pub numbers: Vec<String>,
     /// Files with fewer raw bytes get no index: a scan is cheaper.
     pub index_bytes_min: u64,
     /// A tenant's day with fewer raw bytes in one seal is one file, else one per hour.
@@ -80,10 +113,12 @@ pub struct Fields {
     pub index: Vec<String>,
     pub text: Vec<String>,
     pub ids: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub numbers: Vec<String>,
 }
 
 impl Default for Fields {
     fn default() -> Fields {
-        Fields { index: Vec::new(), text: text_fields(), ids: id_fields() }
+        Fields { index: Vec::new(), text: text_fields(), ids: id_fields(), numbers: Vec::new() }
     }
 }

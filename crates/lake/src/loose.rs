@@ -8,10 +8,12 @@
 use crate::Fields;
 use crate::matcher::{Matcher, Row};
 use crate::query::Query;
-use crate::search::{Hit, Stats};
+use crate::rows::HitRows;
+use crate::search::Hit;
+use crate::stats::Stats;
 use crate::table;
 use anyhow::Context;
-use arrow_array::{BinaryArray, TimestampNanosecondArray, UInt8Array, UInt32Array, UInt64Array};
+use flow::conventions::{LEVEL, TIME};
 use flow::event::StreamId;
 use flow::fields::{FieldSet, Scanner, Span};
 use flow::time::TimeParser;
@@ -86,9 +88,7 @@ struct About {
     spans: Vec<Span>,
 }
 
-/// The fields a pipeline looks at by default: time, level, tenant.
-const TIME: [&str; 4] = ["ts", "time", "@timestamp", "timestamp"];
-const LEVEL: [&str; 3] = ["level", "severity", "log.level"];
+/// Where a pipeline looks for the tenant by default, as [`TIME`] and [`LEVEL`] are for the others.
 const TENANT: [&str; 2] = ["tenant", "kubernetes.labels.tenant"];
 
 impl About {
@@ -138,32 +138,19 @@ fn next_line(lines: &mut dyn BufRead, line: &mut Vec<u8>, cut: &mut u64) -> io::
 fn search_parquet(query: &Query, fields: &Fields, path: &Path, hit: &mut dyn FnMut(Hit) -> ControlFlow<()>) -> anyhow::Result<Stats> {
     let mut matcher = Matcher::new(query, fields)?;
     let mut stats = Stats { files: 1, passes: 1, ..Stats::default() };
-    let columns = ["tenant", "time", "severity", "weight", "stream", "position", "raw"];
-    for batch in table::read(&Disk::Real, path, &columns, None)? {
-        let batch = batch.with_context(|| format!("cannot read {}", path.display()))?;
-        let raw: &BinaryArray = table::column(&batch, "raw").with_context(|| format!("{} is no log file of a lake", path.display()))?;
-        let time: &TimestampNanosecondArray = table::column(&batch, "time")?;
-        let severity: &UInt8Array = table::column(&batch, "severity")?;
-        let weight: &UInt32Array = table::column(&batch, "weight")?;
-        let stream: &UInt64Array = table::column(&batch, "stream")?;
-        let position: &UInt64Array = table::column(&batch, "position")?;
+    let cannot = || format!("cannot read {}", path.display());
+    for batch in table::read_all(&Disk::Real, path, None)? {
+        let batch = batch.with_context(cannot)?;
+        let rows = HitRows::of(&batch).with_context(cannot)?;
         for row in 0..batch.num_rows() {
             stats.rows_scanned += 1;
             let tenant = table::tenant(&batch, row)?;
-            if !matcher.matches(Row { line: raw.value(row), tenant: Some(tenant), severity: Some(severity.value(row)) }) {
+            let about = Row { line: rows.lines.line(row), tenant: Some(tenant), severity: Some(rows.severities[row]) };
+            if !matcher.matches(about) {
                 continue;
             }
             stats.hits += 1;
-            let found = Hit {
-                tenant: tenant.to_vec(),
-                time: UnixNanos(time.value(row)),
-                severity: severity.value(row),
-                weight: weight.value(row),
-                stream: StreamId(stream.value(row)),
-                position: position.value(row),
-                raw: raw.value(row).to_vec(),
-            };
-            if hit(found).is_break() {
+            if hit(rows.hit(row, tenant)).is_break() {
                 return Ok(stats);
             }
         }

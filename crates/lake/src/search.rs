@@ -1,32 +1,52 @@
 //! Finds rows: over the lake's files and the unsealed tail, in order of time, each row once.
 //!
-//! In: a query, a snapshot and the tail taken before it; out: hits with their original bytes. Files are
-//! chosen by tenant and time, the index proposes rows of a file, and every row is judged from its own bytes.
-//! Hits wait in a window of at most [`WINDOW_BYTES`] until no earlier row can come; what does not fit is
-//! dropped and found again in another pass, so the order is exact at any size and memory is bounded. The
-//! window, one batch of 4,096 rows and the index's postings are all that is held.
+//! In: a query and a [`View`]; out: hits with their original bytes. Files are chosen by tenant and time, filters and
+//! index propose rows of a file, and every row that is given out was judged from its own bytes. A file with many
+//! candidates is gone through in slices of time, small ones first, of which only those are read that a row of the
+//! answer can lie in; so the newest hundred of a million cost little, and the first row comes early. Hits wait in a
+//! window of at most [`WINDOW_BYTES`] until no earlier row can come; what does not fit is dropped and found again in
+//! another pass, so the order is exact at any size. Memory: the window once and once more over all threads, a batch
+//! of 4,096 rows for each thread, one bit per row of the files being read and 4 bytes per row of the slices that
+//! wait, of which there are at most [`SLICED_ROWS_MAX`] rows; files beyond that are read in one piece.
 
-use crate::Fields;
-use crate::commit::FileEntry;
-use crate::index::Proposer;
-use crate::layout::unescape_tenant;
-use crate::matcher::{Check, Matcher, Row, tenant_holds};
+mod queue;
+mod window;
+
+use crate::columns::ColumnJudge;
+use crate::matcher::{Matcher, Row};
+use crate::opened::Cache;
 use crate::query::Query;
+use crate::rows::{HitRows, line_columns};
 use crate::snapshot::Snapshot;
+use crate::stats::{Partial, Stats, since};
 use crate::store::Taken;
 use crate::table;
-use anyhow::{Context, bail};
-use arrow_array::{BinaryArray, TimestampNanosecondArray, UInt8Array, UInt32Array, UInt64Array};
+use crate::view::{Access, Bounds, Choice, View, in_parallel};
+use anyhow::Context;
+use arrow_array::{TimestampNanosecondArray, UInt8Array};
 use flow::event::{Severity, StreamId};
 use flow::units::UnixNanos;
 use hub::disk::Disk;
-use hub::frame::Frame;
-use std::collections::BTreeMap;
+use hub::frame::{Frame, Part};
+use queue::{Kind, Queue, Unit};
+use std::cmp::Reverse;
 use std::ops::{ControlFlow, Range};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+use window::{Place, Window, place};
 
 /// Hits that wait for their turn, in bytes of their lines.
 pub const WINDOW_BYTES: usize = 64 << 20;
+/// Rows that wait in slices: 4 bytes each.
+const SLICED_ROWS_MAX: usize = 8 << 20;
+/// A file with so few candidates is read at once.
+const DIRECT_ROWS: usize = if cfg!(test) { 8 } else { 1 << 10 }; // tests have small files
+/// Rows of a file's first slice, at least; the same at most.
+const SLICE_ROWS_FIRST: (usize, usize) = if cfg!(test) { (4, 16) } else { (64, 4 << 10) };
+/// Rows of a file's last slices; they grow up to this, so that pages are not read too often.
+const SLICE_ROWS_MAX: usize = 64 << 10;
+/// Above this share of a file's rows a scan is cheaper than picking rows.
+const WORTH_IT_PERCENT: usize = 35;
 
 /// Which rows to look at, and in which order.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +60,16 @@ pub struct SearchOptions {
     /// At most this many hits: the first in the order asked for.
     pub limit: Option<usize>,
     pub newest_first: bool,
+}
+
+impl SearchOptions {
+    pub(crate) fn holds_time(&self, time: i64) -> bool {
+        self.since.is_none_or(|since| time >= since.0) && self.until.is_none_or(|until| time < until.0)
+    }
+
+    pub(crate) fn holds_tenant(&self, tenant: &[u8]) -> bool {
+        self.tenant.as_ref().is_none_or(|want| want.as_bytes() == tenant)
+    }
 }
 
 /// A row that answers the query.
@@ -56,29 +86,29 @@ pub struct Hit {
     pub raw: Vec<u8>,
 }
 
-/// What a search did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Files of the snapshot.
-    pub files: u64,
-    /// Left out by tenant or time, without being opened.
-    pub files_pruned: u64,
-    /// Answered with the index: only proposed rows were read.
-    pub files_by_index: u64,
-    /// An index that is missing or damaged: the file was scanned.
-    pub index_failures: u64,
-    /// Rows of files that were judged; a row counts again in each pass.
-    pub rows_scanned: u64,
-    /// Rows of the tail that were judged.
-    pub tail_rows: u64,
-    pub hits: u64,
-    /// How often the files were gone through because the hits did not fit the window.
-    pub passes: u64,
-    /// Loose lines longer than is read: only their beginning was searched.
-    pub lines_cut: u64,
+impl Hit {
+    /// A row of a frame that is not sealed.
+    pub(crate) fn of_frame(frame: &Frame, part: &Part, row: usize) -> Hit {
+        let rows = &frame.rows;
+        Hit {
+            tenant: tenant_of(frame, row).to_vec(),
+            time: UnixNanos(rows.time[row]),
+            severity: rows.severity[row],
+            weight: rows.weight[row],
+            stream: part.stream,
+            position: rows.position[row],
+            raw: rows.row(row).to_vec(),
+        }
+    }
 }
 
-/// Hands every row that answers `query` to `hit`, until it breaks.
+/// Whose row it is; the empty tenant's where the frame names none.
+pub(crate) fn tenant_of(frame: &Frame, row: usize) -> &[u8] {
+    frame.tenants.get(frame.rows.tenant[row] as usize).map_or(&[], |tenant| tenant)
+}
+
+/// Hands every row that answers `query` to `hit`, until it breaks. With a cache of its own and no bounds; whoever asks
+/// more than once keeps a [`Cache`] and asks a [`View`].
 pub fn search(
     disk: &Disk,
     snapshot: &Snapshot,
@@ -99,162 +129,69 @@ pub(crate) fn search_within(
     window_bytes: usize,
     hit: &mut dyn FnMut(Hit) -> ControlFlow<()>,
 ) -> anyhow::Result<Stats> {
-    let fields = snapshot.fields();
-    let mut matcher = Matcher::new(query, &fields)?;
-    let taken = snapshot.unsealed(tail)?;
-    let mut stats = Stats { files: snapshot.logs().len() as u64, ..Stats::default() };
-    let mut sources = Vec::new();
-    for file in snapshot.logs() {
-        match choose(file, &matcher.check, options)? {
-            Some(tenant) => sources.push(Source { first: file.min_time, last: file.max_time, kind: Kind::File { file, tenant } }),
-            None => stats.files_pruned += 1,
-        }
-    }
-    if let Some((first, last)) = tail_times(tail, &taken) {
-        sources.push(Source { first, last, kind: Kind::Tail });
-    }
-    let newest_first = options.newest_first;
-    sources.sort_by_key(|s| if newest_first { -i128::from(s.last) } else { i128::from(s.first) });
-    let mut run = Run { disk, snapshot, tail, taken: &taken, fields, options, stats, emitted: 0, after: None };
-    loop {
-        run.stats.passes += 1;
-        let mut window =
-            Window::new(newest_first, window_bytes, options.limit.map(|limit| limit - run.emitted.min(limit)), run.after.clone());
-        let stopped = run.pass(&sources, &mut matcher, &mut window, hit)?;
-        if stopped || window.edge.is_none() || run.is_done() {
-            return Ok(run.stats);
-        }
-    }
+    let view = View { disk, snapshot, tail, cache: &Cache::default(), bounds: Bounds::default() };
+    view.search_within(query, options, window_bytes, hit)
 }
 
-/// Something with rows, and the times of its first and last row.
-struct Source<'a> {
-    first: i64,
-    last: i64,
-    kind: Kind<'a>,
-}
-
-enum Kind<'a> {
-    File { file: &'a FileEntry, tenant: Vec<u8> },
-    Tail,
-}
-
-/// The file's tenant if rows of it can answer.
-fn choose(file: &FileEntry, check: &Check, options: &SearchOptions) -> anyhow::Result<Option<Vec<u8>>> {
-    let in_time = options.since.is_none_or(|since| file.max_time >= since.0) && options.until.is_none_or(|until| file.min_time < until.0);
-    let Some(tenant) = unescape_tenant(&file.tenant) else { bail!("the commit log names a tenant {:?} that nobody wrote", file.tenant) };
-    let text = String::from_utf8_lossy(&tenant).into_owned();
-    let ours = options.tenant.as_ref().is_none_or(|want| *want == text) && tenant_possible(check, &text);
-    Ok((in_time && ours).then_some(tenant))
-}
-
-/// Whether a row of this tenant can pass at all.
-fn tenant_possible(check: &Check, tenant: &str) -> bool {
-    match check {
-        Check::Tenant(test) => tenant_holds(test, tenant),
-        Check::And(checks) => checks.iter().all(|c| tenant_possible(c, tenant)),
-        Check::Or(checks) => checks.iter().any(|c| tenant_possible(c, tenant)),
-        Check::Not(check) => match check.as_ref() {
-            Check::Tenant(test) => !tenant_holds(test, tenant),
-            _ => true,
-        },
-        _ => true,
-    }
-}
-
-fn tail_times(tail: &[Arc<Frame>], taken: &Taken) -> Option<(i64, i64)> {
-    let times = || taken.parts.iter().flat_map(|(f, p)| tail[*f].parts[*p].rows.clone().map(|row| tail[*f].rows.time[row as usize]));
-    Some((times().min()?, times().max()?))
-}
-
-/// A row's place in the answer. A group of lines and the line that ended it have one position: their bytes tell them apart.
-type Place = (i64, Vec<u8>, StreamId, u64, u32);
-
-fn place(hit: &Hit) -> Place {
-    (hit.time.0, hit.tenant.clone(), hit.stream, hit.position, crc32fast::hash(&hit.raw))
-}
-
-/// The hits nearest to the start of the order that fit.
-struct Window {
-    newest_first: bool,
-    bytes_max: usize,
-    count_max: usize,
-    bytes: usize,
-    hits: BTreeMap<Place, Hit>,
-    /// Hits up to here were given out in an earlier pass.
-    after: Option<Place>,
-    /// Something was dropped, from here on.
-    edge: Option<Place>,
-}
-
-impl Window {
-    fn new(newest_first: bool, bytes_max: usize, count: Option<usize>, after: Option<Place>) -> Window {
-        Window { newest_first, bytes_max, count_max: count.unwrap_or(usize::MAX), bytes: 0, hits: BTreeMap::new(), after, edge: None }
+impl View<'_> {
+    /// Hands every row that answers `query` to `hit`, in order of time, until it breaks or a bound is reached.
+    pub fn search(&self, query: &Query, options: &SearchOptions, hit: &mut dyn FnMut(Hit) -> ControlFlow<()>) -> anyhow::Result<Stats> {
+        self.search_within(query, options, WINDOW_BYTES, hit)
     }
 
-    /// Whether `a` comes before `b`.
-    fn before(&self, a: &Place, b: &Place) -> bool {
-        if self.newest_first { a > b } else { a < b }
-    }
-
-    /// Whether a row of this time can still get in.
-    fn admits_time(&self, time: i64) -> bool {
-        let beyond = |edge: i64| if self.newest_first { time < edge } else { time > edge };
-        let passed = |after: i64| if self.newest_first { time > after } else { time < after };
-        !self.edge.as_ref().is_some_and(|edge| beyond(edge.0)) && !self.after.as_ref().is_some_and(|after| passed(after.0))
-    }
-
-    /// Whether any row between these times can still get in.
-    fn admits(&self, first: i64, last: i64) -> bool {
-        let (near, far) = if self.newest_first { (last, first) } else { (first, last) };
-        let beyond = |edge: i64| if self.newest_first { near < edge } else { near > edge };
-        let passed = |after: i64| if self.newest_first { far > after } else { far < after };
-        !self.edge.as_ref().is_some_and(|edge| beyond(edge.0)) && !self.after.as_ref().is_some_and(|after| passed(after.0))
-    }
-
-    fn add(&mut self, hit: Hit) {
-        let at = place(&hit);
-        let given = self.after.as_ref().is_some_and(|after| !self.before(after, &at));
-        let beyond = self.edge.as_ref().is_some_and(|edge| !self.before(&at, edge));
-        if given || beyond {
-            return;
-        }
-        self.bytes += hit.raw.len() + size_of::<Hit>();
-        self.hits.insert(at, hit);
-        while self.hits.len() > self.count_max || (self.bytes > self.bytes_max && self.hits.len() > 1) {
-            let dropped = if self.newest_first { self.hits.pop_first() } else { self.hits.pop_last() };
-            let Some((at, hit)) = dropped else { return };
-            self.bytes -= hit.raw.len() + size_of::<Hit>();
-            self.edge = Some(at);
-        }
-    }
-
-    /// The next hit, if no row of the given time or later in the order can come before it.
-    fn next_before(&mut self, time: Option<i64>) -> Option<Hit> {
-        let entry = if self.newest_first { self.hits.last_entry() } else { self.hits.first_entry() }?;
-        let ready = match time {
-            None => true,
-            Some(time) if self.newest_first => entry.key().0 > time,
-            Some(time) => entry.key().0 < time,
+    pub(crate) fn search_within(
+        &self,
+        query: &Query,
+        options: &SearchOptions,
+        window_bytes: usize,
+        hit: &mut dyn FnMut(Hit) -> ControlFlow<()>,
+    ) -> anyhow::Result<Stats> {
+        let start = Instant::now();
+        let access = Access::new(*self);
+        let matcher = Matcher::new(query, &access.fields)?;
+        let taken = self.snapshot.unsealed(self.tail)?;
+        let mut stats = Stats::default();
+        let chosen = access.choose(&matcher.check, options, &mut stats)?;
+        stats.plan_ns += since(start);
+        let mut run = Run {
+            access: &access,
+            query,
+            taken: &taken,
+            options,
+            chosen: &chosen,
+            matchers: Mutex::new(vec![matcher]),
+            window_bytes,
+            stats,
+            emitted: 0,
+            after: None,
         };
-        let hit = if ready { Some(entry.remove()) } else { None }?;
-        self.bytes -= hit.raw.len() + size_of::<Hit>();
-        self.count_max = self.count_max.saturating_sub(1);
-        Some(hit)
+        run.all_passes(hit)?;
+        run.stats.bytes_read = access.meter.total();
+        Ok(run.stats)
     }
 }
 
 struct Run<'a> {
-    disk: &'a Disk,
-    snapshot: &'a Snapshot,
-    tail: &'a [Arc<Frame>],
+    access: &'a Access<'a>,
+    query: &'a Query,
     taken: &'a Taken,
-    fields: Fields,
     options: &'a SearchOptions,
+    chosen: &'a [Choice<'a>],
+    /// One for each thread: a matcher holds scratch space.
+    matchers: Mutex<Vec<Matcher>>,
+    window_bytes: usize,
     stats: Stats,
     emitted: usize,
     /// Place of the newest hit that was given out.
     after: Option<Place>,
+}
+
+/// What a thread found.
+struct Found {
+    window: Window,
+    units: Vec<Unit>,
+    stats: Stats,
+    matcher: Matcher,
 }
 
 impl Run<'_> {
@@ -262,28 +199,78 @@ impl Run<'_> {
         self.options.limit.is_some_and(|limit| self.emitted >= limit)
     }
 
-    /// Goes through the sources once. Returns whether to stop altogether.
-    fn pass(
-        &mut self,
-        sources: &[Source<'_>],
-        matcher: &mut Matcher,
-        window: &mut Window,
-        hit: &mut dyn FnMut(Hit) -> ControlFlow<()>,
-    ) -> anyhow::Result<bool> {
-        for source in sources {
-            let near = if window.newest_first { source.last } else { source.first };
+    fn all_passes(&mut self, hit: &mut dyn FnMut(Hit) -> ControlFlow<()>) -> anyhow::Result<()> {
+        loop {
+            self.stats.passes += 1;
+            let left = self.options.limit.map(|limit| limit - self.emitted.min(limit));
+            let mut window = Window::new(self.options.newest_first, self.window_bytes, left, self.after.clone());
+            let stopped = self.pass(&mut window, hit)?;
+            if stopped || window.edge.is_none() || self.is_done() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Goes through the files and the tail once. Returns whether to stop altogether.
+    fn pass(&mut self, window: &mut Window, hit: &mut dyn FnMut(Hit) -> ControlFlow<()>) -> anyhow::Result<bool> {
+        let mut queue = Queue::new(window.newest_first);
+        for (at, choice) in self.chosen.iter().enumerate() {
+            queue.push(Unit { first: choice.file.min_time, last: choice.file.max_time, kind: Kind::File(at) });
+        }
+        if let Some((first, last)) = self.tail_times() {
+            queue.push(Unit { first, last, kind: Kind::Tail });
+        }
+        loop {
+            let Some(near) = queue.near() else { return Ok(self.give(window, None, hit)) };
             if self.give(window, Some(near), hit) || self.is_done() {
                 return Ok(true);
             }
-            if !window.admits(source.first, source.last) {
-                continue;
+            if let Some(why) = self.access.stop() {
+                // What an earlier pass gave out was complete, too.
+                let given = self.after.as_ref().map_or(near, |after| after.0);
+                let complete_to = Some(UnixNanos(if window.newest_first { near.min(given) } else { near.max(given) }));
+                self.stats.partial = Some(Partial { why, complete_to });
+                return Ok(true);
             }
-            match &source.kind {
-                Kind::File { file, tenant } => self.file(file, tenant, matcher, window)?,
-                Kind::Tail => self.tail(matcher, window),
+            let mut wave = Vec::new();
+            while wave.len() < self.access.view.bounds.threads.max(1) {
+                let Some(unit) = queue.pop() else { break };
+                if window.admits(unit.first, unit.last) {
+                    wave.push(unit);
+                }
+            }
+            for unit in self.wave(&wave, queue.sliced_rows, window)? {
+                queue.push(unit);
             }
         }
-        Ok(self.give(window, None, hit))
+    }
+
+    /// Goes through a few units at once; returns the slices into which files were cut.
+    fn wave(&mut self, wave: &[Unit], sliced_rows: usize, window: &mut Window) -> anyhow::Result<Vec<Unit>> {
+        let thread_bytes = self.window_bytes / wave.len().max(1);
+        // Each unit has its own window and counts, so that what is found does not hang on which thread is faster.
+        let found: Mutex<Vec<(usize, Found)>> = Mutex::new(Vec::new());
+        let (this, ends) = (&*self, &*window);
+        let work = |_: &mut (), at: usize, unit: &Unit| -> anyhow::Result<()> {
+            let idle = this.matchers.lock().unwrap_or_else(|e| e.into_inner()).pop();
+            let matcher = idle.map_or_else(|| Matcher::new(this.query, &this.access.fields), Ok)?;
+            let mut one = Found { window: ends.for_thread(thread_bytes), units: Vec::new(), stats: Stats::default(), matcher };
+            this.unit(unit, sliced_rows, &mut one)?;
+            found.lock().unwrap_or_else(|e| e.into_inner()).push((at, one));
+            Ok(())
+        };
+        // Bounds hold between waves: a wave is whole, so that how far the answer is complete is known.
+        in_parallel(self.access.view.bounds.threads, &|| None, wave, &|| (), &work)?;
+        let mut found = found.into_inner().unwrap_or_else(|e| e.into_inner());
+        found.sort_by_key(|f| f.0);
+        let mut units = Vec::new();
+        for (_, one) in found {
+            self.stats.add(&one.stats);
+            self.matchers.lock().unwrap_or_else(|e| e.into_inner()).push(one.matcher);
+            window.take(one.window);
+            units.extend(one.units);
+        }
+        Ok(units)
     }
 
     /// Gives out the hits whose turn has come. Returns whether the receiver has had enough.
@@ -299,119 +286,185 @@ impl Run<'_> {
         false
     }
 
-    fn in_time(&self, time: i64) -> bool {
-        self.options.since.is_none_or(|since| time >= since.0) && self.options.until.is_none_or(|until| time < until.0)
+    fn tail_times(&self) -> Option<(i64, i64)> {
+        let tail = self.access.view.tail;
+        let times =
+            || self.taken.parts.iter().flat_map(|(f, p)| tail[*f].parts[*p].rows.clone().map(|row| tail[*f].rows.time[row as usize]));
+        Some((times().min()?, times().max()?))
     }
 
-    fn tail(&mut self, matcher: &mut Matcher, window: &mut Window) {
+    fn unit(&self, unit: &Unit, sliced_rows: usize, found: &mut Found) -> anyhow::Result<()> {
+        match &unit.kind {
+            Kind::Tail => {
+                self.tail(found);
+                Ok(())
+            }
+            Kind::File(at) => self.file(*at, sliced_rows, found),
+            Kind::Slice(at, rows) => self.rows(*at, Some(rows.iter().map(|row| *row as usize)), found),
+        }
+    }
+
+    fn tail(&self, found: &mut Found) {
+        let start = Instant::now();
         for (f, p) in &self.taken.parts {
-            let frame = &self.tail[*f];
+            let frame = &self.access.view.tail[*f];
             let part = &frame.parts[*p];
             for row in part.rows.clone() {
                 let row = row as usize;
                 let rows = &frame.rows;
-                let tenant: &[u8] = frame.tenants.get(rows.tenant[row] as usize).map_or(&[], |t| t);
-                self.stats.tail_rows += 1;
-                let ours = self.options.tenant.as_ref().is_none_or(|want| *want == String::from_utf8_lossy(tenant));
-                if !ours || !self.in_time(rows.time[row]) || !window.admits_time(rows.time[row]) {
+                let tenant = tenant_of(frame, row);
+                found.stats.tail_rows += 1;
+                let time = rows.time[row];
+                if !self.options.holds_tenant(tenant) || !self.options.holds_time(time) || !found.window.admits_time(time) {
                     continue;
                 }
                 let line = rows.row(row);
-                if matcher.matches(Row { line, tenant: Some(tenant), severity: Some(rows.severity[row]) }) {
-                    window.add(Hit {
-                        tenant: tenant.to_vec(),
-                        time: UnixNanos(rows.time[row]),
-                        severity: rows.severity[row],
-                        weight: rows.weight[row],
-                        stream: part.stream,
-                        position: rows.position[row],
-                        raw: line.to_vec(),
-                    });
+                if found.matcher.matches(Row { line, tenant: Some(tenant), severity: Some(rows.severity[row]) }) {
+                    found.window.add(Hit::of_frame(frame, part, row));
                 }
             }
         }
+        found.stats.judge_ns += since(start);
     }
 
-    fn file(&mut self, file: &FileEntry, tenant: &[u8], matcher: &mut Matcher, window: &mut Window) -> anyhow::Result<()> {
-        let rows = self.propose(file, matcher);
-        if rows.as_ref().is_some_and(Vec::is_empty) {
+    /// Finds the candidates of a file, and either reads them or cuts them into slices.
+    fn file(&self, at: usize, sliced_rows: usize, found: &mut Found) -> anyhow::Result<()> {
+        let choice = &self.chosen[at];
+        let candidates = self.access.candidates(choice, &found.matcher, false, &mut found.stats)?;
+        let total = choice.file.rows as usize;
+        let count = candidates.rows.as_ref().map_or(total, |bits| bits.count());
+        if count == 0 {
             return Ok(());
         }
-        let path = self.snapshot.root.join(&file.path);
-        let columns = ["time", "severity", "weight", "stream", "position", "raw"];
-        for batch in table::read(self.disk, &path, &columns, rows)? {
-            let batch = batch.with_context(|| format!("cannot read {}", path.display()))?;
-            let time: &TimestampNanosecondArray = table::column(&batch, "time")?;
-            let severity: &UInt8Array = table::column(&batch, "severity")?;
-            let weight: &UInt32Array = table::column(&batch, "weight")?;
-            let stream: &UInt64Array = table::column(&batch, "stream")?;
-            let position: &UInt64Array = table::column(&batch, "position")?;
-            let raw: &BinaryArray = table::column(&batch, "raw")?;
-            for row in 0..batch.num_rows() {
-                self.stats.rows_scanned += 1;
-                if !self.in_time(time.value(row)) || !window.admits_time(time.value(row)) {
-                    continue;
-                }
-                let line = raw.value(row);
-                if matcher.matches(Row { line, tenant: Some(tenant), severity: Some(severity.value(row)) }) {
-                    window.add(Hit {
-                        tenant: tenant.to_vec(),
-                        time: UnixNanos(time.value(row)),
-                        severity: severity.value(row),
-                        weight: weight.value(row),
-                        stream: StreamId(stream.value(row)),
-                        position: position.value(row),
-                        raw: line.to_vec(),
-                    });
-                }
-            }
+        let footer = self.access.footer(choice.file)?;
+        found.stats.files_opened += 1;
+        found.stats.row_groups += footer.metadata.metadata().num_row_groups() as u64;
+        if let Some(bits) = &candidates.rows {
+            let skipped =
+                crate::view::group_ranges(&footer).into_iter().filter(|range| bits.rows_in(range.clone()).next().is_none()).count();
+            found.stats.row_groups_skipped += skipped as u64;
+        }
+        let picked = candidates.rows.as_ref().filter(|bits| self.options.limit.is_some() || bits.count() * 100 <= total * WORTH_IT_PERCENT);
+        if count <= DIRECT_ROWS || sliced_rows + total > SLICED_ROWS_MAX {
+            return self.rows(at, picked.map(|bits| bits.rows_in(0..total)), found);
+        }
+        let mut times = self.times(at, picked.map(|bits| bits.ranges()), found)?;
+        match self.options.newest_first {
+            true => times.sort_unstable_by_key(|(time, row)| Reverse((*time, *row))),
+            false => times.sort_unstable(),
+        }
+        let mut rest = times.as_slice();
+        // A few more than asked for, since some will not pass.
+        let mut len =
+            self.options.limit.map_or(256, |limit| limit.saturating_add(limit / 4 + 32)).clamp(SLICE_ROWS_FIRST.0, SLICE_ROWS_FIRST.1);
+        while !rest.is_empty() {
+            let (slice, after) = rest.split_at(len.min(rest.len()));
+            let ends = (slice[0].0, slice[slice.len() - 1].0);
+            let mut rows: Vec<u32> = slice.iter().map(|s| s.1).collect();
+            rows.sort_unstable();
+            found.units.push(Unit { first: ends.0.min(ends.1), last: ends.0.max(ends.1), kind: Kind::Slice(at, rows) });
+            rest = after;
+            len = (len * 4).min(SLICE_ROWS_MAX);
         }
         Ok(())
     }
 
-    /// The rows that the file's index proposes; `None`: all of them.
-    fn propose(&mut self, file: &FileEntry, matcher: &Matcher) -> Option<Vec<Range<usize>>> {
-        let path = self.snapshot.root.join(file.index.as_ref()?);
-        let asked =
-            || -> anyhow::Result<_> { Proposer::open(self.disk, &path, file.rows)?.propose(&matcher.check, matcher.names(), &self.fields) };
-        match asked() {
-            Ok(bits) => {
-                let ranges = bits?.ranges();
-                self.stats.files_by_index += 1;
-                Some(ranges)
-            }
-            Err(_) => {
-                // The index only saves time; the scan gives the same answer.
-                self.stats.index_failures += 1;
-                None
+    /// Times and numbers of the rows that can still get in.
+    fn times(&self, at: usize, ranges: Option<Vec<Range<usize>>>, found: &mut Found) -> anyhow::Result<Vec<(i64, u32)>> {
+        let start = Instant::now();
+        let mut rows = numbers(&ranges, self.chosen[at].file.rows as usize);
+        let mut times = Vec::new();
+        for batch in self.access.read(self.chosen[at].file, &["time"], &[], None, ranges.clone())? {
+            let batch = batch.with_context(|| format!("cannot read {}", self.chosen[at].file.path))?;
+            let time: &TimestampNanosecondArray = table::column(&batch, "time")?;
+            for (time, row) in time.values().iter().zip(&mut rows) {
+                if self.options.holds_time(*time) && found.window.admits_time(*time) {
+                    times.push((*time, row as u32));
+                }
             }
         }
+        found.stats.read_ns += since(start);
+        Ok(times)
+    }
+
+    /// Judges rows of a file: by their columns first where that decides, then by their lines.
+    fn rows(&self, at: usize, rows: Option<impl Iterator<Item = usize>>, found: &mut Found) -> anyhow::Result<()> {
+        let choice = &self.chosen[at];
+        let footer = self.access.footer(choice.file)?;
+        let mut ranges = rows.map(to_ranges);
+        let is_large = ranges.as_ref().is_none_or(|ranges| ranges.iter().map(Range::len).sum::<usize>() > DIRECT_ROWS);
+        if is_large && let Some(mut judge) = ColumnJudge::new(&found.matcher, &footer).filter(|judge| !judge.fields.is_empty()) {
+            ranges = Some(self.by_columns(at, ranges, &mut judge, found)?);
+        }
+        if ranges.as_ref().is_some_and(Vec::is_empty) {
+            return Ok(());
+        }
+        let mut start = Instant::now();
+        for batch in self.access.read(choice.file, &line_columns(&footer), &[], None, ranges)? {
+            let batch = batch.with_context(|| format!("cannot read {}", choice.file.path))?;
+            found.stats.read_ns += since(start);
+            start = Instant::now();
+            let rows = HitRows::of(&batch)?;
+            for row in 0..batch.num_rows() {
+                found.stats.rows_scanned += 1;
+                if !self.options.holds_time(rows.times[row]) || !found.window.admits_time(rows.times[row]) {
+                    continue;
+                }
+                let about = Row { line: rows.lines.line(row), tenant: Some(&choice.tenant), severity: Some(rows.severities[row]) };
+                if found.matcher.matches(about) {
+                    found.window.add(rows.hit(row, &choice.tenant));
+                }
+            }
+            found.stats.judge_ns += since(start);
+            start = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// The rows that pass as far as their columns say.
+    fn by_columns(
+        &self,
+        at: usize,
+        ranges: Option<Vec<Range<usize>>>,
+        judge: &mut ColumnJudge,
+        found: &mut Found,
+    ) -> anyhow::Result<Vec<Range<usize>>> {
+        let choice = &self.chosen[at];
+        let mut numbers = numbers(&ranges, choice.file.rows as usize);
+        let mut passed = Vec::new();
+        let columns: Vec<&str> = judge.fields.iter().map(String::as_str).chain(["severity"]).collect();
+        let mut start = Instant::now();
+        for batch in self.access.read(choice.file, &columns, &[], None, ranges.clone())? {
+            let batch = batch.with_context(|| format!("cannot read {}", choice.file.path))?;
+            found.stats.read_ns += since(start);
+            start = Instant::now();
+            let severity: &UInt8Array = table::column(&batch, "severity")?;
+            let texts = judge.columns(&batch)?;
+            found.stats.rows_by_columns += batch.num_rows() as u64;
+            for (row, number) in (0..severity.len()).zip(&mut numbers) {
+                if judge.passes(&mut found.matcher, &texts, row, &choice.tenant, severity.value(row)) {
+                    passed.push(number);
+                }
+            }
+            found.stats.judge_ns += since(start);
+            start = Instant::now();
+        }
+        Ok(to_ranges(passed.into_iter()))
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The numbers of the rows in some ranges.
+pub(crate) fn numbers(ranges: &Option<Vec<Range<usize>>>, total: usize) -> impl Iterator<Item = usize> + use<> {
+    ranges.clone().unwrap_or_else(|| std::iter::once(0..total).collect()).into_iter().flatten()
+}
 
-    #[test]
-    fn the_window_keeps_what_comes_first_and_knows_what_it_dropped() {
-        let hit = |time: i64| Hit {
-            tenant: vec![],
-            time: UnixNanos(time),
-            severity: 0,
-            weight: 1,
-            stream: StreamId(1),
-            position: time as u64,
-            raw: vec![b'x'; 100],
-        };
-        for newest_first in [false, true] {
-            let mut window = Window::new(newest_first, 3 * (100 + size_of::<Hit>()), None, None);
-            for time in [5, 1, 9, 7, 3] {
-                window.add(hit(time));
-            }
-            let kept: Vec<i64> = std::iter::from_fn(|| window.next_before(None)).map(|h| h.time.0).collect();
-            assert_eq!(kept, if newest_first { [9, 7, 5] } else { [1, 3, 5] });
-            assert_eq!(window.edge.as_ref().map(|e| e.0), Some(if newest_first { 3 } else { 7 }));
+pub(crate) fn to_ranges(rows: impl Iterator<Item = usize>) -> Vec<Range<usize>> {
+    let mut ranges: Vec<Range<usize>> = Vec::new();
+    for row in rows {
+        match ranges.last_mut() {
+            Some(last) if last.end == row => last.end += 1,
+            _ => ranges.push(row..row + 1),
         }
     }
+    ranges
 }

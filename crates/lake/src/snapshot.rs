@@ -4,7 +4,7 @@
 //! snapshot: then a row that is sealed in between is in both, and the tail's copy is left out by position; the
 //! other way round it would be in neither. Memory: about 300 bytes per file of the lake.
 
-use crate::commit::{FileEntry, Log};
+use crate::commit::{Dropped, FileEntry, Log};
 use crate::layout::{LINEAGE, LOGS, USAGE};
 use crate::store::{Taken, new_events, take_parts};
 use crate::{FactView, Fields, facts, lineage, runs, table};
@@ -28,7 +28,33 @@ pub struct Snapshot {
 impl Snapshot {
     /// Reads the commit log. A folder without one is an empty lake.
     pub fn read(disk: &Disk, root: &Path) -> anyhow::Result<Snapshot> {
-        Ok(Snapshot { disk: disk.clone(), root: root.into(), log: Log::read(disk, root)? })
+        let mut log = Log::read(disk, root)?;
+        log.gone = Vec::new(); // a reader has no use for what was removed
+        Ok(Snapshot { disk: disk.clone(), root: root.into(), log })
+    }
+
+    /// After a failed search: whether a file of this snapshot was removed by a later commit and lies there no more. Then the answer
+    /// is to take a new snapshot and to search again; else the error is one.
+    pub fn is_outdated(&self) -> anyhow::Result<bool> {
+        let log = Log::read(&self.disk, &self.root)?;
+        let live: HashSet<&str> = log.table(LOGS).iter().map(|file| file.path.as_str()).collect();
+        for file in self.logs().iter().filter(|file| !live.contains(file.path.as_str())) {
+            if !self.disk.exists(&self.root.join(&file.path))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Rows and origin bytes that were sealed and dropped since, by tenant, over the lake's whole life. With
+    /// [`Snapshot::rows_by_tenant`] they add up to all that was delivered.
+    pub fn expired_by_tenant(&self) -> &BTreeMap<Vec<u8>, (u64, u64)> {
+        &self.log.expired
+    }
+
+    /// What was dropped, oldest first, of each run of retention one for each tenant and rule: the newest 10,000.
+    pub fn drops(&self) -> impl DoubleEndedIterator<Item = &Dropped> + ExactSizeIterator {
+        self.log.drops.iter()
     }
 
     /// Number of the newest commit; 0 where there is none.

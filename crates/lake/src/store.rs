@@ -11,7 +11,7 @@ use crate::commit::{Commit, FileEntry, Log, list_names, publish, stream_name, wr
 use crate::facts;
 use crate::layout::{COMMITS, LINEAGE, LOGS, NOBODY, TABLES, USAGE, commit_number, content_name, day_and_hour, escape_tenant, folder};
 use crate::lineage;
-use crate::logs::{LogWriter, RowRef, field_columns};
+use crate::logs::{LogFile, LogWriter, RowRef, Spent, field_columns};
 use crate::runs::{self, Seen};
 use crate::{Fields, Options};
 use anyhow::{Context, anyhow, bail};
@@ -23,6 +23,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Times a seal is started anew because another writer was faster. More means that two programs fight.
 const ATTEMPTS_MAX: u32 = 100;
@@ -38,6 +39,7 @@ pub struct Lake {
     lineage_keys: HashSet<String>,
     /// After an error nobody knows what was published: the log is read again first.
     stale: bool,
+    spent: Spent,
 }
 
 /// What one seal put into the lake.
@@ -60,16 +62,28 @@ pub struct Sealed {
 }
 
 impl Lake {
-    /// Opens or creates the lake at `root`. Removes what an interrupted seal left.
+    /// Opens or creates the lake at `root`. Removes what an interrupted seal or rewrite left: files that no commit names. Files
+    /// that a commit removed stay for those who read an older snapshot; `maintain::sweep_removed` takes them. So nobody else may
+    /// write to the lake meanwhile: let [`crate::maintain::Keeper`] begin after this, and end before the lake is opened again.
     pub fn open(disk: Disk, root: &Path, options: Options) -> anyhow::Result<Lake> {
-        let fields = Fields { index: options.index.clone(), text: options.text.clone(), ids: options.ids.clone() };
+        let fields =
+            Fields { index: options.index.clone(), text: options.text.clone(), ids: options.ids.clone(), numbers: options.numbers.clone() };
         let columns = field_columns(&fields).len();
         if columns > FIELDS_MAX {
             bail!("the lake has {columns} fields to index, {FIELDS_MAX} are possible");
         }
         let commits = root.join(COMMITS);
         disk.create_dir_all(&commits, "lake.open.create").with_context(|| format!("cannot create {}", commits.display()))?;
-        let mut lake = Lake { disk, root: root.into(), options, fields, log: Log::default(), lineage_keys: HashSet::new(), stale: true };
+        let mut lake = Lake {
+            disk,
+            root: root.into(),
+            options,
+            fields,
+            log: Log::default(),
+            lineage_keys: HashSet::new(),
+            stale: true,
+            spent: Spent::default(),
+        };
         lake.refresh()?;
         lake.sweep()?;
         Ok(lake)
@@ -83,6 +97,11 @@ impl Lake {
     /// How far the lake has a stream, if it has any of it.
     pub fn position(&self, stream: StreamId) -> Option<u64> {
         self.log.positions.get(&stream).copied()
+    }
+
+    /// What the stages of writing logs took, since the lake was opened.
+    pub fn spent(&self) -> Spent {
+        self.spent
     }
 
     /// Seals what `frames` hold beyond the lake's positions, as one commit. `None`: it has everything already.
@@ -113,6 +132,7 @@ impl Lake {
         // positions are about to be trusted, so it is made durable first.
         self.disk.sync_dir(&self.root.join(COMMITS), "lake.open.commits")?;
         let known = self.log.table(LINEAGE).len();
+        self.log.gone.clear(); // a writer removes nothing
         self.log.read_on(&self.disk, &self.root)?;
         for file in &self.log.table(LINEAGE)[known..] {
             runs::read_keys(&self.disk, &self.root.join(&file.path), &mut self.lineage_keys)?;
@@ -135,6 +155,10 @@ impl Lake {
         for file in self.log.files.values().flatten() {
             named.insert(&file.path);
             named.extend(file.index.as_deref());
+        }
+        for gone in &self.log.gone {
+            named.insert(&gone.path);
+            named.extend(gone.index.as_deref());
         }
         for table in TABLES {
             self.sweep_folder(table, &named)?;
@@ -160,7 +184,7 @@ impl Lake {
     fn try_seal(&mut self, frames: &[Arc<Frame>], taken: &Taken) -> anyhow::Result<Option<Sealed>> {
         let (disk, root) = (self.disk.clone(), self.root.clone());
         let mut files = NewFiles::new(&disk, &root);
-        let outcome = write_files(&mut files, frames, taken, &self.options, &self.fields, &self.lineage_keys);
+        let outcome = write_files(&mut files, frames, taken, &self.options, &self.fields, &self.lineage_keys, &mut self.spent);
         let (tables, mut sealed, keys) = match outcome.and_then(|done| files.sync_folders().map(|()| done)) {
             Ok(done) => done,
             Err(error) => {
@@ -174,6 +198,7 @@ impl Lake {
             let mut commit = Commit::new(self.log.number + 1, [first, last], self.fields.clone());
             commit.streams = taken.streams.iter().map(|(stream, range)| (stream_name(*stream), *range)).collect();
             commit.tables = tables.clone();
+            commit.at_ns = taken.parts.iter().map(|p| frames[p.0].received.0).max();
             if publish(&disk, &root, &commit)? {
                 sealed.number = commit.number;
                 self.log.add(commit)?;
@@ -237,10 +262,11 @@ fn write_files(
     options: &Options,
     fields: &Fields,
     lineage_keys: &HashSet<String>,
+    spent: &mut Spent,
 ) -> anyhow::Result<Written> {
     let mut tables = BTreeMap::new();
     let mut sealed = Sealed::default();
-    let logs = write_logs(files, frames, taken, options, fields, &mut sealed)?;
+    let logs = write_logs(files, frames, taken, options, fields, &mut sealed, spent)?;
     let usage = write_usage(files, frames, taken, &mut sealed)?;
     let (lineage, keys) = match &options.lineage {
         Some(block) => write_lineage(files, frames, taken, block, lineage_keys, &mut sealed)?,
@@ -269,41 +295,55 @@ fn write_logs(
     options: &Options,
     fields: &Fields,
     sealed: &mut Sealed,
+    spent: &mut Spent,
 ) -> anyhow::Result<Vec<FileEntry>> {
     let mut writer = LogWriter::new(fields);
     let mut entries = Vec::new();
     for ((tenant, day), group) in group_by_day(frames, taken)? {
         for (hour, mut group) in split_hours(frames, group, options.hour_bytes_min) {
             let indexed = group.raw_bytes >= options.index_bytes_min;
-            let made = writer.write(frames, &mut group.rows, tenant, indexed)?;
-            let folder = folder(LOGS, tenant, day, hour);
-            let name = files.add(&folder, "parquet", &made.parquet, None)?;
-            let index = match &made.index {
-                Some(bytes) => Some(files.add(&folder, "idx", bytes, Some(&name))?),
-                None => None,
-            };
-            let times = || group.rows.iter().map(|r| frames[r.frame as usize].rows.time[r.row as usize]);
-            let origin_bytes = group.rows.iter().map(|r| u64::from(frames[r.frame as usize].rows.origin_bytes[r.row as usize])).sum();
+            let made = writer.write(frames, &mut group.rows, tenant, indexed, spent)?;
+            let start = Instant::now();
+            let entry = add_log_file(files, &folder(LOGS, tenant, day, hour), tenant, frames, &group.rows, &made)?;
+            spent.files += start.elapsed();
             let count = sealed.by_tenant.entry(tenant.to_vec()).or_default();
-            *count = (count.0 + group.rows.len() as u64, count.1 + origin_bytes);
-            sealed.rows += group.rows.len() as u64;
-            sealed.raw_bytes += group.raw_bytes;
-            sealed.parquet_bytes += made.parquet.len() as u64;
-            sealed.index_bytes += made.index.as_ref().map_or(0, |bytes| bytes.len() as u64);
-            entries.push(FileEntry {
-                path: name,
-                tenant: escape_tenant(tenant),
-                rows: group.rows.len() as u64,
-                raw_bytes: group.raw_bytes,
-                origin_bytes,
-                stored_bytes: made.parquet.len() as u64,
-                min_time: times().min().unwrap_or(0),
-                max_time: times().max().unwrap_or(0),
-                index,
-            });
+            *count = (count.0 + entry.rows, count.1 + entry.origin_bytes);
+            sealed.rows += entry.rows;
+            sealed.raw_bytes += entry.raw_bytes;
+            sealed.parquet_bytes += entry.stored_bytes;
+            sealed.index_bytes += entry.index_bytes;
+            entries.push(entry);
         }
     }
     Ok(entries)
+}
+
+/// Puts a log file and its index into `folder`. `rows`: those it was made of.
+pub(crate) fn add_log_file(
+    files: &mut NewFiles<'_>,
+    folder: &str,
+    tenant: &[u8],
+    frames: &[Arc<Frame>],
+    rows: &[RowRef],
+    made: &LogFile,
+) -> anyhow::Result<FileEntry> {
+    let path = files.add(folder, "parquet", &made.parquet, None)?;
+    let index = made.index.as_ref().map(|bytes| files.add(folder, "idx", bytes, Some(&path))).transpose()?;
+    let of = |row: &RowRef| (&frames[row.frame as usize].rows, row.row as usize);
+    let times = || rows.iter().map(|row| of(row).0.time[of(row).1]);
+    Ok(FileEntry {
+        path,
+        tenant: escape_tenant(tenant),
+        rows: rows.len() as u64,
+        raw_bytes: rows.iter().map(|row| of(row).0.row(of(row).1).len() as u64).sum(),
+        origin_bytes: rows.iter().map(|row| u64::from(of(row).0.origin_bytes[of(row).1])).sum(),
+        stored_bytes: made.parquet.len() as u64,
+        min_time: times().min().unwrap_or(0),
+        max_time: times().max().unwrap_or(0),
+        index,
+        index_bytes: made.index.as_ref().map_or(0, |bytes| bytes.len() as u64),
+        committed_ns: 0,
+    })
 }
 
 fn group_by_day<'a>(frames: &'a [Arc<Frame>], taken: &Taken) -> anyhow::Result<BTreeMap<(&'a [u8], i64), Group>> {
@@ -377,6 +417,8 @@ fn write_usage(files: &mut NewFiles<'_>, frames: &[Arc<Frame>], taken: &Taken, s
             min_time: minutes().min().unwrap_or(0),
             max_time: minutes().chain(ends).max().unwrap_or(0),
             index: None,
+            index_bytes: 0,
+            committed_ns: 0,
         });
     }
     Ok(entries)
@@ -411,6 +453,8 @@ fn write_lineage(
             min_time: events.first().map_or(0, |e| e.event_time.0),
             max_time: events.last().map_or(0, |e| e.event_time.0),
             index: None,
+            index_bytes: 0,
+            committed_ns: 0,
         });
     }
     Ok((entries, keys))

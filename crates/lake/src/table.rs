@@ -114,12 +114,29 @@ pub(crate) fn read(
     columns: &[&str],
     rows: Option<Vec<Range<usize>>>,
 ) -> anyhow::Result<ParquetRecordBatchReader> {
-    let options =
-        ArrowReaderOptions::new().with_page_index_policy(if rows.is_some() { PageIndexPolicy::Optional } else { PageIndexPolicy::Skip });
-    let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(StoredFile::open(disk, path)?, options)
-        .with_context(|| format!("cannot read {}", path.display()))?;
+    let builder = open(disk, path, rows.is_some())?;
     let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
-    let mut builder = builder.with_projection(mask).with_batch_size(BATCH_ROWS);
+    select(builder.with_projection(mask), path, rows)
+}
+
+/// Batches of all columns.
+pub(crate) fn read_all(disk: &Disk, path: &Path, rows: Option<Vec<Range<usize>>>) -> anyhow::Result<ParquetRecordBatchReader> {
+    select(open(disk, path, rows.is_some())?, path, rows)
+}
+
+fn open(disk: &Disk, path: &Path, picks_rows: bool) -> anyhow::Result<ParquetRecordBatchReaderBuilder<StoredFile>> {
+    let policy = if picks_rows { PageIndexPolicy::Optional } else { PageIndexPolicy::Skip };
+    let options = ArrowReaderOptions::new().with_page_index_policy(policy);
+    ParquetRecordBatchReaderBuilder::try_new_with_options(StoredFile::open(disk, path)?, options)
+        .with_context(|| format!("cannot read {}", path.display()))
+}
+
+fn select(
+    builder: ParquetRecordBatchReaderBuilder<StoredFile>,
+    path: &Path,
+    rows: Option<Vec<Range<usize>>>,
+) -> anyhow::Result<ParquetRecordBatchReader> {
+    let mut builder = builder.with_batch_size(BATCH_ROWS);
     if let Some(ranges) = rows {
         let total = usize::try_from(builder.metadata().file_metadata().num_rows())?;
         builder = builder.with_row_selection(RowSelection::from_consecutive_ranges(ranges.into_iter(), total));

@@ -4,7 +4,6 @@
 //! they cannot disagree about what a word is. Nothing is allocated for a word that is ASCII and lower case.
 
 use std::borrow::Cow;
-use tantivy::tokenizer::{Token, TokenStream, Tokenizer};
 
 /// Longest word or value that the index holds, in bytes. A record with a longer one is always a candidate.
 pub const TERM_BYTES_MAX: usize = 512; // far below tantivy's own 65,530
@@ -16,13 +15,6 @@ pub fn words(text: &str) -> Words<'_> {
 
 pub struct Words<'a> {
     rest: &'a str,
-}
-
-impl<'a> Words<'a> {
-    /// What follows the word that was yielded last.
-    pub fn rest(&self) -> &'a str {
-        self.rest
-    }
 }
 
 impl<'a> Iterator for Words<'a> {
@@ -43,53 +35,33 @@ fn is_word_char(c: char) -> bool {
 }
 
 /// Lower case, character by character, so that a word reads the same wherever it stands.
-fn lower(word: &str) -> Cow<'_, str> {
+pub(crate) fn lower(word: &str) -> Cow<'_, str> {
     if word.bytes().all(|b| b.is_ascii() && !b.is_ascii_uppercase()) {
         return Cow::Borrowed(word);
     }
     Cow::Owned(word.chars().flat_map(char::to_lowercase).collect())
 }
 
-/// The same words, as tantivy wants them. Words above [`TERM_BYTES_MAX`] are left out.
-#[derive(Clone, Default)]
-pub struct WordTokenizer {
-    token: Token,
-}
-
-pub struct WordStream<'a> {
-    words: Words<'a>,
-    token: &'a mut Token,
-}
-
-impl Tokenizer for WordTokenizer {
-    type TokenStream<'a> = WordStream<'a>;
-
-    fn token_stream<'a>(&'a mut self, text: &'a str) -> WordStream<'a> {
-        self.token.reset();
-        WordStream { words: words(text), token: &mut self.token }
+/// Shows the words of `text` (UTF-8) as bytes. `word`: room for one.
+pub fn each_word<E>(text: &[u8], word: &mut Vec<u8>, mut each: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+    if !text.is_ascii() {
+        return words(&String::from_utf8_lossy(text)).try_for_each(|word| each(word.as_bytes()));
     }
-}
-
-impl TokenStream for WordStream<'_> {
-    fn advance(&mut self) -> bool {
-        for word in self.words.by_ref() {
-            if word.len() <= TERM_BYTES_MAX {
-                self.token.text.clear();
-                self.token.text.push_str(&word);
-                self.token.position = self.token.position.wrapping_add(1);
-                return true;
-            }
+    let mut rest = text;
+    while let Some(start) = rest.iter().position(u8::is_ascii_alphanumeric) {
+        rest = &rest[start..];
+        let end = rest.iter().position(|b| !b.is_ascii_alphanumeric()).unwrap_or(rest.len());
+        let (plain, after) = rest.split_at(end);
+        rest = after;
+        if plain.iter().any(u8::is_ascii_uppercase) {
+            word.clear();
+            word.extend(plain.iter().map(u8::to_ascii_lowercase));
+            each(word)?;
+        } else {
+            each(plain)?;
         }
-        false
     }
-
-    fn token(&self) -> &Token {
-        self.token
-    }
-
-    fn token_mut(&mut self) -> &mut Token {
-        self.token
-    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -99,6 +71,12 @@ mod tests {
     #[track_caller]
     fn check(text: &str, want: &[&str]) {
         assert_eq!(words(text).collect::<Vec<_>>(), want);
+        let mut all = Vec::new();
+        let shown: Result<(), ()> = each_word(text.as_bytes(), &mut Vec::new(), |word| {
+            all.push(String::from_utf8(word.to_vec()).unwrap());
+            Ok(())
+        });
+        assert_eq!((shown, all), (Ok(()), want.iter().map(|w| w.to_string()).collect()));
     }
 
     #[test]

@@ -17,7 +17,10 @@ use crate::config;
 use crate::desk;
 use bill::{Card, Month, Period, Rating, Row};
 use clap::{Args, Subcommand};
-use flow::units::{NANOS_PER_DAY, UnixNanos};
+use flow::units::UnixNanos;
+use jiff::ToSpan;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
 use lake::Charges;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -111,22 +114,41 @@ fn find_card(data: &Path, card: Option<&Path>) -> anyhow::Result<Found> {
     }
 }
 
-/// Reads `2026-10`, `2026-10-05`, or two times with `..` between them.
-fn read_period(text: &str) -> anyhow::Result<Period> {
-    if let Some(month) = Month::parse(text) {
-        return Ok(Period { from: month.start(), to: month.end() });
+/// Reads `2026-10`, `2026-10-05`, or two days or times with `..` between them; days and months are those of `zone`.
+///
+/// Returns the period, and the one of the same length (a month: the month) that ends where it begins.
+fn read_period(text: &str, zone: &TimeZone) -> anyhow::Result<[Period; 2]> {
+    let start = |date: Date| anyhow::Ok(UnixNanos(i64::try_from(date.to_zoned_datetime(zone.clone())?.timestamp().as_nanosecond())?));
+    let date = |text: &str| if text.len() == 10 { text.parse::<Date>().ok() } else { None };
+    let between = |from: Date, to: Date, before: Date| {
+        anyhow::Ok([Period { from: start(from)?, to: start(to)? }, Period { from: start(before)?, to: start(from)? }])
+    };
+    if let Some(month) = Month::parse(text).and_then(|_| format!("{text}-01").parse::<Date>().ok()) {
+        return between(month, month.checked_add(1.month())?, month.checked_sub(1.month())?);
     }
     if let Some((from, to)) = text.split_once("..") {
+        if let (Some(from), Some(to)) = (date(from), date(to))
+            && from < to
+        {
+            return between(from, to, from.checked_sub(from.until(to)?)?);
+        }
         let (from, to) = (read_instant(from)?, read_instant(to)?);
         if from >= to {
             return Err(Mistake(format!("the period {text} ends before it begins")).into());
         }
-        return Ok(Period { from, to });
+        let before = UnixNanos(from.0.saturating_sub(to.0.saturating_sub(from.0)));
+        return Ok([Period { from, to }, Period { from: before, to: from }]);
     }
-    match text.len() {
-        10 => read_instant(text).map(|from| Period { from, to: UnixNanos(from.0.saturating_add(NANOS_PER_DAY)) }),
-        _ => Err(Mistake(format!("{text:?} is no period; write 2026-10, 2026-10-05, or 2026-10-01..2026-10-08")).into()),
+    match date(text) {
+        Some(day) => between(day, day.tomorrow()?, day.yesterday()?),
+        None => Err(Mistake(format!("{text:?} is no period; write 2026-10, 2026-10-05, or 2026-10-01..2026-10-08")).into()),
     }
+}
+
+/// A time zone by name; UTC where none is named.
+fn read_zone(name: Option<&str>) -> anyhow::Result<TimeZone> {
+    let zone = name.map_or(Ok(TimeZone::UTC), TimeZone::get);
+    zone.map_err(|_| Mistake(format!("{:?} is no time zone; write it as Europe/Berlin", name.unwrap_or_default())).into())
 }
 
 /// A day or a time in UTC.

@@ -3,12 +3,13 @@
 //! In: the books and a card. Out: the report; with --json also every hour's usage and every charge. What has no price, no tenant
 //! or no user, and what is in quarantine, is never left out: `--by status` gives it rows of its own.
 
-use super::{Place, Read, lossy, read_period, say};
+use super::{Place, Read, lossy, read_period, read_zone, say};
 use crate::cli::{Mistake, table};
 use anyhow::Context;
 use bill::report::{Options, Sort};
 use bill::{BudgetState, Charge, Days, Dim, Ledger, Period, Rating, Report, budget_state};
 use flow::units::{NANOS_PER_HOUR, UnixNanos};
+use jiff::tz::TimeZone;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -90,14 +91,15 @@ fn charges(read: &Read, rating: &Rating) -> anyhow::Result<Vec<Charge>> {
 }
 
 fn options(args: &Args, by: Vec<Dim>, rating: &Rating) -> anyhow::Result<Options> {
-    let period = args.period.as_deref().map(read_period).transpose()?;
-    let before = period.filter(|_| args.compare).map(|period| before(&period));
+    let zone = read_zone(args.zone.as_deref())?;
+    let period = args.period.as_deref().map(|text| read_period(text, &zone)).transpose()?;
+    let (period, before) = (period.map(|both| both[0]), period.filter(|_| args.compare).map(|both| both[1]));
     let mut only: Vec<(Dim, Vec<u8>)> = args.tenant.iter().map(|tenant| (Dim::Tenant, tenant.clone().into_bytes())).collect();
     for pair in &args.only {
         let (name, value) = pair.split_once('=').ok_or_else(|| Mistake(format!("{pair:?} is no filter; write model=orca-8b")))?;
         only.push((Dim::parse(name), value.as_bytes().to_vec()));
     }
-    let days = args.zone.as_deref().map(|zone| days(zone, rating, before.or(period), period)).transpose()?;
+    let days = args.zone.is_some().then(|| days(&zone, rating, before.or(period), period)).transpose()?;
     Ok(Options {
         by_status: by.contains(&Dim::Status),
         by,
@@ -110,27 +112,16 @@ fn options(args: &Args, by: Vec<Dim>, rating: &Rating) -> anyhow::Result<Options
     })
 }
 
-/// The period of the same length that ends where this one begins; of a month the month before.
-fn before(period: &Period) -> Period {
-    let month = bill::Month::of(period.from);
-    if (month.start(), month.end()) == (period.from, period.to) {
-        let from = bill::Month::of(UnixNanos(period.from.0 - 1)).start();
-        return Period { from, to: period.from };
-    }
-    Period { from: UnixNanos(period.from.0.saturating_sub(period.to.0.saturating_sub(period.from.0))), to: period.from }
-}
-
 /// The days of a time zone over everything that the report tells.
-fn days(zone: &str, rating: &Rating, first: Option<Period>, last: Option<Period>) -> anyhow::Result<Days> {
-    let zone_info = jiff::tz::TimeZone::get(zone).map_err(|_| Mistake(format!("{zone:?} is no time zone; write it as Europe/Berlin")))?;
+fn days(zone: &TimeZone, rating: &Rating, first: Option<Period>, last: Option<Period>) -> anyhow::Result<Days> {
     let hours = || rating.usage.iter().map(|usage| usage.hour.0).chain(rating.rows.iter().flat_map(|row| [row.hour.0, row.end.0]));
     let from = first.map_or_else(|| hours().min().unwrap_or(0), |period| period.from.0);
     let to = last.map_or_else(|| hours().max().unwrap_or(0).saturating_add(NANOS_PER_HOUR), |period| period.to.0);
     let date = |nanos: i64| {
         let instant = jiff::Timestamp::from_nanosecond(i128::from(nanos)).context("a time is out of range")?;
-        anyhow::Ok(instant.to_zoned_datetime(zone_info.clone()).date())
+        anyhow::Ok(instant.to_zoned_datetime(zone.clone()).date())
     };
-    let start_of = |date: jiff::civil::Date| anyhow::Ok(date.to_zoned_datetime(zone_info.clone())?.timestamp());
+    let start_of = |date: jiff::civil::Date| anyhow::Ok(date.to_zoned_datetime(zone.clone())?.timestamp());
     let (mut day, last) = (date(from)?, date(to)?.tomorrow()?);
     let mut days = Vec::new();
     while day <= last {

@@ -7,6 +7,7 @@ use bill::stored::StoredRow;
 use bill::{Charge, Facts, Money, Period, Rating, Row, explain as explain_charge};
 use flow::event::UsageFact;
 use flow::units::UnixNanos;
+use jiff::tz::TimeZone;
 use lake::FactView;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -50,7 +51,7 @@ pub fn rate(args: &RateArgs) -> anyhow::Result<ExitCode> {
         Ok(read) => read,
         Err(report) => return Ok(crate::cli::check::refuse(&report, args.json)),
     };
-    let period = args.period.as_deref().map(read_period).transpose()?;
+    let period = args.period.as_deref().map(|text| anyhow::Ok(read_period(text, &TimeZone::UTC)?[0])).transpose()?;
     let facts = read.books.facts(&read.card, None)?;
     let rating = rated(&facts, &read.card, period);
     if args.diff {

@@ -199,8 +199,8 @@ impl<'a> Counted<'a> {
         let series = &bill.table.series[lot.rank as usize];
         let terms = self.terms[&lot.rank].version(lot.terms.version);
         let of_hour = points.get(&(lot.rank, lot.hour)).map(Vec::as_slice).unwrap_or_default();
-        for cell in &bill.table.cells[lot.cells.clone()] {
-            let Ok(billable) = terms.billable(bill.table, series, cell) else { continue };
+        for cell in bill.table.cells(lot.cells.clone()) {
+            let Ok(billable) = terms.billable(bill.table, series, &cell) else { continue };
             let item = |at: i64, key: Vec<u8>, sum: Sum| Item { at, key, rank: lot.rank, terms: lot.terms, sku, what: What::Sum(sum) };
             let minute = i64::from(cell.minute);
             let events: Vec<_> = of_hour.iter().filter(|(at, ..)| UnixNanos(*at).minute() == minute).collect();

@@ -7,8 +7,8 @@
 
 use crate::card::Card;
 use crate::charge::Series;
-use crate::facts::cells::{Cell, Cells};
-use crate::facts::events::{Event, Fold, Found, Key};
+use crate::facts::cells::{Cell, Cells, Small};
+use crate::facts::events::{Asked, Event, Fold, Found, Key, Standing};
 use crate::facts::{Facts, Quarantined};
 use flow::event::EventKind;
 use flow::units::{NANOS_PER_HOUR, UnixNanos};
@@ -17,6 +17,7 @@ use std::hash::BuildHasherDefault;
 use std::ops::Range;
 use std::sync::Arc;
 
+const MINUTES_PER_HOUR: i64 = super::MINUTES_PER_HOUR;
 pub const MS_PER_MINUTE: i64 = 60_000;
 pub const MS_PER_HOUR: i64 = 3_600_000;
 const NANOS_PER_MS: i64 = 1_000_000;
@@ -73,6 +74,14 @@ impl Mark {
     }
 }
 
+/// What a series used in a minute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Amount {
+    pub minute: i32,
+    pub quantity: i128,
+    pub events: u64,
+}
+
 /// A level seen at a time.
 struct Level {
     series: u32,
@@ -86,21 +95,22 @@ struct Level {
 /// Events one by one: (time, key, quantity), by rank and hour.
 pub type Points = HashMap<(u32, i64), Vec<(i64, Vec<u8>, i128)>>;
 
-/// By rank, hour and stretch of the card.
+/// By rank, hour and stretch of the card, where those that were kept while events came do not say it.
 type Marks = HashMap<(u32, i64, u32), Mark, BuildHasherDefault<Fold>>;
 
 pub struct Table<'a> {
     facts: &'a Facts,
     /// In order; the place in it is a series' rank.
     pub series: Vec<Arc<Series>>,
-    /// Rank of each series of the facts.
+    /// Number of the facts' series of each rank, and the other way round.
+    order: Vec<u32>,
     ranks: Vec<u32>,
-    /// In order of (rank, minute), each once.
-    pub cells: Vec<Cell>,
+    grid: Grid,
     /// Where the cells of each rank begin, and the end.
     starts: Vec<usize>,
     /// In order.
     pub intervals: Vec<Interval>,
+    doubtful: Doubtful,
     marks: Marks,
     pub duplicates: u64,
     pub conflicts: Vec<Quarantined>,
@@ -113,19 +123,54 @@ impl<'a> Table<'a> {
         let mut ranks = vec![0; order.len()];
         order.iter().enumerate().for_each(|(rank, number)| ranks[*number as usize] = rank as u32);
         let series: Vec<Arc<Series>> = order.iter().map(|number| facts.series[*number as usize].clone()).collect();
-        let mut gather =
-            Gather { card, ranks: &ranks, cells: facts.sums.clone(), levels: vec![], intervals: vec![], marks: Marks::default() };
-        let Found { duplicates, conflicts } = facts.events.each(&facts.series, &mut |event, key| gather.take(event, key));
-        gather.integrate();
-        let Gather { cells, mut intervals, marks, .. } = gather;
+        let mut gather = Gather {
+            ranks: &ranks,
+            cells: facts.sums.clone(),
+            dropped: vec![],
+            levels: vec![],
+            intervals: vec![],
+            conflicts: HashSet::new(),
+        };
+        let each = &mut |event: &Event, key: Key<'_>, standing| gather.take(event, key, standing);
+        let Found { duplicates, conflicts } = facts.events.each(Asked::NotAddedUp, &facts.series, each);
+        gather.integrate(card);
+        let Gather { cells: sums, mut dropped, mut intervals, conflicts: conflict_hours, .. } = gather;
         intervals.sort_unstable();
-        let cells = cells.ranked(&ranks);
-        let starts = (0..=series.len() as u32).map(|rank| cells.partition_point(|cell| cell.series < rank)).collect();
-        Table { facts, series, ranks, cells, starts, intervals, marks, duplicates, conflicts }
+        let doubtful = Doubtful { hours: hours_with_changes(card), conflicts: conflict_hours };
+        let marks = doubtful.look_up(facts, card, &ranks);
+        let sums = sums.ranked(&ranks);
+        dropped.sort_unstable_by_key(|(rank, _)| *rank);
+        let mut layout = Layout { sums: &sums, dropped: &dropped, scratch: vec![], grid: Grid::default() };
+        let mut starts = vec![0];
+        for (rank, number) in order.iter().enumerate() {
+            layout.add(rank as u32, facts.minutes.of(*number));
+            starts.push(layout.grid.cells.len());
+        }
+        let grid = layout.grid;
+        Table { facts, order, series, ranks, grid, starts, intervals, doubtful, marks, duplicates, conflicts }
     }
 
     pub fn range_of(&self, rank: usize) -> Range<usize> {
         self.starts[rank]..self.starts[rank + 1]
+    }
+
+    /// Cells by their place in the order of (rank, minute).
+    pub fn cells(&self, places: Range<usize>) -> impl Iterator<Item = Amount> {
+        places.map(|place| self.cell(place))
+    }
+
+    pub fn cell(&self, place: usize) -> Amount {
+        let (quantity, events) = self.grid.amount(place);
+        Amount { minute: self.grid.cells[place].minute, quantity, events }
+    }
+
+    pub fn minute(&self, place: usize) -> i64 {
+        self.grid.cells[place].minute.into()
+    }
+
+    /// The first of these places whose minute is this one or a later one.
+    pub fn place_of(&self, places: Range<usize>, minute: i64) -> usize {
+        places.start + self.grid.cells[places].partition_point(|cell| i64::from(cell.minute) < minute)
     }
 
     /// The series of another meter of the same tenant with the same dimensions, in any unit.
@@ -140,12 +185,12 @@ impl<'a> Table<'a> {
     pub fn used(&self, partners: Range<usize>, unit: &str, minute: i32) -> Result<i128, &str> {
         let mut sum = 0i128;
         for rank in partners {
-            let cells = &self.cells[self.range_of(rank)];
-            if let Ok(found) = cells.binary_search_by_key(&minute, |cell| cell.minute) {
+            let places = self.range_of(rank);
+            if let Ok(found) = self.grid.cells[places.clone()].binary_search_by_key(&minute, |cell| cell.minute) {
                 if self.series[rank].unit != unit {
                     return Err(&self.series[rank].unit);
                 }
-                sum = sum.saturating_add(cells[found].quantity);
+                sum = sum.saturating_add(self.grid.amount(places.start + found).0);
             }
         }
         Ok(sum)
@@ -154,6 +199,13 @@ impl<'a> Table<'a> {
     /// First and last event of a series in an hour, in these stretches of the card.
     pub fn mark(&self, rank: u32, hour: i64, stretches: Range<usize>) -> Mark {
         let mut all = Mark::default();
+        if !self.doubtful.has(rank, hour) {
+            if let Some(ends) = self.facts.marks.get(self.order[rank as usize], hour) {
+                let end = |(at, place)| (at, self.facts.events.key_at(place).bytes());
+                all.ends = Some([end(ends.first), end(ends.last)]);
+            }
+            return all;
+        }
         for stretch in stretches {
             if let Some(mark) = self.marks.get(&(rank, hour, stretch as u32)) {
                 all.merge(mark);
@@ -166,9 +218,9 @@ impl<'a> Table<'a> {
     pub fn points(&self, wanted: &HashSet<(u32, i64)>) -> Points {
         let mut all = Points::new();
         if !wanted.is_empty() {
-            self.facts.events.each(&self.facts.series, &mut |event, key| {
+            self.facts.events.each(Asked::All, &self.facts.series, &mut |event, key, standing| {
                 let place = (self.ranks[event.series as usize], hour_of_nanos(event.at));
-                if event.kind == EventKind::Point && wanted.contains(&place) {
+                if standing == Standing::Counts && event.kind == EventKind::Point && wanted.contains(&place) {
                     all.entry(place).or_default().push((event.at, key.bytes(), event.quantity));
                 }
             });
@@ -182,22 +234,143 @@ pub fn hour_of_nanos(at: i64) -> i64 {
     at.div_euclid(NANOS_PER_HOUR)
 }
 
+/// Hours of which the first and the last event are to be looked up again.
+struct Doubtful {
+    /// In them the card changes: the stretches before and after it are rows of their own.
+    hours: Vec<i64>,
+    /// In these, by rank and hour, lies an event that does not count.
+    conflicts: HashSet<(u32, i64)>,
+}
+
+/// Hours within which the card changes.
+fn hours_with_changes(card: &Card) -> Vec<i64> {
+    let changes = std::iter::successors(card.next_change(i64::MIN), |change| card.next_change(*change));
+    changes.filter(|minute| minute.rem_euclid(MINUTES_PER_HOUR) != 0).map(super::hour_of).collect()
+}
+
+impl Doubtful {
+    fn has(&self, rank: u32, hour: i64) -> bool {
+        self.hours.binary_search(&hour).is_ok() || self.conflicts.contains(&(rank, hour))
+    }
+
+    fn look_up(&self, facts: &Facts, card: &Card, ranks: &[u32]) -> Marks {
+        let mut marks = Marks::default();
+        if self.conflicts.is_empty() && !facts.marks.has_any(&self.hours) {
+            return marks;
+        }
+        facts.events.each(Asked::All, &facts.series, &mut |event, key, standing| {
+            let (rank, hour) = (ranks[event.series as usize], hour_of_nanos(event.at));
+            let is_marked = standing == Standing::Counts && !key.is_empty() && event.kind != EventKind::Interval;
+            if is_marked && self.has(rank, hour) {
+                let stretch = card.stretch(UnixNanos(event.at).minute()) as u32;
+                marks.entry((rank, hour, stretch)).or_default().add(event.at, || key.bytes());
+            }
+        });
+        marks
+    }
+}
+
+/// Puts the cells of one series after the other.
+struct Layout<'a> {
+    /// In order of (rank, minute), each once.
+    sums: &'a [Cell],
+    /// What of the minutes does not count, in the order of ranks.
+    dropped: &'a [(u32, Small)],
+    scratch: Vec<(i32, i128, i64)>,
+    grid: Grid,
+}
+
+/// In order of (rank, minute), each once. What is not small has no events there, and the place of its amount in `large`.
+#[derive(Default)]
+struct Grid {
+    cells: Vec<Small>,
+    large: Vec<(i128, u64)>,
+}
+
+impl Grid {
+    fn push(&mut self, minute: i32, quantity: i128, events: u64) {
+        let small = match (i64::try_from(quantity), i32::try_from(events)) {
+            (Ok(quantity), Ok(events)) if events > 0 => Small { minute, events, quantity },
+            _ => {
+                self.large.push((quantity, events));
+                Small { minute, events: 0, quantity: self.large.len() as i64 - 1 }
+            }
+        };
+        self.cells.push(small);
+    }
+
+    fn amount(&self, place: usize) -> (i128, u64) {
+        let small = self.cells[place];
+        match small.events {
+            0 => self.large[small.quantity as usize],
+            events => (small.quantity.into(), events.unsigned_abs().into()),
+        }
+    }
+}
+
+impl Layout<'_> {
+    /// Ranks come in order.
+    fn add<'m>(&mut self, rank: u32, minutes: impl Iterator<Item = &'m Small>) {
+        let (dropped, later) = self.dropped.split_at(self.dropped.partition_point(|(of, _)| *of == rank));
+        self.dropped = later;
+        let (mut sums, later) = self.sums.split_at(self.sums.partition_point(|cell| cell.series == rank));
+        self.sums = later;
+        let unpack = |small: &Small| (small.minute, i128::from(small.quantity), i64::from(small.events));
+        self.scratch.clear();
+        self.scratch.extend(minutes.map(unpack));
+        self.scratch.extend(dropped.iter().map(|(_, small)| unpack(small)));
+        if !self.scratch.is_sorted_by_key(|(minute, ..)| *minute) {
+            self.scratch.sort_unstable_by_key(|(minute, ..)| *minute);
+        }
+        for group in self.scratch.chunk_by(|a, b| a.0 == b.0) {
+            let minute = group[0].0;
+            let (quantity, events) = group.iter().fold((0, 0), |sum, (_, quantity, events)| (sum.0 + quantity, sum.1 + events));
+            // Each of them was of an event, so none of them counts.
+            if events == 0 {
+                continue;
+            }
+            let (before, after) = sums.split_at(sums.partition_point(|cell| cell.minute < minute));
+            before.iter().for_each(|sum| self.grid.push(sum.minute, sum.quantity, sum.events));
+            sums = after;
+            let (mut quantity, mut events) = (quantity, events.unsigned_abs());
+            if let Some((same, after)) = sums.split_first().filter(|(same, _)| same.minute == minute) {
+                quantity = quantity.saturating_add(same.quantity);
+                events = events.saturating_add(same.events);
+                sums = after;
+            }
+            self.grid.push(minute, quantity, events);
+        }
+        sums.iter().for_each(|sum| self.grid.push(sum.minute, sum.quantity, sum.events));
+    }
+}
+
 struct Gather<'a> {
-    card: &'a Card,
     ranks: &'a [u32],
     cells: Cells,
+    /// By rank, what `Facts::minutes` has and does not count, negative.
+    dropped: Vec<(u32, Small)>,
     levels: Vec<Level>,
     intervals: Vec<Interval>,
-    marks: Marks,
+    /// Rank and hour of events with keys that do not count.
+    conflicts: HashSet<(u32, i64)>,
 }
 
 impl Gather<'_> {
-    fn take(&mut self, event: &Event, key: Key<'_>) {
+    fn take(&mut self, event: &Event, key: Key<'_>, standing: Standing) {
         let minute = UnixNanos(event.at).minute();
         let rank = self.ranks[event.series as usize];
-        if !key.is_empty() && event.kind != EventKind::Interval {
-            let place = (rank, hour_of_nanos(event.at), self.card.stretch(minute) as u32);
-            self.marks.entry(place).or_default().add(event.at, || key.bytes());
+        if standing == Standing::Conflict && event.kind != EventKind::Interval {
+            self.conflicts.insert((rank, hour_of_nanos(event.at)));
+        }
+        if event.is_added_up() {
+            if standing != Standing::Counts {
+                let minute = i32::try_from(minute).expect("its minute was taken");
+                self.dropped.push((rank, Small { minute, events: -1, quantity: -(event.quantity as i64) }));
+            }
+            return;
+        }
+        if standing != Standing::Counts {
+            return;
         }
         match event.kind {
             EventKind::Interval => self.intervals.push(Interval {
@@ -223,10 +396,10 @@ impl Gather<'_> {
     }
 
     /// Of two samples at one time the one that was received last counts.
-    fn integrate(&mut self) {
+    fn integrate(&mut self, card: &Card) {
         let order = |l: &Level| (l.series, l.at_ms, l.received, l.stream, l.position, l.quantity);
         self.levels.sort_unstable_by_key(order);
-        let gap_ms = self.card.sample_gap.0 / NANOS_PER_MS;
+        let gap_ms = card.sample_gap.0 / NANOS_PER_MS;
         for (index, level) in self.levels.iter().enumerate() {
             let next = self.levels.get(index + 1).filter(|next| next.series == level.series);
             let end = next.map_or(level.at_ms, |next| next.at_ms.min(level.at_ms + gap_ms));

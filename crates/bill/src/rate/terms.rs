@@ -1,12 +1,11 @@
 //! What a card says about one series at one time: version, price, discount, day rate; and what a quantity then costs.
 
 use super::NoPrice;
-use super::table::Table;
+use super::table::{Amount, Table};
 use crate::card::terms::WHOLE;
 use crate::card::{Card, Price, Reduction, Version};
 use crate::charge::{Exchange, Series};
 use crate::facts::Refusal;
-use crate::facts::cells::Cell;
 use crate::money::{Money, Overflow, exact};
 use crate::unit;
 use std::cell::OnceCell;
@@ -140,7 +139,7 @@ impl<'a> VersionTerms<'a> {
     ///
     /// Rule R10: parts above their whole cannot be right, so none of them is priced for that minute. A part
     /// without any whole is such a case too: the two meters then have other dimensions, and the whole would be overcharged.
-    pub fn billable(&self, table: &Table<'_>, series: &Series, cell: &Cell) -> Result<i128, Refusal> {
+    pub fn billable(&self, table: &Table<'_>, series: &Series, cell: &Amount) -> Result<i128, Refusal> {
         let used = |ranks: &Range<usize>| table.used(ranks.clone(), &series.unit, cell.minute);
         for whole in &self.wholes {
             // What is in another unit is refused where it stands; here it counts for nothing, so parts of it are refused too.

@@ -6,21 +6,21 @@ use crate::search::search_within;
 use serde_json::Value;
 
 /// xorshift64 (Marsaglia 2003).
-struct Random(u64);
+pub(super) struct Random(pub u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0
     }
 
-    fn below(&mut self, n: usize) -> usize {
+    pub fn below(&mut self, n: usize) -> usize {
         (self.next() % n as u64) as usize
     }
 
-    fn pick<'a, T>(&mut self, list: &'a [T]) -> &'a T {
+    pub fn pick<'a, T>(&mut self, list: &'a [T]) -> &'a T {
         &list[self.below(list.len())]
     }
 }
@@ -28,7 +28,7 @@ impl Random {
 const SERVICES: [&str; 6] = ["auth", "search api", "chat-é", "AUTH", "", "a\"b\\c"];
 const LEVELS: [&str; 6] = ["info", "error", "WARN", "Error", "warning", "odd"];
 const WORDS: [&str; 12] = ["conn", "Reset", "peer", "naïve", "ÄRGER", "東京", "x1", "10", "--", "\u{1F600}", "lost\tline", "q\"uote"];
-const TENANTS: [&str; 3] = ["acme", "zeta-9", "ümlaut"];
+pub(super) const TENANTS: [&str; 3] = ["acme", "zeta-9", "ümlaut"];
 
 /// A JSON string, now and then written with needless escapes.
 fn quote(random: &mut Random, text: &str) -> String {
@@ -48,7 +48,7 @@ fn message(random: &mut Random) -> String {
     words.join(*random.pick(&[" ", "-", ", "]))
 }
 
-fn generate(random: &mut Random, i: usize) -> Line {
+pub(super) fn generate(random: &mut Random, i: usize) -> Line {
     let level = *random.pick(&LEVELS);
     let mut fields: Vec<String> = Vec::new();
     let service = if random.below(50) == 0 { "s".repeat(700) } else { random.pick(&SERVICES).to_string() };
@@ -102,7 +102,7 @@ fn generate(random: &mut Random, i: usize) -> Line {
 }
 
 /// The oracle's own query.
-enum Ask {
+pub(super) enum Ask {
     All,
     Is(&'static str, String),
     Phrase(&'static str, Vec<String>),
@@ -128,7 +128,7 @@ fn quoted(text: &str) -> String {
 }
 
 impl Ask {
-    fn generate(random: &mut Random, depth: usize) -> Ask {
+    pub fn generate(random: &mut Random, depth: usize) -> Ask {
         let plain: [&str; 9] = ["conn", "reset", "peer", "naïve", "ärger", "東京", "x1", "10", "uote"];
         match random.below(if depth == 0 { 11 } else { 15 }) {
             0 => Ask::Is("service", random.pick(&SERVICES).to_string()),
@@ -158,7 +158,7 @@ impl Ask {
         }
     }
 
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         match self {
             Ask::All => "*".into(),
             Ask::Is(field, value) => format!("{field}:{}", quoted(value)),
@@ -179,7 +179,7 @@ impl Ask {
         }
     }
 
-    fn holds(&self, line: &Line) -> bool {
+    pub fn holds(&self, line: &Line) -> bool {
         let whole = String::from_utf8_lossy(&line.raw).into_owned();
         let json = serde_json::from_str::<Value>(&whole).ok().filter(Value::is_object);
         let field = |name: &str| -> Option<String> {

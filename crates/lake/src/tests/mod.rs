@@ -1,9 +1,14 @@
 //! What a lake promises, tested from outside: `answers` (a search equals a naive scan that shares no code with
-//! it), `crashes` (after a crash at any step every row is there once), `events` (facts one by one), and the promises below.
+//! it), `counts` (histograms, facets, columns and contexts equal one, too), `columns` (what other programs find), `crashes` (after a crash
+//! at any step every row is there once), `events` (facts one by one), `proposals` (what an index says to ranges and regexes), and the
+//! promises below.
 
 mod answers;
+mod columns;
+mod counts;
 mod crashes;
 mod events;
+mod proposals;
 
 use crate::*;
 use flow::event::{StreamId, UsageFact};
@@ -84,6 +89,7 @@ pub(crate) fn options(index_bytes_min: u64) -> Options {
         index: names(&["service", "level", "model"]),
         text: names(&["msg", "message"]),
         ids: names(&["trace_id", "request_id"]),
+        numbers: names(&["latency_ms", "model"]),
         index_bytes_min,
         hour_bytes_min: 1 << 30,
         lineage: None,
