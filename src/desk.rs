@@ -15,6 +15,7 @@ use crate::runtime::open::{self, Manifest, Opened};
 use crate::runtime::reload::Reloader;
 use crate::sinks::archive::{Archive, Settings};
 use crate::sinks::http;
+use crate::statement::Statement;
 use anyhow::{Context, bail};
 use flow::event::{EventKind, Reason, StreamId, UsageEvent, UsageFact};
 use flow::units::UnixNanos;
@@ -59,6 +60,7 @@ pub enum Question {
         newest_first: bool,
         memory_bytes: usize,
     },
+    Sql(Statement),
     /// Records as they are decided, until the asker goes away.
     Follow {
         query: String,
@@ -348,6 +350,7 @@ impl Desk {
                 let inquiry = Inquiry { query, tenant: tenant.clone(), since, until, limit: *limit, newest_first: *newest_first, limits };
                 self.search(&inquiry, out)
             }
+            Question::Sql(statement) => self.write_rows(statement, out),
             Question::Follow { query, tenant } => {
                 let query = Query::parse(query).map_err(|e| anyhow::anyhow!("{e}"))?;
                 self.follow(&query, tenant.as_deref(), out)
@@ -539,13 +542,17 @@ impl Desk {
         Ok(())
     }
 
+    /// What a lake's writer knows of data sets and models.
+    pub fn lineage_block(&self, root: &Path) -> Option<&lake::lineage::Block> {
+        let owner = self.pipelines.iter().find(|p| p.lakes.iter().any(|l| l.1 == root));
+        owner.and_then(|p| p.config.lineage.as_ref())
+    }
+
     fn lineage(&self, out: &mut dyn Write) -> anyhow::Result<()> {
         let lakes = self.lakes()?;
         writeln!(out, "ok")?;
         for (root, tail, snapshot) in &lakes {
-            let owner = self.pipelines.iter().find(|p| p.lakes.iter().any(|l| l.1 == *root));
-            let block = owner.and_then(|p| p.config.lineage.as_ref());
-            for event in lake::lineage_events(&self.disk, snapshot, tail, block)? {
+            for event in lake::lineage_events(&self.disk, snapshot, tail, self.lineage_block(root))? {
                 writeln!(out, "{}", event.json)?;
             }
         }

@@ -10,6 +10,7 @@
 mod access;
 mod answers;
 mod body;
+mod sql;
 
 pub use access::Access;
 
@@ -66,6 +67,7 @@ pub fn routes(api: Arc<Api>) -> Router {
         .route("/api/v1/facets", asks(answers::facets))
         .route("/api/v1/context", asks(answers::context))
         .route("/api/v1/fields", asks(answers::fields))
+        .route("/api/v1/sql", asks(sql::sql))
         .route("/api/v1/export", streams("application/x-ndjson", answers::export))
         .route("/api/v1/tail", streams("text/event-stream", answers::tail))
         .route("/api/v1/openapi.json", get(|| async { ([(CONTENT_TYPE, JSON)], OPENAPI) }))

@@ -2,33 +2,31 @@
 //!
 //! In: a snapshot, and the hub's tail taken before it; out: arrow batches of the columns that are asked for. The column `tenant` is text
 //! everywhere: one that is no UTF-8 is written as `{"hex": "..."}`, like a key of usage. It comes from the commit log, never from a file.
+//! The column `raw` of logs is the whole line: where a file has only its rest, it is put together again, and `rest` does not show.
 //! Row groups tell their least and greatest values, so that whoever asks can leave them out. Memory: the footer of one file and one
 //! batch, whose rows are as many as fit [`BATCH_BYTES`] on average; of the tail, the rows of one part.
 
+mod tail;
+
+pub use tail::Tail;
+
 use crate::facts::{self, encode_key};
 use crate::layout::{CHARGES, LINEAGE, LOGS, USAGE, escape_tenant, unescape_tenant};
-use crate::lineage::Block;
-use crate::logs::field_columns;
+use crate::logs::{Lines, field_columns};
 use crate::snapshot::Snapshot;
-use crate::store::new_events;
 use crate::table::StoredFile;
-use crate::{charges, runs};
-use anyhow::{Context, anyhow};
-use arrow_array::builder::{ArrayBuilder, BinaryBuilder, StringBuilder};
-use arrow_array::{
-    ArrayRef, BooleanArray, RecordBatch, StringArray, TimestampNanosecondArray, UInt8Array, UInt16Array, UInt32Array, UInt64Array,
-};
-use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef, TimeUnit};
-use flow::fields::{FieldSet, Scanner, Span};
+use crate::{Fields, charges, runs};
+use anyhow::Context;
+use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, StringArray, UInt64Array};
+use arrow_array::builder::BinaryBuilder;
+use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 use flow::units::UnixNanos;
-use hub::frame::{Frame, Part};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
 use parquet::arrow::arrow_reader::{
     ArrowPredicateFn, ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowFilter,
 };
 use parquet::file::metadata::PageIndexPolicy;
-use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -76,6 +74,7 @@ pub struct FileView {
     pub tenant: Vec<u8>,
     pub rows: u64,
     pub stored_bytes: u64,
+    pub is_log: bool,
     pub min_time: UnixNanos,
     pub max_time: UnixNanos,
 }
@@ -99,6 +98,7 @@ impl Snapshot {
                 tenant,
                 rows: entry.rows,
                 stored_bytes: entry.stored_bytes,
+                is_log: table == Table::Logs,
                 min_time: UnixNanos(entry.min_time),
                 max_time: UnixNanos(entry.max_time),
             })
@@ -106,14 +106,16 @@ impl Snapshot {
         entries.map(view).collect()
     }
 
-    /// The columns that files of this release have, and the tail has: the least that a table shows.
-    pub fn columns(&self, table: Table) -> SchemaRef {
+    /// The columns that files of a table have, and the tail has: of `logs` one list for each set of fields that commits name, the newest
+    /// first. No file is opened for it.
+    pub fn columns(&self, table: Table) -> Vec<SchemaRef> {
         let tenant = Field::new("tenant", DataType::Utf8, false);
+        let of = |fields: &Fields| tail::log_schema(&field_columns(fields));
         match table {
-            Table::Logs => log_schema(&field_columns(&self.fields())),
-            Table::Usage => facts::schema(tenant),
-            Table::Charges => charges::schema(tenant),
-            Table::Lineage => runs::schema(),
+            Table::Logs => std::iter::once(of(&self.fields())).chain(self.log.former_fields.iter().rev().map(of)).collect(),
+            Table::Usage => vec![facts::schema(tenant)],
+            Table::Charges => vec![charges::schema(tenant)],
+            Table::Lineage => vec![runs::schema()],
         }
     }
 
@@ -123,14 +125,22 @@ impl Snapshot {
         let stored = StoredFile::open(&self.disk, &path)?;
         let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Skip);
         let metadata = ArrowReaderMetadata::load(&stored, options).with_context(|| format!("cannot read {}", path.display()))?;
-        let fields = metadata.schema().fields().iter().map(|field| match field.name() == "tenant" {
+        let is_rest = |field: &Field| field.name() == REST && *field.data_type() == DataType::Binary;
+        // In a file of an older release a column of this name is a field's text, and `raw` has every line.
+        let has_rest = file.is_log && metadata.schema().fields().iter().any(|field| is_rest(field));
+        let shown = metadata.schema().fields().iter().filter(|field| !(has_rest && is_rest(field))).map(|field| match field.name() == "tenant" {
             true => Arc::new(Field::new("tenant", DataType::Utf8, false)),
             false => Arc::clone(field),
         });
-        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-        Ok(TableFile { path, stored, metadata, schema, tenant: file.tenant_text() })
+        let schema = Arc::new(Schema::new(shown.collect::<Vec<_>>()));
+        Ok(TableFile { path, stored, metadata, schema, has_rest, tenant: file.tenant_text() })
     }
 }
+
+/// The column that holds lines without what the other columns hold.
+const REST: &str = "rest";
+/// The column that shows whole lines.
+const RAW: &str = "raw";
 
 /// An open file of a table.
 pub struct TableFile {
@@ -138,6 +148,7 @@ pub struct TableFile {
     stored: StoredFile,
     metadata: ArrowReaderMetadata,
     schema: SchemaRef,
+    has_rest: bool,
     tenant: String,
 }
 
@@ -152,9 +163,14 @@ pub struct Bounds {
 pub type Predicate = Box<dyn FnMut(RecordBatch) -> Result<BooleanArray, ArrowError> + Send>;
 
 impl TableFile {
-    /// Columns of this file, in its order.
+    /// Columns of this file as they are shown, in its order.
     pub fn schema(&self) -> &SchemaRef {
         &self.schema
+    }
+
+    /// Whether a column is shown that has to be put together from all the others.
+    pub fn is_made(&self, column: &str) -> bool {
+        self.has_rest && column == RAW
     }
 
     /// Rows of each row group.
@@ -164,7 +180,7 @@ impl TableFile {
 
     /// What the footer says of a column; `None` where it says nothing, as for the tenant.
     pub fn bounds(&self, column: &str) -> Option<Bounds> {
-        if column == "tenant" {
+        if column == "tenant" || self.is_made(column) {
             return None;
         }
         let metadata = self.metadata.metadata();
@@ -178,39 +194,59 @@ impl TableFile {
         })
     }
 
-    /// Bytes of these columns in these row groups, uncompressed.
-    fn bytes_of(&self, columns: &[&str], groups: &[usize]) -> (u64, u64) {
+    /// Places of these columns in the file; no column lies within another one.
+    fn places(&self, columns: &[&str]) -> Vec<usize> {
+        let fields = self.metadata.schema().fields();
+        let whole = columns.iter().any(|name| self.is_made(name));
+        let wanted = |name: &str| name != "tenant" && (whole || columns.contains(&name));
+        (0..fields.len()).filter(|at| wanted(fields[*at].name())).collect()
+    }
+
+    /// Bytes on disk of these columns in these row groups.
+    pub fn stored_bytes(&self, columns: &[&str], groups: &[usize]) -> u64 {
+        let (places, all) = (self.places(columns), self.metadata.metadata().row_groups());
+        let chunks = groups.iter().filter_map(|at| all.get(*at)).flat_map(|group| places.iter().map(|at| group.column(*at)));
+        chunks.map(|chunk| u64::try_from(chunk.compressed_size()).unwrap_or(0)).sum()
+    }
+
+    /// Rows of a batch whose columns at these places, in these row groups, are [`BATCH_BYTES`] long on average.
+    fn batch_rows(&self, places: &[usize], groups: &[usize]) -> usize {
         let (mut bytes, mut rows) = (0u64, 0u64);
         for group in groups.iter().filter_map(|at| self.metadata.metadata().row_groups().get(*at)) {
             rows += u64::try_from(group.num_rows()).unwrap_or(0);
-            for column in group.columns().iter().filter(|column| columns.contains(&column.column_path().string().as_str())) {
-                bytes = bytes.saturating_add(u64::try_from(column.uncompressed_size()).unwrap_or(0));
+            for at in places {
+                bytes = bytes.saturating_add(u64::try_from(group.column(*at).uncompressed_size()).unwrap_or(0));
             }
         }
-        (bytes, rows)
+        let row_bytes = (bytes / rows.max(1)).max(1);
+        usize::try_from(BATCH_BYTES / row_bytes).unwrap_or(1).clamp(1, BATCH_ROWS_MAX)
     }
 
     /// Rows of these row groups, in file order, with those of `columns` that the file has, in the file's order. `filter`: columns
-    /// that it looks at, and the judge; the other columns are read of its rows only.
+    /// that it looks at, none of them made ([`TableFile::is_made`]), and the judge; the other columns are read of its rows only.
     pub fn read(self, columns: &[&str], groups: Vec<usize>, filter: Option<(Vec<String>, Predicate)>) -> anyhow::Result<Rows> {
-        let (bytes, rows) = self.bytes_of(columns, &groups);
-        let row_bytes = (bytes / rows.max(1)).max(1);
-        let batch_rows = usize::try_from(BATCH_BYTES / row_bytes).unwrap_or(1).clamp(1, BATCH_ROWS_MAX);
+        let places = self.places(columns);
+        let batch_rows = self.batch_rows(&places, &groups);
         let tenant: Arc<str> = Arc::from(self.tenant.as_str());
         let parquet_schema = self.metadata.metadata().file_metadata().schema_descr_ptr();
-        let mask = |names: &[&str]| ProjectionMask::columns(&parquet_schema, names.iter().copied().filter(|name| *name != "tenant"));
-        let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(self.stored, self.metadata)
-            .with_projection(mask(columns))
-            .with_row_groups(groups)
-            .with_batch_size(batch_rows);
-        if let Some((names, mut judge)) = filter {
+        let row_filter = filter.map(|(names, mut judge)| {
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
             let (own, tenant) = (names.contains(&"tenant"), Arc::clone(&tenant));
             let judge = move |batch: RecordBatch| judge(if own { with_tenant(batch, &tenant)? } else { batch });
-            builder = builder.with_row_filter(RowFilter::new(vec![Box::new(ArrowPredicateFn::new(mask(&names), judge))]));
+            let mask = ProjectionMask::leaves(&parquet_schema, self.places(&names));
+            RowFilter::new(vec![Box::new(ArrowPredicateFn::new(mask, judge))])
+        });
+        let made = columns.iter().any(|name| self.is_made(name));
+        let kept = made.then(|| columns.iter().map(|name| (*name).to_owned()).collect());
+        let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(self.stored, self.metadata)
+            .with_projection(ProjectionMask::leaves(&parquet_schema, places))
+            .with_row_groups(groups)
+            .with_batch_size(batch_rows);
+        if let Some(filter) = row_filter {
+            builder = builder.with_row_filter(filter);
         }
         let reader = builder.build().with_context(|| format!("cannot read {}", self.path.display()))?;
-        Ok(Rows { path: self.path, reader, tenant: columns.contains(&"tenant").then_some(tenant) })
+        Ok(Rows { path: self.path, reader, kept, tenant: columns.contains(&"tenant").then_some(tenant) })
     }
 }
 
@@ -223,169 +259,50 @@ fn with_tenant(batch: RecordBatch, tenant: &str) -> Result<RecordBatch, ArrowErr
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
 }
 
+/// The columns that are asked for, after whole lines have taken the place of `raw`.
+fn with_lines(batch: &RecordBatch, kept: &[String]) -> anyhow::Result<RecordBatch> {
+    let lines = Lines::of(batch)?;
+    let (mut raw, mut buffer) = (BinaryBuilder::new(), Vec::new());
+    for row in 0..batch.num_rows() {
+        raw.append_value(lines.line(row, &mut buffer)?);
+    }
+    let raw: ArrayRef = Arc::new(raw.finish());
+    let (mut fields, mut columns) = (Vec::new(), Vec::new());
+    for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()).filter(|(field, _)| kept.contains(field.name())) {
+        fields.push(Arc::clone(field));
+        columns.push(Arc::clone(if field.name() == RAW { &raw } else { column }));
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)?)
+}
+
 /// Batches of a file; where the tenant is asked for, it is the first column.
 pub struct Rows {
     path: PathBuf,
     reader: ParquetRecordBatchReader,
+    /// Where lines have to be put together: the columns that are left then.
+    kept: Option<Vec<String>>,
     tenant: Option<Arc<str>>,
+}
+
+impl Rows {
+    fn finish(&self, batch: RecordBatch) -> anyhow::Result<RecordBatch> {
+        let batch = match &self.kept {
+            Some(kept) => with_lines(&batch, kept)?,
+            None => batch,
+        };
+        Ok(match &self.tenant {
+            Some(tenant) => with_tenant(batch, tenant)?,
+            None => batch,
+        })
+    }
 }
 
 impl Iterator for Rows {
     type Item = anyhow::Result<RecordBatch>;
 
     fn next(&mut self) -> Option<anyhow::Result<RecordBatch>> {
-        let batch = self.reader.next()?.and_then(|batch| match &self.tenant {
-            Some(tenant) => with_tenant(batch, tenant),
-            None => Ok(batch),
-        });
+        let batch = self.reader.next()?.map_err(Into::into).and_then(|batch| self.finish(batch));
         Some(batch.with_context(|| format!("cannot read {}", self.path.display())))
     }
-}
-
-/// The rows of a table that the lake does not have yet, part by part.
-pub struct Tail {
-    table: Table,
-    columns: Vec<(String, String)>,
-    frames: Vec<Arc<Frame>>,
-    /// (frame, part), in order.
-    parts: Vec<(usize, usize)>,
-    /// Rows of `lineage`, which hang on one another.
-    events: Option<RecordBatch>,
-}
-
-impl Snapshot {
-    /// What `tail` adds to a table. `block`: as the lake's writer has it; without it the tail tells no lineage.
-    pub fn tail(&self, table: Table, tail: &[Arc<Frame>], block: Option<&Block>) -> anyhow::Result<Tail> {
-        let taken = self.unsealed(tail)?;
-        let mut rest = Tail { table, columns: Vec::new(), frames: tail.to_vec(), parts: Vec::new(), events: None };
-        match (table, block) {
-            (Table::Logs, _) => (rest.columns, rest.parts) = (field_columns(&self.fields()), taken.parts),
-            (Table::Usage, _) => rest.parts = taken.parts,
-            (Table::Lineage, Some(block)) if !taken.parts.is_empty() => {
-                let mut known: HashSet<String> = HashSet::new();
-                for file in self.log.table(LINEAGE) {
-                    runs::read_keys(&self.disk, &self.root.join(&file.path), &mut known)?;
-                }
-                rest.events = Some(runs::batch(&new_events(tail, &taken, block, &known)?)?);
-            }
-            (Table::Lineage | Table::Charges, _) => {} // charges are there once they are committed
-        }
-        Ok(rest)
-    }
-}
-
-impl Tail {
-    /// How many batches there are at most.
-    pub fn parts(&self) -> usize {
-        if self.events.is_some() { 1 } else { self.parts.len() }
-    }
-
-    /// Batch number `at`, with those of `columns` that the table has, in its order; `tenant`: only this one's rows.
-    pub fn batch(&self, at: usize, columns: &[&str], tenant: Option<&[u8]>) -> anyhow::Result<RecordBatch> {
-        let batch = match (&self.events, self.parts.get(at)) {
-            // Lineage is about the platform: it is nobody's.
-            (Some(events), _) if tenant.is_none_or(|tenant| tenant == crate::layout::NOBODY) => events.clone(),
-            (Some(events), _) => events.slice(0, 0),
-            (None, Some((f, p))) => {
-                let (frame, part) = (&self.frames[*f], &self.frames[*f].parts[*p]);
-                match self.table {
-                    Table::Logs => return self.log_batch(frame, part, columns, tenant),
-                    _ => usage_batch(frame, part, tenant)?,
-                }
-            }
-            (None, None) => return Err(anyhow!("the tail has no batch {at}")),
-        };
-        let wanted = |at: &usize| columns.contains(&batch.schema_ref().field(*at).name().as_str());
-        let columns: Vec<usize> = (0..batch.num_columns()).filter(wanted).collect();
-        Ok(batch.project(&columns)?)
-    }
-
-    fn log_batch(&self, frame: &Frame, part: &Part, columns: &[&str], tenant: Option<&[u8]>) -> anyhow::Result<RecordBatch> {
-        let rows = &frame.rows;
-        let chosen: Vec<usize> = part
-            .rows
-            .clone()
-            .map(|row| row as usize)
-            .filter(|row| tenant.is_none_or(|tenant| frame.tenants.get(rows.tenant[*row] as usize).is_some_and(|own| **own == *tenant)))
-            .collect();
-        let names: Vec<String> = frame.tenants.iter().map(|tenant| encode_key(tenant).into_owned()).collect();
-        let all = log_schema(&self.columns);
-        let fields: Vec<_> = all.fields().iter().filter(|field| columns.contains(&field.name().as_str())).cloned().collect();
-        let mut texts = self.field_texts(frame, &chosen, columns).into_iter();
-        let mut arrays: Vec<ArrayRef> = Vec::with_capacity(fields.len());
-        for field in &fields {
-            let each = chosen.iter().copied();
-            arrays.push(match field.name().as_str() {
-                "time" => Arc::new(TimestampNanosecondArray::from_iter_values(each.map(|row| rows.time[row])).with_timezone("UTC")),
-                "severity" => Arc::new(UInt8Array::from_iter_values(each.map(|row| rows.severity[row]))),
-                "tenant" => {
-                    let name = |row: usize| names.get(rows.tenant[row] as usize).map(String::as_str);
-                    let tenants: Option<StringArray> = each.map(|row| name(row).map(Some)).collect();
-                    Arc::new(tenants.with_context(|| format!("frame {} is damaged: a row names a tenant that is not there", frame.seq))?)
-                }
-                "weight" => Arc::new(UInt32Array::from_iter_values(each.map(|row| rows.weight[row]))),
-                "stream" => Arc::new(UInt64Array::from_iter_values(each.map(|_| part.stream.0))),
-                "position" => Arc::new(UInt64Array::from_iter_values(each.map(|row| rows.position[row]))),
-                "origin_bytes" => Arc::new(UInt32Array::from_iter_values(each.map(|row| rows.origin_bytes[row]))),
-                "notes" => Arc::new(UInt16Array::from_iter_values(each.map(|row| rows.notes[row]))),
-                "raw" => {
-                    let mut raw = BinaryBuilder::new();
-                    each.for_each(|row| raw.append_value(rows.row(row)));
-                    Arc::new(raw.finish())
-                }
-                _ => texts.next().context("a column of a field is missing")?,
-            });
-        }
-        let options = arrow_array::RecordBatchOptions::new().with_row_count(Some(chosen.len()));
-        Ok(RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options)?)
-    }
-
-    /// The columns of fields that are asked for, in the table's order; lines are scanned only where there are any.
-    fn field_texts(&self, frame: &Frame, chosen: &[usize], columns: &[&str]) -> Vec<ArrayRef> {
-        let wanted: Vec<&str> = self.columns.iter().filter(|column| columns.contains(&column.0.as_str())).map(|c| c.1.as_str()).collect();
-        if wanted.is_empty() {
-            return Vec::new();
-        }
-        let set = Arc::new(FieldSet::new(&wanted));
-        let mut scanner = Scanner::new(Arc::clone(&set));
-        let mut spans = vec![Span::default(); set.len()];
-        let mut builders: Vec<StringBuilder> = wanted.iter().map(|_| StringBuilder::new()).collect();
-        for row in chosen {
-            let line = frame.rows.row(*row);
-            spans.fill(Span::default());
-            scanner.scan(line, &mut spans);
-            for (builder, span) in builders.iter_mut().zip(&spans) {
-                builder.append_option(span.text(line).as_deref().map(String::from_utf8_lossy));
-            }
-        }
-        builders.iter_mut().map(|builder| ArrayBuilder::finish(builder)).collect()
-    }
-}
-
-fn usage_batch(frame: &Frame, part: &Part, tenant: Option<&[u8]>) -> anyhow::Result<RecordBatch> {
-    let mut facts = Vec::new();
-    for fact in facts::facts_of(frame, part) {
-        let fact = fact?;
-        if tenant.is_none_or(|tenant| fact.tenant == tenant) {
-            facts.push(fact);
-        }
-    }
-    facts::batch(facts)
-}
-
-/// The columns of a log file with these fields.
-fn log_schema(columns: &[(String, String)]) -> SchemaRef {
-    let mut fields = vec![
-        Field::new("time", DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into())), false),
-        Field::new("severity", DataType::UInt8, false),
-        Field::new("tenant", DataType::Utf8, false),
-        Field::new("weight", DataType::UInt32, false),
-        Field::new("stream", DataType::UInt64, false),
-        Field::new("position", DataType::UInt64, false),
-        Field::new("origin_bytes", DataType::UInt32, false),
-        Field::new("notes", DataType::UInt16, false),
-    ];
-    fields.extend(columns.iter().map(|column| Field::new(&column.0, DataType::Utf8, true)));
-    fields.push(Field::new("raw", DataType::Binary, false));
-    Arc::new(Schema::new(fields))
 }

@@ -1,8 +1,8 @@
 //! Which tables there are: `logs`, `usage`, `charges` and `lineage`, of all lakes put together.
 //!
 //! In: snapshots and tails of lakes; out: tables for DataFusion, made when a query names them. A table has the columns that this
-//! release writes and all that any of its files has, by name; what a file lacks is missing in its rows. With a tenant, only this
-//! tenant's files are looked at, so nothing of another one is in a name, a number or a plan. Memory: the list of files, 300 bytes each.
+//! release writes, with those of all fields that the lake's commits name; what a file lacks is missing in its rows. With a tenant, only
+//! this tenant's files are looked at, so nothing of another one is in a name, a number or a plan. Memory: the list of files, 300 bytes each.
 
 use crate::error::failed;
 use crate::query::Source;
@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider};
 use datafusion::error::Result;
-use lake::Table;
+use lake::tables::Table;
 use std::fmt;
 use std::sync::Arc;
 
@@ -23,6 +23,7 @@ pub(crate) const SCHEMA: &str = "public";
 pub(crate) struct Catalog {
     pub sources: Arc<Vec<Source>>,
     pub tenant: Option<Vec<u8>>,
+    pub read_bytes_max: Option<u64>,
     pub counters: Arc<Counters>,
 }
 
@@ -78,27 +79,18 @@ impl Catalog {
         let mut columns: Vec<Field> = Vec::new();
         let mut places = Vec::new();
         for source in self.sources.iter() {
-            merge(&mut columns, &source.snapshot.columns(table));
+            source.snapshot.columns(table).iter().for_each(|schema| merge(&mut columns, schema));
             let files = source.snapshot.files(table, self.tenant.as_deref())?;
-            let mut last: Option<SchemaRef> = None;
-            for file in &files {
-                self.counters.check_stop()?;
-                let schema = Arc::clone(source.snapshot.open(file)?.schema());
-                // Most files are like the one before.
-                if last.as_ref().is_none_or(|last| *last != schema) {
-                    merge(&mut columns, &schema);
-                    last = Some(schema);
-                }
-            }
             let tail = source.snapshot.tail(table, &source.tail, source.lineage.as_deref())?;
             places.push(Arc::new(Place { snapshot: Arc::clone(&source.snapshot), files, tail }));
         }
         let schema = Arc::new(Schema::new(columns));
-        Ok(LakeTable { table, schema, places, tenant: self.tenant.clone(), counters: Arc::clone(&self.counters) })
+        let Catalog { tenant, read_bytes_max, counters, .. } = self.clone();
+        Ok(LakeTable { table, schema, places, tenant, read_bytes_max, counters })
     }
 }
 
-/// Adds the columns of one more file. Every column may be missing somewhere.
+/// Adds the columns of one more kind of file. Every column may be missing somewhere.
 fn merge(columns: &mut Vec<Field>, schema: &SchemaRef) {
     for field in schema.fields() {
         match columns.iter_mut().find(|column| column.name() == field.name()) {

@@ -8,6 +8,7 @@ use datafusion::common::{Diagnostic, SchemaError};
 use datafusion::error::DataFusionError;
 use datafusion::sql::sqlparser::parser::ParserError;
 use flow::units::ByteSize;
+use lake::tables::Table;
 use std::fmt;
 
 /// Longest stretch of the query's line that an error shows.
@@ -19,6 +20,8 @@ pub enum SqlError {
     Mistake(Mistake),
     /// The query needs more than `query.memory`: exit 1.
     Memory { bytes_max: u64, what: String },
+    /// The query reads more of files than `query.read_bytes_max`: exit 1.
+    Bytes { bytes_max: u64 },
     /// A file cannot be read, or the engine failed: exit 1.
     World(anyhow::Error),
 }
@@ -53,6 +56,9 @@ impl fmt::Display for SqlError {
                 "the query needs more memory than query.memory allows, {}: {what}\n  help: narrow the time, group by or sort fewer rows, or raise query.memory",
                 ByteSize(*bytes_max)
             ),
+            SqlError::Bytes { bytes_max } => {
+                write!(f, "{}\n  help: narrow the time, or name fewer columns", TooMuch { bytes_max: *bytes_max })
+            }
             SqlError::World(error) => write!(f, "{error:#}"),
         }
     }
@@ -110,10 +116,10 @@ pub(crate) fn explain(error: DataFusionError, sql: &str, bytes_max: u64) -> SqlE
             let (message, help) = schema_error(&error, help);
             mistake(message, help)
         }
-        DataFusionError::Plan(message) if message.ends_with("not found") && message.starts_with("table ") => {
-            mistake(message.replace("weir.public.", ""), table_help())
-        }
-        DataFusionError::Plan(message) => mistake(message, help),
+        DataFusionError::Plan(message) => match missing_table(&message) {
+            Some(name) => mistake(format!("there is no table {}", quoted(name)), table_help(name)),
+            None => mistake(message, help),
+        },
         DataFusionError::NotImplemented(message) => mistake(format!("not possible here: {message}"), help),
         DataFusionError::Execution(message) => mistake(message, help),
         DataFusionError::Configuration(message) => mistake(message, help),
@@ -124,10 +130,27 @@ pub(crate) fn explain(error: DataFusionError, sql: &str, bytes_max: u64) -> SqlE
             arrow => mistake(arrow.to_string(), help),
         },
         DataFusionError::External(error) => match error.downcast::<Failed>() {
-            Ok(failed) => SqlError::World(failed.0),
+            Ok(failed) => match failed.0.downcast_ref::<TooMuch>() {
+                Some(TooMuch { bytes_max }) => SqlError::Bytes { bytes_max: *bytes_max },
+                None => SqlError::World(failed.0),
+            },
             Err(other) => SqlError::World(anyhow::anyhow!("{other}")),
         },
         other => SqlError::World(anyhow::Error::new(other)),
+    }
+}
+
+/// Reading was ended by a bound.
+#[derive(Debug)]
+pub(crate) struct TooMuch {
+    pub bytes_max: u64,
+}
+
+impl std::error::Error for TooMuch {}
+
+impl fmt::Display for TooMuch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the query reads more of stored files than query.read_bytes_max allows, {}", ByteSize(self.bytes_max))
     }
 }
 
@@ -182,7 +205,10 @@ fn shared_root(error: &DataFusionError) -> DataFusionError {
     match error.find_root() {
         DataFusionError::ResourcesExhausted(what) => DataFusionError::ResourcesExhausted(what.clone()),
         DataFusionError::Execution(what) => DataFusionError::Execution(what.clone()),
-        DataFusionError::External(error) => failed(anyhow::anyhow!("{error}")),
+        DataFusionError::External(error) => match error.downcast_ref::<Failed>().and_then(|failed| failed.0.downcast_ref::<TooMuch>()) {
+            Some(TooMuch { bytes_max }) => failed(TooMuch { bytes_max: *bytes_max }.into()),
+            None => failed(anyhow::anyhow!("{error}")),
+        },
         other => DataFusionError::Internal(other.to_string()),
     }
 }
@@ -191,8 +217,17 @@ fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().trim_end_matches([':', '.']).to_owned()
 }
 
-fn table_help() -> String {
-    "the tables are logs, usage, charges and lineage".to_owned()
+/// The name in the planner's `table 'weir.public.log' not found`.
+fn missing_table(message: &str) -> Option<&str> {
+    let name = message.strip_prefix("table '")?.strip_suffix("' not found")?;
+    Some(name.strip_prefix("weir.public.").unwrap_or(name))
+}
+
+fn table_help(name: &str) -> String {
+    match nearest(name, &Table::ALL.map(Table::name)) {
+        Some(near) => format!("did you mean {near}?"),
+        None => "the tables are logs, usage, charges and lineage".to_owned(),
+    }
 }
 
 fn schema_error(error: &SchemaError, help: String) -> (String, String) {

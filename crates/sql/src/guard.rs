@@ -30,6 +30,7 @@ pub(crate) fn parse(sql: &str) -> Result<Statement, SqlError> {
     let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize_with_location();
     let tokens = tokens.map_err(|error| SqlError::Mistake(syntax(&ParserError::TokenizerError(error.to_string()), sql)))?;
     check_tokens(&tokens).map_err(|(place, message, help)| mistake(place, message, &help))?;
+    let verb = first_word(&tokens);
     let parser = DFParserBuilder::new(tokens).with_dialect(&GenericDialect {}).with_recursion_limit(DEPTH_MAX).build();
     let mut statements = parser.and_then(|mut parser| parser.parse_statements()).map_err(|error| explain(error, sql, 0))?;
     let Some(statement) = statements.pop_front() else {
@@ -39,9 +40,18 @@ pub(crate) fn parse(sql: &str) -> Result<Statement, SqlError> {
         return Err(mistake(None, "there is more than one statement", "ask one thing at a time"));
     }
     if !is_allowed(&statement) {
-        return Err(mistake(Some((1, 1)), "this statement is not possible here", ALLOWED));
+        return Err(mistake(Some((1, 1)), &format!("{verb} is not possible here"), ALLOWED));
     }
     Ok(statement)
+}
+
+/// The verb of a statement, in capitals; one that may read is not to blame.
+fn first_word(tokens: &[TokenWithSpan]) -> String {
+    let word = tokens.iter().find_map(|token| match &token.token {
+        Token::Word(word) => Some(word.value.to_uppercase()),
+        _ => None,
+    });
+    word.filter(|word| !["SELECT", "WITH", "EXPLAIN", "SHOW"].contains(&word.as_str())).unwrap_or_else(|| "this statement".to_owned())
 }
 
 type Refusal = (Option<(usize, usize)>, &'static str, String);

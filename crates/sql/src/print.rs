@@ -12,16 +12,21 @@ use datafusion::arrow::datatypes::{
 use datafusion::arrow::datatypes::{TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType};
 use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 use flow::units::civil_from_days;
+use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::fmt::Write;
 
 /// A longer value is cut in a table, and ends with `…`.
 pub const CELL_CHARS_MAX: usize = 80;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Format {
     Table,
+    /// An object a row.
     Json,
+    /// An array a row; the first has the names of the columns.
+    JsonArrays,
     Csv,
 }
 
@@ -59,6 +64,7 @@ impl Printer {
         match self.format {
             Format::Table => self.add_table(batch, out),
             Format::Json => add_json(batch, out),
+            Format::JsonArrays => self.add_arrays(batch, out),
             Format::Csv => self.add_csv(batch, out),
         }
     }
@@ -94,6 +100,22 @@ impl Printer {
         out.push('\n');
     }
 
+    fn add_arrays(&mut self, batch: &RecordBatch, out: &mut String) {
+        if !self.begun {
+            self.begun = true;
+            let names: Vec<String> = batch.schema_ref().fields().iter().map(|field| json_text(field.name())).collect();
+            out.push_str(&format!("[{}]\n", names.join(",")));
+        }
+        for row in 0..batch.num_rows() {
+            out.push('[');
+            for (at, column) in batch.columns().iter().enumerate() {
+                out.push_str(if at == 0 { "" } else { "," });
+                push_json(column, row, out);
+            }
+            out.push_str("]\n");
+        }
+    }
+
     fn add_csv(&mut self, batch: &RecordBatch, out: &mut String) {
         if !self.begun {
             self.begun = true;
@@ -112,13 +134,17 @@ fn add_json(batch: &RecordBatch, out: &mut String) {
         for (at, (name, column)) in names.iter().zip(batch.columns()).enumerate() {
             let comma = if at == 0 { "" } else { "," };
             write!(out, "{comma}{name}:").expect("writing to a string cannot fail");
-            match value(column, row) {
-                None => out.push_str("null"),
-                Some(Value::Plain(text)) => out.push_str(&text),
-                Some(Value::Text(text)) => out.push_str(&json_text(&text)),
-            }
+            push_json(column, row, out);
         }
         out.push_str("}\n");
+    }
+}
+
+fn push_json(column: &ArrayRef, row: usize, out: &mut String) {
+    match value(column, row) {
+        None => out.push_str("null"),
+        Some(Value::Plain(text)) => out.push_str(&text),
+        Some(Value::Text(text)) => out.push_str(&json_text(&text)),
     }
 }
 

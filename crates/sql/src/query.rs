@@ -58,6 +58,8 @@ pub struct SqlOptions<'a> {
     pub tenant: Option<Vec<u8>>,
     /// `query.memory`.
     pub memory_bytes_max: u64,
+    /// A query that reads more of files than this has no answer: one over a part of the rows would be wrong.
+    pub read_bytes_max: Option<u64>,
     /// More rows than these are not handed out.
     pub rows_max: u64,
     /// What `now()` is.
@@ -91,6 +93,8 @@ pub struct Stats {
     pub groups_read: u64,
     /// Rows that came out of files, and out of the tail, before the query's conditions were judged.
     pub rows_read: u64,
+    /// Of the columns that were read, as they lie in the files.
+    pub bytes_read: u64,
     pub tail_rows: u64,
 }
 
@@ -104,7 +108,9 @@ pub fn query(
     out: &mut dyn FnMut(&RecordBatch) -> ControlFlow<()>,
 ) -> Result<Stats, SqlError> {
     let counters = Arc::new(Counters::default());
-    let catalog = Catalog { sources: Arc::new(sources), tenant: options.tenant.clone(), counters: Arc::clone(&counters) };
+    let SqlOptions { tenant, read_bytes_max, .. } = options;
+    let catalog =
+        Catalog { sources: Arc::new(sources), tenant: tenant.clone(), read_bytes_max: *read_bytes_max, counters: Arc::clone(&counters) };
     let job = Job { sql: sql.to_owned(), catalog, memory_bytes_max: options.memory_bytes_max, now: options.now };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(PARTITIONS)
@@ -134,6 +140,7 @@ pub fn query(
         groups: count(&counters.groups),
         groups_read: count(&counters.groups_read),
         rows_read: count(&counters.rows_read),
+        bytes_read: count(&counters.bytes_read),
         tail_rows: count(&counters.tail_rows),
     })
 }

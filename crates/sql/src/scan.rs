@@ -5,7 +5,7 @@
 //! first and the others only where they hold. DataFusion judges each row again, so leaving out too little is never wrong. Memory: one
 //! batch per partition, counted in the query's pool.
 
-use crate::error::failed;
+use crate::error::{TooMuch, failed};
 use async_trait::async_trait;
 use datafusion::arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, StringArray, UInt64Array, new_null_array,
@@ -28,7 +28,8 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use flow::units::UnixNanos;
-use lake::{Bounds, FileView, Predicate, Rows, Snapshot, Table, TableFile, Tail};
+use lake::Snapshot;
+use lake::tables::{Bounds, FileView, Predicate, Rows, Table, TableFile, Tail};
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
@@ -42,6 +43,7 @@ pub(crate) struct Counters {
     pub groups: AtomicU64,
     pub groups_read: AtomicU64,
     pub rows_read: AtomicU64,
+    pub bytes_read: AtomicU64,
     pub tail_rows: AtomicU64,
     /// Nobody waits for the answer any more.
     pub stop: AtomicBool,
@@ -71,6 +73,7 @@ pub(crate) struct LakeTable {
     pub schema: SchemaRef,
     pub places: Vec<Arc<Place>>,
     pub tenant: Option<Vec<u8>>,
+    pub read_bytes_max: Option<u64>,
     pub counters: Arc<Counters>,
 }
 
@@ -123,6 +126,7 @@ impl TableProvider for LakeTable {
             table_schema: Arc::clone(&self.schema),
             tenant: self.tenant.clone(),
             filter,
+            read_bytes_max: self.read_bytes_max,
             counters: Arc::clone(&self.counters),
         });
         let partitions = split(jobs, state.config().target_partitions())
@@ -161,6 +165,7 @@ struct Scan {
     table_schema: SchemaRef,
     tenant: Option<Vec<u8>>,
     filter: Option<Arc<Filter>>,
+    read_bytes_max: Option<u64>,
     counters: Arc<Counters>,
 }
 
@@ -266,6 +271,11 @@ impl Scan {
             return Ok(None);
         }
         let names: Vec<&str> = self.schema.fields().iter().map(|field| field.name().as_str()).collect();
+        let bytes = file.stored_bytes(&names, &groups);
+        let read = self.counters.bytes_read.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        if let Some(bytes_max) = self.read_bytes_max.filter(|max| read > *max) {
+            return Err(failed(TooMuch { bytes_max }.into()));
+        }
         let filter = self.filter.as_ref().and_then(|filter| filter.predicate(&file));
         file.read(&names, groups, filter).map(Some).map_err(failed)
     }
@@ -274,21 +284,37 @@ impl Scan {
 /// The query's conditions on one table.
 struct Filter {
     pruning: Option<PruningPredicate>,
-    /// The columns that the conditions look at, and the conditions over a batch of just these.
+    /// Those that can be judged while a file is read.
+    early: Option<Condition>,
+}
+
+/// A condition, and the columns that it looks at, in the table's order.
+struct Condition {
     schema: SchemaRef,
     expr: Arc<dyn PhysicalExpr>,
 }
 
-impl Filter {
-    fn of(state: &dyn Session, schema: &SchemaRef, filters: &[Expr]) -> Result<Option<Filter>> {
-        let Some(all) = conjunction(filters.iter().cloned()) else { return Ok(None) };
+impl Condition {
+    /// All of `filters` at once; `None`: there are none.
+    fn all(state: &dyn Session, schema: &SchemaRef, filters: impl IntoIterator<Item = Expr>) -> Result<Option<Condition>> {
+        let Some(all) = conjunction(filters) else { return Ok(None) };
         let columns = all.column_refs();
         let names: HashSet<&str> = columns.iter().map(|column| column.name.as_str()).collect();
         let wanted: Vec<usize> = (0..schema.fields().len()).filter(|at| names.contains(schema.field(*at).name().as_str())).collect();
         let own: SchemaRef = Arc::new(schema.project(&wanted)?);
         let expr = state.create_physical_expr(all, &DFSchema::try_from(Schema::clone(&own))?)?;
-        let pruning = PruningPredicate::try_new(Arc::clone(&expr), Arc::clone(&own)).ok().filter(|pruning| !pruning.always_true());
-        Ok(Some(Filter { pruning, schema: own, expr }))
+        Ok(Some(Condition { schema: own, expr }))
+    }
+}
+
+impl Filter {
+    fn of(state: &dyn Session, schema: &SchemaRef, filters: &[Expr]) -> Result<Option<Filter>> {
+        let Some(all) = Condition::all(state, schema, filters.iter().cloned())? else { return Ok(None) };
+        let pruning = PruningPredicate::try_new(all.expr, all.schema).ok().filter(|pruning| !pruning.always_true());
+        // A line is put together from all its columns: judging it first would save nothing.
+        let is_early = |filter: &&Expr| !filter.column_refs().iter().any(|column| column.name == "raw");
+        let early = Condition::all(state, schema, filters.iter().filter(is_early).cloned())?;
+        Ok(Some(Filter { pruning, early }))
     }
 
     /// Which of the containers may hold a row that is asked for.
@@ -299,7 +325,7 @@ impl Filter {
 
     /// The conditions, to be judged while a file is read. `None` where that saves nothing: the file has none of their columns.
     fn predicate(self: &Arc<Self>, file: &TableFile) -> Option<(Vec<String>, Predicate)> {
-        let names: Vec<String> = self.schema.fields().iter().map(|field| field.name().clone()).collect();
+        let names: Vec<String> = self.early.as_ref()?.schema.fields().iter().map(|field| field.name().clone()).collect();
         let stored = |name: &String| name != "tenant" && file.schema().field_with_name(name).is_ok();
         if !names.iter().any(stored) {
             return None;
@@ -307,9 +333,9 @@ impl Filter {
         let filter = Arc::clone(self);
         let judge = move |batch: RecordBatch| -> std::result::Result<BooleanArray, ArrowError> {
             let rows = batch.num_rows();
-            let verdict = adapt(&batch, &filter.schema).and_then(|batch| filter.expr.evaluate(&batch)?.into_array(rows));
+            let verdict = filter.early.as_ref().map(|early| adapt(&batch, &early.schema).and_then(|batch| early.expr.evaluate(&batch)?.into_array(rows)));
             // What fails here fails again above, where it is the query's fault and not the file's.
-            let known = verdict.ok().and_then(|verdict| verdict.as_boolean_opt().cloned());
+            let known = verdict.and_then(Result::ok).and_then(|verdict| verdict.as_boolean_opt().cloned());
             Ok(known.unwrap_or_else(|| BooleanArray::from(vec![true; rows])))
         };
         Some((names, Box::new(judge)))

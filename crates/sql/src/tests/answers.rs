@@ -34,6 +34,7 @@ fn generate(random: &mut Random, n: usize) -> Vec<Line> {
                 fields.push(format!("{}:{}", Value::from(name), Value::from(random.pick(values))));
             }
         }
+        fields.push(format!("\"latency_ms\":{}", random.pick(&["12", "1.50", "9007199254740993", "\"7\"", "null"])));
         fields.push(format!("\"trace_id\":\"{i:x}\""));
         let raw = if random.below(20) == 0 { "no json, level=error".to_owned() } else { format!("{{{}}}", fields.join(",")) };
         lines.push(Line {
@@ -135,6 +136,14 @@ fn check_all(sources: &[Source], lines: &[Line]) {
         ask("SELECT raw FROM logs WHERE tenant = 'zeta' OR severity = 0"),
         raw(&|line| line.tenant == b"zeta" || line.severity == 0)
     );
+    // Of numbers the column has those that a float holds exactly.
+    let number = |line: &Line| serde_json::from_slice::<Value>(&line.raw).ok()?.get("latency_ms")?.as_f64().filter(|n| *n < 1e9);
+    let numbers: Vec<f64> = lines.iter().filter_map(number).collect();
+    assert_eq!(
+        ask("SELECT count(latency_ms), sum(latency_ms), max(latency_ms) FROM logs"),
+        [format!("{},{:?},12.0", numbers.len(), numbers.iter().sum::<f64>())]
+    );
+    assert_eq!(ask("SELECT raw FROM logs WHERE latency_ms < 12 AND raw <> ''"), raw(&|line| number(line).is_some_and(|n| n < 12.0)));
     let own: Vec<Line> = lines.iter().filter(|line| line.tenant == b"zeta").cloned().collect();
     assert_eq!(answer(sources, "SELECT count(*) FROM logs", Some(b"zeta")), [own.len().to_string()]);
     let services: BTreeSet<String> = lines.iter().filter_map(|line| field(line, "service")).collect();
@@ -175,6 +184,9 @@ fn files_and_row_groups_that_cannot_match_are_not_read() {
     assert_eq!(read("SELECT time FROM logs WHERE tenant = 'zeta'"), (10, 5, 5));
     assert_eq!(read("SELECT time FROM logs WHERE tenant = 'zeta' AND time < '2026-11-25T00:00:00Z'"), (10, 1, 1));
     assert_eq!(read("SELECT minute FROM usage WHERE minute = '2026-11-30T00:00:00Z'"), (10, 1, 1));
+    let bounded = SqlOptions { read_bytes_max: Some(100), ..bounds(None) };
+    let error = run(&sources, "SELECT raw FROM logs", &bounded, Format::Csv).map(|answer| answer.1).unwrap_err();
+    assert!(matches!(error, SqlError::Bytes { bytes_max: 100 }) && error.to_string().contains("query.read_bytes_max allows, 100B"));
     let groups = stats("SELECT time FROM logs WHERE severity > 9");
     assert_eq!((groups.groups, groups.groups_read, groups.rows_read), (10, 0, 0));
 }

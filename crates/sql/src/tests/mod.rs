@@ -81,6 +81,7 @@ pub(crate) fn options(index: &[&str]) -> Options {
         index: index.iter().map(|name| name.to_string()).collect(),
         text: vec!["msg".into()],
         ids: vec!["trace_id".into()],
+        numbers: vec!["latency_ms".into()],
         index_bytes_min: u64::MAX,
         hour_bytes_min: u64::MAX,
         lineage: Some(block()),
@@ -110,7 +111,14 @@ pub(crate) const NEVER: &(dyn Fn() -> bool + Sync) = &|| false;
 
 pub(crate) fn bounds(tenant: Option<&[u8]>) -> SqlOptions<'static> {
     let tenant = tenant.map(<[u8]>::to_vec);
-    SqlOptions { tenant, memory_bytes_max: 256 << 20, rows_max: 1_000_000, now: UnixNanos(START + NANOS_PER_DAY), is_over: NEVER }
+    SqlOptions {
+        tenant,
+        memory_bytes_max: 256 << 20,
+        read_bytes_max: None,
+        rows_max: 1_000_000,
+        now: UnixNanos(START + NANOS_PER_DAY),
+        is_over: NEVER,
+    }
 }
 
 pub(crate) fn run(sources: &[Source], sql: &str, options: &SqlOptions<'_>, format: Format) -> Result<(String, Stats), SqlError> {
@@ -162,7 +170,7 @@ fn an_error_points_at_the_fault_and_tells_the_way_out() {
     );
     check(
         "SELECT *\nFROM log",
-        "query:2:6: table 'log' not found\n  FROM log\n       ^\n  help: the tables are logs, usage, charges and lineage",
+        "query:2:6: there is no table log\n  FROM log\n       ^\n  help: did you mean logs?",
     );
     check("SELECT 'a FROM logs", "query:1:8: Unterminated string literal\n  SELECT 'a FROM logs\n         ^");
     check(
@@ -243,7 +251,7 @@ fn a_damaged_file_is_a_failure_that_names_it() {
     let frames = frames(&[line("acme", START, r#"{"service":"x"}"#)], 1);
     Lake::open(Disk::Real, &root, options(&["service"])).unwrap().seal(&frames).unwrap();
     let source = source_of(&Disk::Real, &root, &[]);
-    let view = source.snapshot.files(lake::Table::Logs, None).unwrap().remove(0);
+    let view = source.snapshot.files(lake::tables::Table::Logs, None).unwrap().remove(0);
     assert_eq!(answer(std::slice::from_ref(&source), "SELECT service FROM logs", None), ["x"]);
     let path = root.join(&view.path);
     let good = std::fs::read(&path).unwrap();
