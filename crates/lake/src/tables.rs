@@ -17,7 +17,7 @@ use crate::snapshot::Snapshot;
 use crate::table::StoredFile;
 use crate::{Fields, charges, runs};
 use anyhow::Context;
-use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, StringArray, UInt64Array};
+use arrow_array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, StringArray, UInt64Array};
 use arrow_array::builder::BinaryBuilder;
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 use flow::units::UnixNanos;

@@ -23,7 +23,7 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_optimizer::pruning::PruningPredicate;
+use datafusion::physical_optimizer::pruning::{PruningPredicate, PruningPredicateBuilder};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
@@ -310,7 +310,8 @@ impl Condition {
 impl Filter {
     fn of(state: &dyn Session, schema: &SchemaRef, filters: &[Expr]) -> Result<Option<Filter>> {
         let Some(all) = Condition::all(state, schema, filters.iter().cloned())? else { return Ok(None) };
-        let pruning = PruningPredicate::try_new(all.expr, all.schema).ok().filter(|pruning| !pruning.always_true());
+        let pruning = PruningPredicateBuilder::new().with_file_schema(all.schema).try_build(all.expr);
+        let pruning = pruning.ok().filter(|pruning| !pruning.always_true());
         // A line is put together from all its columns: judging it first would save nothing.
         let is_early = |filter: &&Expr| !filter.column_refs().iter().any(|column| column.name == "raw");
         let early = Condition::all(state, schema, filters.iter().filter(is_early).cloned())?;
