@@ -93,6 +93,8 @@ pub struct Desk {
     disk: Disk,
     /// Footers and indexes of files that were asked about.
     cache: Cache,
+    /// How each lake is written, by its root.
+    pub writers: BTreeMap<PathBuf, Arc<lake::Options>>,
     pipelines: Vec<DeskPipeline>,
 }
 
@@ -314,11 +316,15 @@ pub fn books(data: &Path) -> anyhow::Result<Books> {
 
 impl Desk {
     pub fn new(disk: Disk, opened: &[(Config, &Opened)]) -> Desk {
+        let mut writers = BTreeMap::new();
         let pipeline = |(config, opened): &(Config, &Opened)| {
             let (mut lakes, mut archives, mut https) = (Vec::new(), Vec::new(), Vec::new());
             for sink in &opened.plan.sinks {
                 match &sink.kind {
-                    SinkKind::Lake { root, .. } => lakes.push((sink.name.clone(), root.clone())),
+                    SinkKind::Lake { root, options, .. } => {
+                        lakes.push((sink.name.clone(), root.clone()));
+                        writers.insert(root.clone(), Arc::new((**options).clone()));
+                    }
                     SinkKind::Archive { settings, .. } => archives.push((sink.name.clone(), (**settings).clone())),
                     SinkKind::Http { settings } => https.push((sink.name.clone(), (**settings).clone())),
                     SinkKind::Stdout | SinkKind::Blackhole => {}
@@ -334,7 +340,8 @@ impl Desk {
                 https,
             }
         };
-        Desk { disk, cache: Cache::new(lake::CACHE_BYTES), pipelines: opened.iter().map(pipeline).collect() }
+        let pipelines = opened.iter().map(pipeline).collect();
+        Desk { disk, cache: Cache::new(lake::CACHE_BYTES), writers, pipelines }
     }
 
     /// Writes the answer: a status line, then what the question asks for.
@@ -542,17 +549,13 @@ impl Desk {
         Ok(())
     }
 
-    /// What a lake's writer knows of data sets and models.
-    pub fn lineage_block(&self, root: &Path) -> Option<&lake::lineage::Block> {
-        let owner = self.pipelines.iter().find(|p| p.lakes.iter().any(|l| l.1 == root));
-        owner.and_then(|p| p.config.lineage.as_ref())
-    }
-
     fn lineage(&self, out: &mut dyn Write) -> anyhow::Result<()> {
         let lakes = self.lakes()?;
         writeln!(out, "ok")?;
         for (root, tail, snapshot) in &lakes {
-            for event in lake::lineage_events(&self.disk, snapshot, tail, self.lineage_block(root))? {
+            let owner = self.pipelines.iter().find(|p| p.lakes.iter().any(|l| l.1 == *root));
+            let block = owner.and_then(|p| p.config.lineage.as_ref());
+            for event in lake::lineage_events(&self.disk, snapshot, tail, block)? {
                 writeln!(out, "{}", event.json)?;
             }
         }

@@ -74,10 +74,7 @@ impl Desk {
     }
 
     fn sources(&self) -> anyhow::Result<Vec<Source>> {
-        let source = |(root, tail, snapshot)| {
-            let lineage = self.lineage_block(&root).cloned().map(Arc::new);
-            Source { snapshot: Arc::new(snapshot), tail, lineage }
-        };
+        let source = |(root, tail, snapshot)| Source { snapshot: Arc::new(snapshot), tail, writer: self.writers.get(&root).cloned() };
         Ok(self.lakes()?.into_iter().map(source).collect())
     }
 

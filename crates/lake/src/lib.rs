@@ -97,6 +97,12 @@ pub struct Options {
     pub lineage: Option<lineage::Block>,
 }
 
+impl Options {
+    pub fn fields(&self) -> Fields {
+        Fields { index: self.index.clone(), text: self.text.clone(), ids: self.ids.clone(), numbers: self.numbers.clone() }
+    }
+}
+
 /// Fields of text for people, under every name that loggers give them.
 fn text_fields() -> Vec<String> {
     MESSAGE.map(String::from).to_vec()

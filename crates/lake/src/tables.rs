@@ -15,7 +15,7 @@ use crate::layout::{CHARGES, LINEAGE, LOGS, USAGE, escape_tenant, unescape_tenan
 use crate::logs::{Lines, field_columns};
 use crate::snapshot::Snapshot;
 use crate::table::StoredFile;
-use crate::{Fields, charges, runs};
+use crate::{Fields, Options, charges, runs};
 use anyhow::Context;
 use arrow_array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, StringArray, UInt64Array};
 use arrow_array::builder::BinaryBuilder;
@@ -106,17 +106,25 @@ impl Snapshot {
         entries.map(view).collect()
     }
 
-    /// The columns that files of a table have, and the tail has: of `logs` one list for each set of fields that commits name, the newest
-    /// first. No file is opened for it.
-    pub fn columns(&self, table: Table) -> Vec<SchemaRef> {
+    /// The columns that files of a table have, and the tail has: of `logs` one list for each set of fields that the writer or a commit
+    /// names, the newest first. No file is opened for it. `writer`: how the lake is written now, if that is known.
+    pub fn columns(&self, table: Table, writer: Option<&Options>) -> Vec<SchemaRef> {
         let tenant = Field::new("tenant", DataType::Utf8, false);
-        let of = |fields: &Fields| tail::log_schema(&field_columns(fields));
         match table {
-            Table::Logs => std::iter::once(of(&self.fields())).chain(self.log.former_fields.iter().rev().map(of)).collect(),
+            Table::Logs => {
+                let committed = self.log.fields.iter().chain(self.log.former_fields.iter().rev());
+                let all = std::iter::once(self.newest_fields(writer)).chain(committed.cloned());
+                all.map(|fields| tail::log_schema(&field_columns(&fields))).collect()
+            }
             Table::Usage => vec![facts::schema(tenant)],
             Table::Charges => vec![charges::schema(tenant)],
             Table::Lineage => vec![runs::schema()],
         }
+    }
+
+    /// A lake without commits does not know its fields: then the writer does.
+    fn newest_fields(&self, writer: Option<&Options>) -> Fields {
+        writer.map_or_else(|| self.fields(), Options::fields)
     }
 
     /// Opens a file of this lake: its footer is read, no row yet.

@@ -79,9 +79,9 @@ impl Catalog {
         let mut columns: Vec<Field> = Vec::new();
         let mut places = Vec::new();
         for source in self.sources.iter() {
-            source.snapshot.columns(table).iter().for_each(|schema| merge(&mut columns, schema));
+            source.snapshot.columns(table, source.writer.as_deref()).iter().for_each(|schema| merge(&mut columns, schema));
             let files = source.snapshot.files(table, self.tenant.as_deref())?;
-            let tail = source.snapshot.tail(table, &source.tail, source.lineage.as_deref())?;
+            let tail = source.snapshot.tail(table, &source.tail, source.writer.as_deref())?;
             places.push(Arc::new(Place { snapshot: Arc::clone(&source.snapshot), files, tail }));
         }
         let schema = Arc::new(Schema::new(columns));

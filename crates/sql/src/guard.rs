@@ -8,6 +8,7 @@ use crate::error::{Mistake, SqlError, explain, syntax, too_long};
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::ParserError;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
@@ -16,6 +17,9 @@ pub const QUERY_BYTES_MAX: usize = 64 << 10;
 pub const TOKENS_MAX: usize = 4096;
 /// Brackets and subqueries inside one another.
 pub const DEPTH_MAX: usize = 50;
+/// Signs and words between two values, as `+`, `=`, `AND`: a chain of them is a tree as deep, and planning takes time that grows with the
+/// square of its depth, some 3 s of a slow core at this bound.
+const OPERATORS_MAX: usize = 512;
 /// `||` in a query: each may double a text.
 const CONCATS_MAX: usize = 64;
 
@@ -45,6 +49,10 @@ pub(crate) fn parse(sql: &str) -> Result<Statement, SqlError> {
     Ok(statement)
 }
 
+fn is_operator(word: Keyword) -> bool {
+    matches!(word, Keyword::AND | Keyword::OR | Keyword::NOT | Keyword::LIKE | Keyword::UNION | Keyword::EXCEPT | Keyword::INTERSECT)
+}
+
 /// The verb of a statement, in capitals; one that may read is not to blame.
 fn first_word(tokens: &[TokenWithSpan]) -> String {
     let word = tokens.iter().find_map(|token| match &token.token {
@@ -57,7 +65,7 @@ fn first_word(tokens: &[TokenWithSpan]) -> String {
 type Refusal = (Option<(usize, usize)>, &'static str, String);
 
 fn check_tokens(tokens: &[TokenWithSpan]) -> Result<(), Refusal> {
-    let (mut count, mut depth, mut concats) = (0, 0usize, 0);
+    let (mut count, mut depth, mut concats, mut operators) = (0, 0usize, 0, 0);
     for token in tokens {
         let place = Some((token.span.start.line as usize, token.span.start.column as usize));
         match token.token {
@@ -65,6 +73,9 @@ fn check_tokens(tokens: &[TokenWithSpan]) -> Result<(), Refusal> {
             Token::LParen | Token::LBracket | Token::LBrace => depth += 1,
             Token::RParen | Token::RBracket | Token::RBrace => depth = depth.saturating_sub(1),
             Token::StringConcat => concats += 1,
+            Token::Plus | Token::Minus | Token::Mul | Token::Div | Token::Mod => operators += 1,
+            Token::Eq | Token::Neq | Token::Lt | Token::Gt | Token::LtEq | Token::GtEq | Token::Tilde => operators += 1,
+            Token::Word(ref word) if is_operator(word.keyword) => operators += 1,
             _ => {}
         }
         count += 1;
@@ -73,6 +84,10 @@ fn check_tokens(tokens: &[TokenWithSpan]) -> Result<(), Refusal> {
         }
         if depth > DEPTH_MAX {
             return Err((place, "the query is nested too deep", format!("brackets and subqueries go {DEPTH_MAX} levels deep at most")));
+        }
+        if operators > OPERATORS_MAX {
+            let help = format!("a query has at most {OPERATORS_MAX} of them; a list of values is IN (...)");
+            return Err((place, "the query has too many operators", help));
         }
         if concats > CONCATS_MAX {
             return Err((place, "the query puts too many texts together", format!("a query has at most {CONCATS_MAX} of ||")));

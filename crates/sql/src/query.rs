@@ -29,12 +29,11 @@ use flow::units::UnixNanos;
 use futures::StreamExt;
 use hub::frame::Frame;
 use lake::Snapshot;
-use lake::lineage::Block;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
-use tokio::sync::mpsc;
 
 /// Threads of a query, and parts that its work is split into.
 const PARTITIONS: usize = 2;
@@ -48,8 +47,8 @@ const TICK: Duration = Duration::from_millis(5);
 pub struct Source {
     pub snapshot: Arc<Snapshot>,
     pub tail: Vec<Arc<Frame>>,
-    /// As the lake's writer has it; without it the tail tells no lineage.
-    pub lineage: Option<Arc<Block>>,
+    /// How the lake is written now; without it the tail tells no lineage, and a lake without commits has no columns of fields.
+    pub writer: Option<Arc<lake::Options>>,
 }
 
 /// The bounds of one query.
@@ -113,20 +112,20 @@ pub fn query(
         Catalog { sources: Arc::new(sources), tenant: tenant.clone(), read_bytes_max: *read_bytes_max, counters: Arc::clone(&counters) };
     let job = Job { sql: sql.to_owned(), catalog, memory_bytes_max: options.memory_bytes_max, now: options.now };
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(PARTITIONS)
+        .worker_threads(PARTITIONS + 1) // one hands out
         .thread_name("sql")
         .thread_stack_size(STACK_BYTES)
-        .enable_time()
         .build()
         .context("cannot start the threads of a query")
         .map_err(SqlError::World)?;
-    let (send, receive) = mpsc::channel(1);
+    let (send, receive) = sync_channel(1);
     runtime.spawn(async move {
         if let Err(error) = job.run(&send).await {
-            let _ = send.send(Reply::Failed(error)).await; // nobody listens any more
+            let _ = send.send(Reply::Failed(error)); // nobody listens any more
         }
     });
-    let answer = runtime.block_on(deliver(receive, options, out));
+    let answer = deliver(&receive, options, out);
+    drop(receive);
     counters.stop.store(true, Ordering::Relaxed);
     // A thread that is inside a long step ends after it; nobody waits for that.
     runtime.shutdown_background();
@@ -153,58 +152,42 @@ enum Reply {
 }
 
 /// Hands out rows until there are no more or a bound is reached.
-async fn deliver(
-    mut receive: mpsc::Receiver<Reply>,
+fn deliver(
+    receive: &Receiver<Reply>,
     options: &SqlOptions<'_>,
     out: &mut dyn FnMut(&RecordBatch) -> ControlFlow<()>,
 ) -> Result<(u64, Option<Partial>), SqlError> {
     let (mut rows, mut columns) = (0u64, None);
-    loop {
-        if (options.is_over)() {
-            return Ok((rows, Some(Partial::Time)));
-        }
-        let Ok(reply) = tokio::time::timeout(TICK, receive.recv()).await else { continue };
-        match reply {
-            Some(Reply::Columns(schema)) => columns = Some(schema),
-            Some(Reply::Rows(batch)) => {
+    while !(options.is_over)() {
+        match receive.recv_timeout(TICK) {
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(SqlError::World(anyhow!("a thread of the query failed; this is a bug of weir")));
+            }
+            Ok(Reply::Columns(schema)) => columns = Some(schema),
+            Ok(Reply::Rows(batch)) => {
                 let room = usize::try_from(options.rows_max - rows).unwrap_or(usize::MAX);
-                let batch = if batch.num_rows() > room { batch.slice(0, room) } else { batch };
+                let is_more = batch.num_rows() > room;
+                let batch = if is_more { batch.slice(0, room) } else { batch };
                 rows += batch.num_rows() as u64;
-                if out(&batch).is_break() {
+                // The names of the columns go out even where no row may.
+                if (batch.num_rows() > 0 || columns.is_some()) && out(&batch).is_break() {
                     return Ok((rows, Some(Partial::Receiver)));
                 }
                 columns = None;
-                if room == 0 || batch.num_rows() == room {
-                    // Whether there are more is known once one more row or the end comes.
-                    return Ok((rows, more(&mut receive, options).await?));
+                if is_more {
+                    return Ok((rows, Some(Partial::Rows)));
                 }
             }
-            Some(Reply::Failed(error)) => return Err(error),
-            Some(Reply::Done) => {
-                if let Some(schema) = columns
-                    && out(&RecordBatch::new_empty(schema)).is_break()
-                {
-                    return Ok((rows, Some(Partial::Receiver)));
-                }
-                return Ok((rows, None));
+            Ok(Reply::Failed(error)) => return Err(error),
+            Ok(Reply::Done) => {
+                let empty = columns.map(RecordBatch::new_empty);
+                let is_gone = empty.is_some_and(|empty| out(&empty).is_break());
+                return Ok((rows, is_gone.then_some(Partial::Receiver)));
             }
-            None => return Err(SqlError::World(anyhow!("a thread of the query failed; this is a bug of weir"))),
         }
     }
-}
-
-/// Whether rows were left over.
-async fn more(receive: &mut mpsc::Receiver<Reply>, options: &SqlOptions<'_>) -> Result<Option<Partial>, SqlError> {
-    while !(options.is_over)() {
-        match tokio::time::timeout(TICK, receive.recv()).await {
-            Err(_) => {}
-            Ok(Some(Reply::Rows(batch))) if batch.num_rows() > 0 => return Ok(Some(Partial::Rows)),
-            Ok(Some(Reply::Rows(_) | Reply::Columns(_))) => {}
-            Ok(Some(Reply::Failed(error))) => return Err(error),
-            Ok(Some(Reply::Done) | None) => return Ok(None),
-        }
-    }
-    Ok(Some(Partial::Time))
+    Ok((rows, Some(Partial::Time)))
 }
 
 /// What the threads of a query work on.
@@ -216,7 +199,7 @@ struct Job {
 }
 
 impl Job {
-    async fn run(&self, send: &mpsc::Sender<Reply>) -> Result<(), SqlError> {
+    async fn run(&self, send: &SyncSender<Reply>) -> Result<(), SqlError> {
         let statement = parse(&self.sql)?;
         let explained = |error| explain(error, &self.sql, self.memory_bytes_max);
         let state = self.state(PARTITIONS).map_err(explained)?;
@@ -234,14 +217,14 @@ impl Job {
         let plan = state.create_physical_plan(&plan).await.map_err(explained)?;
         let mut rows = execute_stream(plan, state.task_ctx()).map_err(explained)?;
         let gone = |_| SqlError::World(anyhow!("nobody listens any more"));
-        send.send(Reply::Columns(rows.schema())).await.map_err(gone)?;
+        send.send(Reply::Columns(rows.schema())).map_err(gone)?;
         while let Some(batch) = rows.next().await {
             let batch = batch.map_err(explained)?;
             if batch.num_rows() > 0 {
-                send.send(Reply::Rows(batch)).await.map_err(gone)?;
+                send.send(Reply::Rows(batch)).map_err(gone)?;
             }
         }
-        send.send(Reply::Done).await.map_err(gone)
+        send.send(Reply::Done).map_err(gone)
     }
 
     /// Everything that a query can reach: our tables, functions from a list, memory; no disk, no other table.

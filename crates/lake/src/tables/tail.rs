@@ -4,9 +4,9 @@
 //! lineage at once. Fields are found in the lines, only those that are asked for. Memory: the rows of one part.
 
 use super::Table;
+use crate::Options;
 use crate::facts::{self, encode_key};
 use crate::layout::{LINEAGE, NOBODY};
-use crate::lineage::Block;
 use crate::logs::{FieldColumn, field_columns, number};
 use crate::runs;
 use crate::snapshot::Snapshot;
@@ -34,12 +34,12 @@ pub struct Tail {
 }
 
 impl Snapshot {
-    /// What `tail` adds to a table. `block`: as the lake's writer has it; without it the tail tells no lineage.
-    pub fn tail(&self, table: Table, tail: &[Arc<Frame>], block: Option<&Block>) -> anyhow::Result<Tail> {
+    /// What `tail` adds to a table. `writer`: how the lake is written now; without it the tail tells no lineage.
+    pub fn tail(&self, table: Table, tail: &[Arc<Frame>], writer: Option<&Options>) -> anyhow::Result<Tail> {
         let taken = self.unsealed(tail)?;
         let mut rest = Tail { table, columns: Vec::new(), frames: tail.to_vec(), parts: Vec::new(), events: None };
-        match (table, block) {
-            (Table::Logs, _) => (rest.columns, rest.parts) = (field_columns(&self.fields()), taken.parts),
+        match (table, writer.and_then(|writer| writer.lineage.as_ref())) {
+            (Table::Logs, _) => (rest.columns, rest.parts) = (field_columns(&self.newest_fields(writer)), taken.parts),
             (Table::Usage, _) => rest.parts = taken.parts,
             (Table::Lineage, Some(block)) if !taken.parts.is_empty() => {
                 let mut known: HashSet<String> = HashSet::new();

@@ -199,6 +199,7 @@ fn money_is_a_decimal_with_all_its_digits() {
         .enumerate()
         .map(|(i, (tenant, billed))| charge(tenant, i as i64, billed))
         .collect();
+    drop(Lake::open(disk.clone(), root, options(&[])).unwrap());
     lake::append_charges(&disk, root, 0, &lake::ChargeEvent::default(), &rows).unwrap().unwrap();
     let sources = [source_of(&disk, root, &[])];
     assert_eq!(

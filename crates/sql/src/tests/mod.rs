@@ -99,12 +99,12 @@ pub(crate) fn source(frames: &[Arc<Frame>], sealed: usize, index: &[&str]) -> So
     for frame in &frames[..sealed] {
         lake.seal(std::slice::from_ref(frame)).unwrap();
     }
-    source_of(&disk, root, frames)
+    Source { writer: Some(Arc::new(options(index))), ..source_of(&disk, root, frames) }
 }
 
 pub(crate) fn source_of(disk: &Disk, root: &Path, tail: &[Arc<Frame>]) -> Source {
     let snapshot = Arc::new(Snapshot::read(disk, root).unwrap());
-    Source { snapshot, tail: tail.to_vec(), lineage: Some(Arc::new(block())) }
+    Source { snapshot, tail: tail.to_vec(), writer: None }
 }
 
 pub(crate) const NEVER: &(dyn Fn() -> bool + Sync) = &|| false;
@@ -225,6 +225,8 @@ fn an_answer_that_is_not_whole_says_why() {
     };
     let limit = |rows_max| SqlOptions { rows_max, ..bounds(None) };
     assert_eq!(partial("SELECT raw FROM logs", &limit(7)), (7, Some(Partial::Rows)));
+    assert_eq!(partial("SELECT raw FROM logs", &limit(99)), (99, Some(Partial::Rows)));
+    assert_eq!(partial("SELECT raw FROM logs", &limit(0)), (0, Some(Partial::Rows)));
     assert_eq!(partial("SELECT raw FROM logs", &limit(100)), (100, None));
     assert_eq!(partial("SELECT raw FROM logs LIMIT 7", &limit(7)), (7, None));
     assert_eq!(partial("SELECT raw FROM logs", &SqlOptions { is_over: &|| true, ..bounds(None) }), (0, Some(Partial::Time)));
