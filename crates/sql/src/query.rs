@@ -23,7 +23,7 @@ use datafusion::execution::memory_pool::GreedyMemoryPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SessionState, SessionStateBuilder, SessionStateDefaults};
 use datafusion::logical_expr::execution_props::ExecutionProps;
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::{Expr, LogicalPlan, Projection};
 use datafusion::physical_plan::execute_stream;
 use flow::units::UnixNanos;
 use futures::StreamExt;
@@ -207,6 +207,11 @@ impl Job {
         let reads = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         reads.verify_plan(&plan).map_err(explained)?;
         let shape = Shape::of(&plan).map_err(explained)?;
+        if shape.repeats {
+            let help = "give the column of the outer one another name";
+            let message = "two SELECTs inside one another compute the same column of the same name";
+            return Err(SqlError::Mistake(Mistake::new(&self.sql, None, message, help)));
+        }
         if let Some(function) = shape.gathers {
             let help = "group by it instead, without OVER";
             return Err(SqlError::Mistake(Mistake::new(&self.sql, None, format!("{function} over a window is not possible here"), help)));
@@ -264,6 +269,9 @@ struct Shape {
     holds: bool,
     /// A function that would gather all rows of a window for each of its rows.
     gathers: Option<String>,
+    /// `SELECT a + 1 AS a FROM (SELECT a + 1 AS a ...)`: the optimizer of DataFusion 55 takes the outer one for the inner one again and
+    /// leaves it out (`merge_consecutive_projections`), so the answer would be wrong.
+    repeats: bool,
 }
 
 impl Shape {
@@ -284,6 +292,7 @@ impl Shape {
                         })?;
                     }
                 }
+                LogicalPlan::Projection(projection) => shape.repeats |= repeats(projection),
                 LogicalPlan::Aggregate(_) | LogicalPlan::Join(_) | LogicalPlan::Sort(_) | LogicalPlan::Distinct(_) => shape.reorders = true,
                 _ => {}
             }
@@ -291,4 +300,15 @@ impl Shape {
         })?;
         Ok(shape)
     }
+}
+
+/// Whether the next projection below, past what the optimizer may move away, computes the same.
+fn repeats(outer: &Projection) -> bool {
+    let mut below = outer.input.as_ref();
+    while matches!(below, LogicalPlan::Filter(_) | LogicalPlan::Sort(_) | LogicalPlan::Limit(_) | LogicalPlan::SubqueryAlias(_)) {
+        let [input] = below.inputs()[..] else { return false };
+        below = input;
+    }
+    let computes = |expr: &Expr| !matches!(expr, Expr::Column(_));
+    matches!(below, LogicalPlan::Projection(inner) if inner.expr == outer.expr && outer.expr.iter().any(computes))
 }

@@ -182,6 +182,12 @@ fn an_error_points_at_the_fault_and_tells_the_way_out() {
     refused(&three(), "SELECT nosuch(1)", "nosuch");
     refused(&three(), "SELECT severity FROM logs; SELECT 1", "more than one statement");
     refused(&three(), "SELECT 1 / 0", "ivide by zero");
+    // The engine would leave the outer one out.
+    for between in ["", " WHERE w > 0", " ORDER BY w", " LIMIT 5"] {
+        let sql = format!("SELECT w + 1 AS w FROM (SELECT w + 1 AS w FROM (SELECT w + 1 AS w FROM (SELECT weight AS w FROM logs)){between})");
+        refused(&three(), &sql, "compute the same column");
+    }
+    assert_eq!(answer(&three(), "SELECT c + 1 AS w FROM (SELECT w + 1 AS c FROM (SELECT weight + 1 AS w FROM logs))", None), ["4", "4", "6"]);
 }
 
 #[test]
