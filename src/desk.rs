@@ -3,13 +3,13 @@
 //! In: a question as one line of JSON. Out: a status line, then lines of JSON and raw bytes. `weir run` serves
 //! the socket in its data folder; without a running process the query verb takes the lock, opens hub and
 //! stores itself and asks the same desk. Tail before snapshot: rows that are sealed in between are in both,
-//! and dropped from the tail by the lake's positions. Bound: [`ASKERS_MAX`] questions at a time, each of at
-//! most [`QUESTION_BYTES_MAX`].
+//! and dropped from the tail by the lake's positions. Bound: [`ASKERS_MAX`] questions at a time, and as many
+//! who read along, each question of at most [`QUESTION_BYTES_MAX`].
 
 use crate::books::{self, Books, Entry, LakeBooks};
 use crate::config::Config;
 use crate::examples::Examples;
-use crate::inquiry::{Found, Inquiry, Limits, cell_json, why};
+use crate::inquiry::{Found, Inquiry, Limits, cell_json};
 use crate::plan::SinkKind;
 use crate::runtime::open::{self, Manifest, Opened};
 use crate::runtime::reload::Reloader;
@@ -28,11 +28,14 @@ use std::io::{BufRead, BufReader, BufWriter, Read, Write};
 use std::ops::ControlFlow;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+/// Questions that are answered at a time; those who read along have as many places of their own.
 const ASKERS_MAX: usize = 8;
+/// Connections, those included that have not asked yet: each is a thread.
+const CONNECTIONS_MAX: usize = 4 * ASKERS_MAX;
 const QUESTION_BYTES_MAX: u64 = 8 << 20; // a rate card may be in it
 /// What waits of each pipeline for somebody who reads along; beyond, the oldest goes by unread.
 const FOLLOW_BYTES_MAX: usize = 4 << 20;
@@ -95,11 +98,21 @@ pub struct Desk {
     cache: Cache,
     /// How each lake is written, by its root.
     pub writers: BTreeMap<PathBuf, Arc<lake::Options>>,
+    /// Of each lake, what was sealed when somebody last asked.
+    snapshots: Mutex<BTreeMap<PathBuf, Arc<Snapshot>>>,
     pipelines: Vec<DeskPipeline>,
 }
 
-/// A lake's root, the frames that are not sealed in it yet, and what is sealed.
-type OpenLake = (PathBuf, Vec<Arc<Frame>>, Snapshot);
+/// A lake at one moment.
+#[derive(Clone)]
+pub struct OpenLake {
+    pub root: PathBuf,
+    /// Frames that are not sealed in it yet.
+    pub tail: Vec<Arc<Frame>>,
+    /// More of them wait than are here.
+    pub is_cut: bool,
+    pub snapshot: Arc<Snapshot>,
+}
 
 struct DeskPipeline {
     name: String,
@@ -341,7 +354,7 @@ impl Desk {
             }
         };
         let pipelines = opened.iter().map(pipeline).collect();
-        Desk { disk, cache: Cache::new(lake::CACHE_BYTES), writers, pipelines }
+        Desk { disk, cache: Cache::new(lake::CACHE_BYTES), snapshots: Mutex::default(), writers, pipelines }
     }
 
     /// Writes the answer: a status line, then what the question asks for.
@@ -360,6 +373,7 @@ impl Desk {
             Question::Sql(statement) => self.write_rows(statement, out),
             Question::Follow { query, tenant } => {
                 let query = Query::parse(query).map_err(|e| anyhow::anyhow!("{e}"))?;
+                query.tail_limit().map_err(|e| anyhow::anyhow!(e))?;
                 self.follow(&query, tenant.as_deref(), out)
             }
             Question::UsageTail => self.usage_tail(out),
@@ -384,28 +398,59 @@ impl Desk {
 
     /// Which fields the lakes know by name.
     pub fn lake_fields(&self) -> anyhow::Result<lake::Fields> {
-        Ok(self.lakes()?.first().map(|(_, _, snapshot)| snapshot.fields()).unwrap_or_default())
+        let first = self.lake_roots()?.first().map(|root| self.snapshot(root)).transpose()?;
+        Ok(first.map(|snapshot| snapshot.fields()).unwrap_or_default())
     }
 
-    /// Every lake with the frames that are not sealed in it yet; a lake that pipelines share comes once.
+    /// Every lake with the frames that are not sealed in it yet, all of them; a lake that pipelines share comes once.
     pub fn lakes(&self) -> anyhow::Result<Vec<OpenLake>> {
-        let roots: BTreeSet<&PathBuf> = self.pipelines.iter().flat_map(|p| p.lakes.iter().map(|l| &l.1)).collect();
-        if roots.is_empty() {
-            bail!("no pipeline of this data folder has a lake sink; add one, as in sinks: {{ store: {{ lake: {{}} }} }}");
-        }
+        self.lakes_within(usize::MAX)
+    }
+
+    /// The same, but of each lake at most about so many bytes of frames, the oldest.
+    pub fn lakes_within(&self, tail_bytes_max: usize) -> anyhow::Result<Vec<OpenLake>> {
         let mut lakes = Vec::new();
-        for root in roots {
-            let mut tail = Vec::new();
+        for root in self.lake_roots()? {
+            let (mut tail, mut is_cut, mut bytes) = (Vec::new(), false, 0);
             for pipeline in &self.pipelines {
-                for (sink, _) in pipeline.lakes.iter().filter(|l| l.1 == *root) {
-                    let frames = pipeline.hub.tail(sink).with_context(|| format!("pipeline {}", pipeline.name))?;
-                    tail.extend(frames.into_iter().map(|frame| frame.only_for(sink)));
+                for (sink, _) in pipeline.lakes.iter().filter(|l| l.1 == root) {
+                    let shown = pipeline.hub.tail_each(sink, |frame| {
+                        is_cut = bytes >= tail_bytes_max;
+                        if !is_cut {
+                            bytes += frame.bytes();
+                            tail.push(Arc::clone(frame).only_for(sink));
+                        }
+                        !is_cut
+                    });
+                    shown.with_context(|| format!("pipeline {}", pipeline.name))?;
                 }
             }
-            let snapshot = Snapshot::read(&self.disk, root)?;
-            lakes.push((root.clone(), tail, snapshot));
+            // Tail before snapshot: what is sealed in between is in both, and told apart by position.
+            let snapshot = self.snapshot(&root)?;
+            lakes.push(OpenLake { root, tail, is_cut, snapshot });
         }
         Ok(lakes)
+    }
+
+    fn lake_roots(&self) -> anyhow::Result<Vec<PathBuf>> {
+        let roots = self.roots();
+        if roots.is_empty() {
+            let missing = "no pipeline of this data folder has a lake sink; add one, as in sinks: { store: { lake: {} } }";
+            return Err(lake::Unanswerable(missing.into()).into());
+        }
+        Ok(roots)
+    }
+
+    /// What is sealed in a lake now.
+    fn snapshot(&self, root: &Path) -> anyhow::Result<Arc<Snapshot>> {
+        let mut snapshots = self.snapshots.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(known) = snapshots.get_mut(root) {
+            known.renew()?;
+            return Ok(Arc::clone(known));
+        }
+        let read = Arc::new(Snapshot::read(&self.disk, root)?);
+        snapshots.insert(root.into(), Arc::clone(&read));
+        Ok(read)
     }
 
     fn search(&self, inquiry: &Inquiry, out: &mut dyn Write) -> anyhow::Result<()> {
@@ -434,7 +479,7 @@ impl Desk {
         };
         let warnings = if shown == 0 { self.unknown_fields(inquiry)?.iter().map(ToString::to_string).collect() } else { Vec::new() };
         let cost = stats.explain().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        let partial = stats.partial.map(|partial| why(&partial).to_owned());
+        let partial = stats.partial.map(|partial| partial.why.text().to_owned());
         write_piece(out, &Piece::Done(DoneLine { cost, partial, warnings }))?;
         Ok(())
     }
@@ -464,8 +509,7 @@ impl Desk {
 
     /// Somebody who reads along in every pipeline from now on.
     pub fn follower(&self, query: &Query, tenant: Option<&str>) -> anyhow::Result<Follower> {
-        let root = self.pipelines.iter().flat_map(|p| p.lakes.iter().map(|l| &l.1)).next();
-        let fields = root.map(|root| Snapshot::read(&self.disk, root)).transpose()?.map_or_else(lake::Fields::default, |s| s.fields());
+        let fields = if self.roots().is_empty() { lake::Fields::default() } else { self.lake_fields()? };
         let sieve = Sieve::new(query, &fields, tenant)?;
         Ok(Follower { sieve, watches: self.pipelines.iter().map(|p| p.hub.watch(FOLLOW_BYTES_MAX)).collect() })
     }
@@ -474,7 +518,7 @@ impl Desk {
     pub fn facts(&self, card: &bill::Card) -> anyhow::Result<bill::Facts> {
         let mut facts = bill::Facts::new(card.dedup_window);
         let nobody = self.nobody();
-        for (_, tail, snapshot) in &self.lakes()? {
+        for OpenLake { tail, snapshot, .. } in &self.lakes()? {
             lake::each_fact(&self.disk, snapshot, tail, None, &mut |fact| books::add(&mut facts, &books::attributed(fact, &nobody)))?;
         }
         Ok(facts)
@@ -484,7 +528,7 @@ impl Desk {
     fn usage_tail(&self, out: &mut dyn Write) -> anyhow::Result<()> {
         let lakes = self.lakes()?;
         writeln!(out, "ok")?;
-        for (root, tail, snapshot) in &lakes {
+        for OpenLake { root, tail, snapshot, .. } in &lakes {
             let facts = lake::tail_facts(snapshot, tail)?;
             let head = LakeLine { root: books::absolute(root), facts: facts.len() };
             writeln!(out, "{}", serde_json::to_string(&head).context("a path is no text")?)?;
@@ -507,7 +551,7 @@ impl Desk {
     }
 
     fn enter(&self, entry: &Entry, card: &str, at: UnixNanos, out: &mut dyn Write) -> anyhow::Result<()> {
-        self.lakes()?; // says what is missing where there is none
+        self.lake_roots()?; // says what is missing where there is none
         let card = crate::config::card(Path::new("rates"), Some(card.to_owned()))
             .map_err(|report| anyhow::anyhow!("the rate card: {report}"))?
             .card;
@@ -552,7 +596,7 @@ impl Desk {
     fn lineage(&self, out: &mut dyn Write) -> anyhow::Result<()> {
         let lakes = self.lakes()?;
         writeln!(out, "ok")?;
-        for (root, tail, snapshot) in &lakes {
+        for OpenLake { root, tail, snapshot, .. } in &lakes {
             let owner = self.pipelines.iter().find(|p| p.lakes.iter().any(|l| l.1 == *root));
             let block = owner.and_then(|p| p.config.lineage.as_ref());
             for event in lake::lineage_events(&self.disk, snapshot, tail, block)? {
@@ -638,32 +682,31 @@ impl Desk {
 
     /// Serves the socket until the process ends. `reloader`: absent where a run cannot reload.
     pub fn serve(self: Arc<Self>, listener: UnixListener, reloader: Option<Arc<Reloader>>) {
-        let askers = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::new(Counter::default());
         for stream in listener.incoming() {
             let Ok(stream) = stream else { continue };
-            if askers.fetch_add(1, Ordering::SeqCst) >= ASKERS_MAX {
-                askers.fetch_sub(1, Ordering::SeqCst);
-                let _ = (&stream).write_all(b"too many questions at a time; ask again later\n");
-                continue;
-            }
-            let (desk, askers, reloader) = (Arc::clone(&self), Arc::clone(&askers), reloader.clone());
+            let Some(place) = Count::of(&counter.connections, CONNECTIONS_MAX) else { continue }; // the connection is closed
+            let (desk, counter, reloader) = (Arc::clone(&self), Arc::clone(&counter), reloader.clone());
             std::thread::spawn(move || {
+                let _place = place;
                 // An asker that went away needs no answer.
-                let _ = desk.serve_one(stream, reloader.as_deref());
-                askers.fetch_sub(1, Ordering::SeqCst);
+                let _ = desk.serve_one(stream, &counter, reloader.as_deref());
             });
         }
     }
 
-    fn serve_one(&self, stream: UnixStream, reloader: Option<&Reloader>) -> anyhow::Result<()> {
+    fn serve_one(&self, stream: UnixStream, counter: &Counter, reloader: Option<&Reloader>) -> anyhow::Result<()> {
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
         stream.set_write_timeout(Some(Duration::from_secs(30)))?;
         let mut line = String::new();
         BufReader::new((&stream).take(QUESTION_BYTES_MAX)).read_line(&mut line)?;
         let mut out = BufWriter::with_capacity(64 << 10, &stream);
-        let answered = serde_json::from_str(&line).context("not a question").and_then(|question| match (question, reloader) {
-            (Question::Reload, Some(reloader)) => writeln!(out, "ok\n{}", reloader.answer()).context("answer"),
-            (question, _) => self.answer(&question, &mut out),
+        let answered = serde_json::from_str(&line).context("not a question").and_then(|question| {
+            let _place = counter.place(&question)?;
+            match (question, reloader) {
+                (Question::Reload, Some(reloader)) => writeln!(out, "ok\n{}", reloader.answer()).context("answer"),
+                (question, _) => self.answer(&question, &mut out),
+            }
         });
         if let Err(error) = answered {
             // After "ok" the line is no hit and no fact: the reader takes it as the error that it is.
@@ -671,6 +714,42 @@ impl Desk {
         }
         writeln!(out, "end")?;
         Ok(out.flush()?)
+    }
+}
+
+/// Who asks at the moment.
+#[derive(Default)]
+struct Counter {
+    connections: Arc<AtomicUsize>,
+    askers: Arc<AtomicUsize>,
+    followers: Arc<AtomicUsize>,
+}
+
+impl Counter {
+    /// Who reads along does so for days, and takes no place of those who ask.
+    fn place(&self, question: &Question) -> anyhow::Result<Count> {
+        let (places, what) = match question {
+            Question::Follow { .. } => (&self.followers, "read along"),
+            _ => (&self.askers, "ask"),
+        };
+        Count::of(places, ASKERS_MAX).with_context(|| format!("{ASKERS_MAX} others {what} at the moment; try again when one is done"))
+    }
+}
+
+/// One of those that are counted, until it is dropped.
+struct Count(Arc<AtomicUsize>);
+
+impl Count {
+    /// `None`: there are `max` already.
+    fn of(counter: &Arc<AtomicUsize>, max: usize) -> Option<Count> {
+        let count = Count(Arc::clone(counter));
+        (counter.fetch_add(1, Ordering::SeqCst) < max).then_some(count)
+    }
+}
+
+impl Drop for Count {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

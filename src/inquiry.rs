@@ -5,17 +5,19 @@
 //! HTTP. Bound: `Limits`; an answer that reaches them is partial and says so. The tail is taken before the snapshot, so what is
 //! sealed in between is found once. What is merged or dropped meanwhile lies there for a quarter of an hour more (`caretaker::GRACE`).
 
-use crate::desk::Desk;
+use crate::desk::{Desk, OpenLake};
 use crate::env;
 use anyhow::Context;
+use flow::event::StreamId;
 use flow::units::UnixNanos;
 use lake::{
-    Batch, Bounds, Buckets, Cell, Facet, Histogram, HistogramBy, Hit, Partial, PartialWhy, Pipe, Pipeline, Query, RowView, SearchOptions,
-    Stats, Table, Times, View, Wanted,
+    Batch, Bounds, Buckets, Cell, Facet, FacetCounts, Histogram, HistogramBy, Hit, Partial, PartialWhy, Pipeline, Query, RowView,
+    SearchOptions, Stats, Table, View,
 };
 use serde_json::Value;
 use std::collections::{BTreeSet, HashSet};
 use std::ops::ControlFlow;
+use std::sync::mpsc::sync_channel;
 use std::time::Instant;
 
 /// Records of which the newest are looked at to learn which fields there are.
@@ -24,6 +26,10 @@ const NAMES_MAX: usize = 2_000;
 const PATH_DEPTH_MAX: usize = 5;
 /// Most hits whose neighbours are fetched.
 const CONTEXT_HITS_MAX: usize = 1_000;
+/// Frames of a lake that are not sealed, as far as a question reads them: the lake seals long before that, unless it cannot.
+pub const TAIL_BYTES_MAX: usize = 256 << 20;
+/// Hits of each of several lakes that wait for their turn.
+const HITS_WAITING_MAX: usize = 16;
 /// Buckets of a histogram whose width nobody gave.
 const BUCKETS: i64 = 60;
 
@@ -70,65 +76,138 @@ impl Inquiry {
             newest_first: self.newest_first,
         }
     }
-
-    /// Whether columns are enough for its pipes: then no line is read.
-    fn is_columnar(&self) -> bool {
-        let groups = matches!(self.query.pipes.first(), Some(Pipe::Stats { .. } | Pipe::Top { .. } | Pipe::Timechart { .. }));
-        groups && !self.query.fields().iter().any(|name| ["stream", "position", "_line"].contains(name))
-    }
 }
 
-impl Desk {
-    /// Shows every lake, and what of it is not sealed.
-    fn each_view(&self, limits: Limits, each: &mut dyn FnMut(View<'_>) -> anyhow::Result<ControlFlow<()>>) -> anyhow::Result<()> {
-        let is_over = || limits.deadline.is_some_and(|deadline| Instant::now() >= deadline);
-        for (_, tail, snapshot) in &self.lakes()? {
-            let bounds = Bounds { is_over: Some(&is_over), bytes_max: limits.read_bytes_max, ..Bounds::default() };
-            let view = View { disk: self.disk(), snapshot, tail, cache: self.cache(), bounds };
-            if each(view)?.is_break() {
+/// The lakes as one question finds them.
+struct Lakes<'a> {
+    desk: &'a Desk,
+    lakes: Vec<OpenLake>,
+    limits: Limits,
+}
+
+/// Whether to go on with the next lake, and what this one cost.
+type Answered = anyhow::Result<(ControlFlow<()>, Stats)>;
+
+impl Lakes<'_> {
+    /// Shows each lake to `each`, which gives back what that cost, until it breaks or the answer is partial. The sum of all costs.
+    fn each(&self, each: &mut dyn FnMut(View<'_>) -> Answered) -> anyhow::Result<Stats> {
+        let is_over = || self.limits.is_over();
+        let mut sum = Stats::default();
+        for lake in &self.lakes {
+            let bytes_max = self.limits.read_bytes_max.map(|max| max.saturating_sub(sum.bytes_read));
+            let bounds = Bounds { is_over: Some(&is_over), bytes_max, ..Bounds::default() };
+            let view = View { disk: self.desk.disk(), snapshot: &lake.snapshot, tail: &lake.tail, cache: self.desk.cache(), bounds };
+            let (flow, cost) = each(view)?;
+            sum.add(&cost);
+            if lake.is_cut {
+                sum.partial = sum.partial.or(partial(PartialWhy::Tail));
+            }
+            if flow.is_break() || sum.partial.is_some() {
                 break;
             }
         }
-        Ok(())
-    }
-
-    /// Hands out the records that answer, in order of time.
-    pub fn hits(&self, inquiry: &Inquiry, show: &mut dyn FnMut(Found) -> ControlFlow<()>) -> anyhow::Result<Stats> {
-        match inquiry.query.context() {
-            Some(lines) if lines > 0 => self.hits_in_context(inquiry, lines, show),
-            _ => self.plain_hits(inquiry, &mut |hit| show(Found { hit, is_context: false, is_apart: false })),
-        }
-    }
-
-    fn plain_hits(&self, inquiry: &Inquiry, show: &mut dyn FnMut(Hit) -> ControlFlow<()>) -> anyhow::Result<Stats> {
-        let mut sum = Stats::default();
-        let mut options = inquiry.options();
-        self.each_view(inquiry.limits, &mut |view| {
-            let mut gone = false;
-            let stats = view.search(&inquiry.query, &options, &mut |hit| options_left(&mut gone, show(hit)))?;
-            options.limit = options.limit.map(|limit| limit.saturating_sub(usize::try_from(stats.hits).unwrap_or(usize::MAX)));
-            sum.add(&stats);
-            Ok(if gone || options.limit == Some(0) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-        })?;
         Ok(sum)
+    }
+
+    fn fields(&self) -> Vec<lake::Fields> {
+        self.lakes.iter().map(|lake| lake.snapshot.fields()).collect()
+    }
+
+    fn hits(&self, inquiry: &Inquiry, show: &mut dyn FnMut(Hit) -> ControlFlow<()>) -> anyhow::Result<Stats> {
+        let mut options = inquiry.options();
+        if self.lakes.len() > 1 {
+            return self.merged(inquiry, &options, show);
+        }
+        self.each(&mut |view| {
+            let stats = view.search(&inquiry.query, &options, show)?;
+            options.limit = options.limit.map(|limit| limit.saturating_sub(usize::try_from(stats.hits).unwrap_or(usize::MAX)));
+            Ok((ControlFlow::Continue(()), stats))
+        })
+    }
+
+    /// Hits of several lakes in order of time: each is searched by a thread of its own, which waits until its next hit's turn comes.
+    fn merged(&self, inquiry: &Inquiry, options: &SearchOptions, show: &mut dyn FnMut(Hit) -> ControlFlow<()>) -> anyhow::Result<Stats> {
+        let bytes_max = self.limits.read_bytes_max.map(|max| max / self.lakes.len() as u64);
+        std::thread::scope(|scope| {
+            let search = |lake: &OpenLake| {
+                let (sender, receiver) = sync_channel(HITS_WAITING_MAX);
+                let (limits, desk) = (self.limits, self.desk);
+                let part = Lakes { desk, lakes: vec![lake.clone()], limits: Limits { read_bytes_max: bytes_max, ..limits } };
+                let searched = scope.spawn(move || {
+                    part.each(&mut |view| {
+                        let hit = &mut |hit| if sender.send(hit).is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
+                        Ok((ControlFlow::Continue(()), view.search(&inquiry.query, options, hit)?))
+                    })
+                });
+                (receiver, searched)
+            };
+            let (mut receivers, searches): (Vec<_>, Vec<_>) = self.lakes.iter().map(search).unzip();
+            let mut heads: Vec<Option<Hit>> = receivers.iter().map(|receiver| receiver.recv().ok()).collect();
+            let (mut left, mut shown) = (options.limit.unwrap_or(usize::MAX), 0);
+            let order = |hit: &Hit| (hit.time, hit.stream, hit.position);
+            while left > 0 {
+                let all = heads.iter().enumerate().filter_map(|(at, head)| Some((order(head.as_ref()?), at)));
+                let Some((_, at)) = (if options.newest_first { all.max() } else { all.min() }) else { break };
+                let next = std::mem::replace(&mut heads[at], receivers[at].recv().ok());
+                left -= 1;
+                shown += 1;
+                if next.is_some_and(|hit| show(hit).is_break()) {
+                    break;
+                }
+            }
+            receivers.clear(); // whoever waits for a turn ends
+            let mut sum = Stats::default();
+            for searched in searches {
+                sum.add(&searched.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+            }
+            sum.hits = shown; // each lake has found a few more that wait for their turn
+            Ok(sum)
+        })
+    }
+
+    /// The records of a stream around a position.
+    fn context(&self, options: &SearchOptions, at: (StreamId, u64), before: usize, after: usize) -> anyhow::Result<(Vec<Hit>, Stats)> {
+        let mut found = Vec::new();
+        let stats = self.each(&mut |view| {
+            let (hits, stats) = view.context(options, at, before, after)?;
+            found = hits;
+            // A stream lies in one lake, or in each of several whole.
+            Ok((if found.is_empty() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }, stats))
+        })?;
+        Ok((found, stats))
     }
 
     fn hits_in_context(&self, inquiry: &Inquiry, lines: usize, show: &mut dyn FnMut(Found) -> ControlFlow<()>) -> anyhow::Result<Stats> {
         let mut hits = Vec::new();
-        let mut stats = self.plain_hits(inquiry, &mut |hit| {
-            hits.push(hit);
-            if hits.len() < CONTEXT_HITS_MAX { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        let mut is_cut = false;
+        let mut stats = self.hits(inquiry, &mut |hit| {
+            is_cut = hits.len() == CONTEXT_HITS_MAX;
+            if is_cut {
+                return ControlFlow::Break(());
+            }
+            hits.push((hit.stream, hit.position, hit.raw));
+            ControlFlow::Continue(())
         })?;
-        let name = |hit: &Hit| (hit.stream, hit.position, hit.raw.clone());
-        let own: HashSet<_> = hits.iter().map(name).collect();
+        let options = SearchOptions { tenant: inquiry.tenant.clone(), ..SearchOptions::default() };
+        let own: HashSet<&(StreamId, u64, Vec<u8>)> = hits.iter().collect();
         let mut shown = HashSet::new();
-        for hit in &hits {
-            let (around, cost) = self.context(inquiry.tenant.clone(), (hit.stream, hit.position), lines, lines, inquiry.limits)?;
+        for (stream, position, _) in &hits {
+            if self.limits.is_over() {
+                stats.partial = stats.partial.or(partial(PartialWhy::Deadline));
+                break;
+            }
+            if self.limits.read_bytes_max.is_some_and(|max| stats.bytes_read >= max) {
+                stats.partial = stats.partial.or(partial(PartialWhy::Bytes));
+                break;
+            }
+            let (around, cost) = self.context(&options, (*stream, *position), lines, lines)?;
             stats.add(&cost);
+            let name = |hit: &Hit| (hit.stream, hit.position, hit.raw.clone());
             let mut is_apart = !shown.is_empty() && around.first().is_none_or(|first| !shown.contains(&name(first)));
             for near in around {
-                let is_context = !own.contains(&name(&near));
-                if !shown.insert(name(&near)) {
+                let name = name(&near);
+                let is_context = !own.contains(&name);
+                if !shown.insert(name) {
                     continue;
                 }
                 if show(Found { hit: near, is_context, is_apart }).is_break() {
@@ -137,32 +216,58 @@ impl Desk {
                 is_apart = false;
             }
         }
+        if is_cut {
+            stats.partial = stats.partial.or(partial(PartialWhy::Neighbours));
+        }
         Ok(stats)
+    }
+}
+
+fn partial(why: PartialWhy) -> Option<Partial> {
+    Some(Partial { why, complete_to: None })
+}
+
+impl Limits {
+    fn is_over(&self) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+}
+
+impl Desk {
+    fn lakes_of_question(&self, limits: Limits) -> anyhow::Result<Lakes<'_>> {
+        Ok(Lakes { desk: self, lakes: self.lakes_within(TAIL_BYTES_MAX)?, limits })
+    }
+
+    /// Hands out the records that answer, in order of time.
+    pub fn hits(&self, inquiry: &Inquiry, show: &mut dyn FnMut(Found) -> ControlFlow<()>) -> anyhow::Result<Stats> {
+        let lakes = self.lakes_of_question(inquiry.limits)?;
+        match inquiry.query.context() {
+            Some(lines) if lines > 0 => lakes.hits_in_context(inquiry, lines, show),
+            _ => lakes.hits(inquiry, &mut |hit| show(Found { hit, is_context: false, is_apart: false })),
+        }
     }
 
     /// The table that the query's pipes make of all records that answer.
     pub fn table(&self, inquiry: &Inquiry) -> anyhow::Result<(Table, Stats)> {
         let options = SearchOptions { limit: None, ..inquiry.options() };
         let mut whole: Option<Pipeline> = None;
-        let mut sum = Stats::default();
-        self.each_view(inquiry.limits, &mut |view| {
+        let stats = self.lakes_of_question(inquiry.limits)?.each(&mut |view| {
             let make = |bytes| Pipeline::new(&inquiry.query, &view.snapshot.fields(), bytes);
-            let (part, stats) = if inquiry.is_columnar() {
-                let threads = view.bounds.threads.max(1);
-                by_columns(view, inquiry, &options, &|| make(inquiry.limits.memory_bytes / (threads + 1)))?
-            } else {
-                by_lines(view, inquiry, &options, make(inquiry.limits.memory_bytes)?)?
+            let threads = view.bounds.threads.max(1);
+            let pipeline = make(inquiry.limits.memory_bytes)?;
+            let (part, stats) = match pipeline.is_columnar() {
+                true => by_columns(view, inquiry, &options, pipeline, &|| make(inquiry.limits.memory_bytes / threads))?,
+                false => by_lines(view, inquiry, &options, pipeline)?,
             };
-            sum.add(&stats);
             match &mut whole {
                 Some(whole) => whole.merge(part)?,
                 None => whole = Some(part),
             }
-            Ok(ControlFlow::Continue(()))
+            Ok((ControlFlow::Continue(()), stats))
         })?;
         let mut whole = whole.context("there is no lake")?;
         whole.show_range(options.since, options.until)?;
-        Ok((whole.finish()?, sum))
+        Ok((whole.finish()?, stats))
     }
 
     /// Counts over time; `width` of a bucket in nanoseconds, or as fits about `buckets` of them.
@@ -173,13 +278,14 @@ impl Desk {
         width: Option<i64>,
         buckets: Option<usize>,
     ) -> anyhow::Result<(Histogram, Stats)> {
+        let lakes = self.lakes_of_question(inquiry.limits)?;
         let options = SearchOptions { limit: None, ..inquiry.options() };
         let (mut first, mut last) = (i64::MAX, i64::MIN);
-        self.each_view(inquiry.limits, &mut |view| {
+        lakes.each(&mut |view| {
             if let Some((from, to)) = view.times(options.tenant.as_deref())? {
                 (first, last) = (first.min(from), last.max(to));
             }
-            Ok(ControlFlow::Continue(()))
+            Ok((ControlFlow::Continue(()), Stats::default()))
         })?;
         if let Some(since) = options.since {
             first = since.0;
@@ -189,53 +295,46 @@ impl Desk {
         }
         let buckets = buckets_of(first.min(last), last, width, buckets)?;
         let mut whole: Option<Histogram> = None;
-        let mut sum = Stats::default();
-        self.each_view(inquiry.limits, &mut |view| {
+        let stats = lakes.each(&mut |view| {
             let (part, stats) = view.histogram(&inquiry.query, &options, by, buckets)?;
-            sum.add(&stats);
             match &mut whole {
                 Some(whole) => whole.add(part),
                 None => whole = Some(part),
             }
-            Ok(ControlFlow::Continue(()))
+            Ok((ControlFlow::Continue(()), stats))
         })?;
-        Ok((whole.context("there is no lake")?, sum))
+        Ok((whole.context("there is no lake")?, stats))
     }
 
-    /// The most frequent values of fields; without names those of the indexed fields.
+    /// The most frequent values of fields, in all lakes together; without names those of the indexed fields.
     pub fn facets(&self, inquiry: &Inquiry, fields: &[String], top: usize) -> anyhow::Result<(Vec<Facet>, Stats)> {
+        let lakes = self.lakes_of_question(inquiry.limits)?;
         let options = SearchOptions { limit: None, ..inquiry.options() };
-        let mut all = Vec::new();
-        let mut sum = Stats::default();
-        self.each_view(inquiry.limits, &mut |view| {
-            let indexed = view.snapshot.fields().index;
-            let (facets, stats) = view.facets(&inquiry.query, &options, if fields.is_empty() { &indexed } else { fields }, top)?;
-            sum.add(&stats);
-            all.extend(facets);
-            Ok(ControlFlow::Continue(()))
+        let indexed = || lakes.fields().into_iter().flat_map(|fields| fields.index).collect::<BTreeSet<String>>().into_iter().collect();
+        let fields: Vec<String> = if fields.is_empty() { indexed() } else { fields.to_vec() };
+        let mut all: Option<FacetCounts> = None;
+        let stats = lakes.each(&mut |view| {
+            let (counts, stats) = view.facet_counts(&inquiry.query, &options, &fields)?;
+            match &mut all {
+                Some(all) => all.add(counts),
+                None => all = Some(counts),
+            }
+            Ok((ControlFlow::Continue(()), stats))
         })?;
-        Ok((all, sum))
+        Ok((all.context("there is no lake")?.facets(&fields, top), stats))
     }
 
     /// The records of a stream around a position.
     pub fn context(
         &self,
         tenant: Option<String>,
-        at: (flow::event::StreamId, u64),
+        at: (StreamId, u64),
         before: usize,
         after: usize,
         limits: Limits,
     ) -> anyhow::Result<(Vec<Hit>, Stats)> {
         let options = SearchOptions { tenant, ..SearchOptions::default() };
-        let mut found = (Vec::new(), Stats::default());
-        self.each_view(limits, &mut |view| {
-            let (hits, stats) = view.context(&options, at, before, after)?;
-            found.1.add(&stats);
-            found.0 = hits;
-            // A stream lies in one lake, or in each of several whole.
-            Ok(if found.0.is_empty() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
-        })?;
-        Ok(found)
+        self.lakes_of_question(limits)?.context(&options, at, before, after)
     }
 
     /// Fields that the newest records have, by path.
@@ -243,7 +342,7 @@ impl Desk {
         let query = Query::all();
         let inquiry = Inquiry { query, tenant, since: None, until: None, limit: Some(SAMPLED), newest_first: true, limits };
         let mut names = BTreeSet::new();
-        self.plain_hits(&inquiry, &mut |hit| {
+        self.lakes_of_question(limits)?.hits(&inquiry, &mut |hit| {
             if let Ok(Value::Object(record)) = serde_json::from_slice(&hit.raw) {
                 paths(&record, "", 1, &mut names);
             }
@@ -254,22 +353,15 @@ impl Desk {
 
     /// Fields of the query that the newest records do not have, each as an error with the nearest that they do have.
     pub fn unknown_fields(&self, inquiry: &Inquiry) -> anyhow::Result<Vec<lake::QueryError>> {
-        if inquiry.query.fields().is_empty() {
+        let asked = inquiry.query.fields();
+        if asked.is_empty() {
             return Ok(Vec::new());
         }
         let mut known = self.field_names(inquiry.tenant.clone(), inquiry.limits)?;
-        for (_, _, snapshot) in &self.lakes()? {
-            let fields = snapshot.fields();
-            known.extend(fields.index.into_iter().filter(|name| inquiry.query.fields().contains(&name.as_str())));
-        }
+        known.extend(self.lake_fields()?.index.into_iter().filter(|name| asked.contains(&name.as_str())));
         let known: Vec<&str> = known.iter().map(String::as_str).collect();
         Ok(if known.is_empty() { Vec::new() } else { inquiry.query.unknown_fields(&known) })
     }
-}
-
-fn options_left(gone: &mut bool, flow: ControlFlow<()>) -> ControlFlow<()> {
-    *gone = flow.is_break();
-    flow
 }
 
 /// Rows as lines, in order, on one thread.
@@ -293,51 +385,30 @@ fn by_columns(
     view: View<'_>,
     inquiry: &Inquiry,
     options: &SearchOptions,
+    mut whole: Pipeline,
     make: &(dyn Fn() -> anyhow::Result<Pipeline> + Sync),
 ) -> anyhow::Result<(Pipeline, Stats)> {
-    let mut whole = make()?;
-    let fields = whole.field_names().iter().map(|name| Wanted::Text(name.clone())).collect();
-    let asked = lake::Asked { fields, times: Times::Exact, severities: true, weights: true };
     let each = |state: &mut anyhow::Result<Pipeline>, batch: &Batch<'_>| {
         if let Ok(pipeline) = state
-            && let Err(error) = push_batch(pipeline, batch)
+            && let Err(error) = pipeline.push_batch(batch)
         {
             *state = Err(error);
         }
     };
-    let (parts, stats) = view.scan_columns(&inquiry.query, options, &asked, &make, &each)?;
+    let (parts, stats) = view.scan_columns(&inquiry.query, options, &whole.asked(), make, &each)?;
     for part in parts {
         whole.merge(part?)?;
     }
     Ok((whole, stats))
 }
 
-fn push_batch(pipeline: &mut Pipeline, batch: &Batch<'_>) -> anyhow::Result<()> {
-    let mut values: Vec<Option<&[u8]>> = vec![None; batch.columns.len()];
-    for row in batch.rows {
-        for (value, column) in values.iter_mut().zip(&batch.columns) {
-            *value = column.text(*row);
-        }
-        let at = *row as usize;
-        let about = RowView {
-            line: &[],
-            tenant: batch.tenant,
-            time: UnixNanos(batch.times[at]),
-            severity: batch.severities[at],
-            weight: batch.weights[at],
-            stream: flow::event::StreamId(0),
-            position: 0,
-        };
-        let _ = pipeline.push_values(&values, about)?; // groups are never complete before the last row
-    }
-    Ok(())
-}
-
 /// Buckets that cover a stretch of time and begin at a multiple of their width.
 fn buckets_of(first: i64, last: i64, width: Option<i64>, buckets: Option<usize>) -> anyhow::Result<Buckets> {
     let about = i64::try_from(buckets.unwrap_or(BUCKETS as usize)).unwrap_or(BUCKETS).max(1);
     let width = width.unwrap_or_else(|| round_width(last.saturating_sub(first) / about));
-    anyhow::ensure!(width > 0, "a bucket has at least a nanosecond");
+    if width <= 0 {
+        return Err(lake::Unanswerable("a bucket has at least a nanosecond".into()).into());
+    }
     let start = first.div_euclid(width).saturating_mul(width);
     let count = usize::try_from((last.saturating_sub(start)) / width + 1)?;
     Ok(Buckets { start: UnixNanos(start), width, count })
@@ -371,12 +442,4 @@ pub fn cell_json(cell: &Cell) -> String {
     let mut text = Vec::new();
     cell.write_json(&mut text);
     String::from_utf8(text).expect("JSON is text")
-}
-
-/// Why an answer is not whole.
-pub fn why(partial: &Partial) -> &'static str {
-    match partial.why {
-        PartialWhy::Deadline => "the time for one question was over",
-        PartialWhy::Bytes => "as many bytes were read as one question may",
-    }
 }

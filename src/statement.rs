@@ -4,8 +4,10 @@
 //! everything else: the tail is taken before the snapshot. A file that was merged away in between makes the statement start anew, as
 //! long as nothing was handed out, at most [`STARTS_MAX`] times. Bounds: [`Statement`]; an answer that reaches one says so.
 
-use crate::desk::{Desk, DoneLine};
+use crate::desk::{Desk, DoneLine, OpenLake};
 use crate::env;
+use crate::inquiry::TAIL_BYTES_MAX;
+use anyhow::bail;
 use flow::units::ByteSize;
 use serde::{Deserialize, Serialize};
 use sql::{Format, Partial, Printer, Source, SqlError, SqlOptions, Stats};
@@ -73,9 +75,14 @@ impl Desk {
         }
     }
 
+    /// All of every lake and its tail: a sum over a part of the rows would be wrong.
     fn sources(&self) -> anyhow::Result<Vec<Source>> {
-        let source = |(root, tail, snapshot)| Source { snapshot: Arc::new(snapshot), tail, writer: self.writers.get(&root).cloned() };
-        Ok(self.lakes()?.into_iter().map(source).collect())
+        let lakes = self.lakes_within(TAIL_BYTES_MAX)?;
+        if lakes.iter().any(|lake| lake.is_cut) {
+            bail!("more records wait for the lake than a statement reads, {}; ask again when they are stored", ByteSize(TAIL_BYTES_MAX as u64));
+        }
+        let source = |lake: OpenLake| Source { writer: self.writers.get(&lake.root).cloned(), snapshot: lake.snapshot, tail: lake.tail };
+        Ok(lakes.into_iter().map(source).collect())
     }
 
     /// Writes the answer for the one who asked over the socket.
@@ -93,7 +100,7 @@ impl Desk {
                 SqlPiece::Done(DoneLine { cost: cost(&stats), partial, warnings: Vec::new() })
             }
             Err(SqlError::Mistake(mistake)) => SqlPiece::Mistake(mistake.to_string()),
-            Err(error) => anyhow::bail!("{error}"),
+            Err(error) => bail!("{error}"),
         };
         if !begun {
             writeln!(out, "ok")?;
@@ -120,7 +127,7 @@ pub fn why(partial: Partial, statement: &Statement) -> String {
     match partial {
         Partial::Rows => format!("there are more than {} rows", statement.rows_max),
         Partial::Time => format!("the {} s for one question were over", statement.deadline.as_secs_f64()),
-        Partial::Receiver => "nobody read on".to_owned(),
+        Partial::Receiver => "the answer is larger than it may be".to_owned(),
     }
 }
 

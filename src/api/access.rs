@@ -4,7 +4,7 @@
 //! file as SHA-256 digests, one a line: `sha256:HEX TENANT`, where the tenant `*` is the operator, who sees all. A token decides
 //! alone: nothing in a query widens what it sees. Without a file the port is for whoever reaches it, which is this machine only.
 //! Comparing takes the same time whatever the token is. Bounds: [`FILE_BYTES_MAX`] of tokens, `at_a_time` questions, of which one
-//! tenant has `at_a_time_per_tenant`.
+//! tenant has `at_a_time_per_tenant`, and as many streams of what comes.
 
 use crate::config::QueryConfig;
 use anyhow::{Context, bail, ensure};
@@ -58,8 +58,13 @@ pub struct Access {
     tokens: Option<Mutex<Tokens>>,
     at_a_time: usize,
     at_a_time_per_tenant: usize,
-    asking: Arc<Mutex<HashMap<Asker, usize>>>,
+    asking: Asking,
+    /// Who reads along does so for days, and takes no place of those who ask.
+    following: Asking,
 }
+
+/// How many places each has.
+type Asking = Arc<Mutex<HashMap<Asker, usize>>>;
 
 struct Tokens {
     path: PathBuf,
@@ -71,7 +76,7 @@ struct Tokens {
 /// A place among those who ask, given back when it is dropped.
 pub struct Place {
     asker: Asker,
-    asking: Arc<Mutex<HashMap<Asker, usize>>>,
+    asking: Asking,
 }
 
 impl Drop for Place {
@@ -98,6 +103,7 @@ impl Access {
             at_a_time: query.at_a_time as usize,
             at_a_time_per_tenant: query.at_a_time_per_tenant as usize,
             asking: Arc::default(),
+            following: Arc::default(),
         })
     }
 
@@ -112,9 +118,10 @@ impl Access {
         if self.asker(headers)? == Asker::Operator { Ok(()) } else { Err(Denied::NotOperator) }
     }
 
-    /// A place for one question.
-    pub fn place(&self, asker: &Asker) -> Result<Place, Denied> {
-        let mut asking = lock(&self.asking);
+    /// A place for one question; for one that reads along, among those who do.
+    pub fn place(&self, asker: &Asker, follows: bool) -> Result<Place, Denied> {
+        let places = if follows { &self.following } else { &self.asking };
+        let mut asking = lock(places);
         let own = asking.get(asker).copied().unwrap_or(0);
         let all: usize = asking.values().sum();
         let own_max = if *asker == Asker::Operator { self.at_a_time } else { self.at_a_time_per_tenant };
@@ -122,7 +129,7 @@ impl Access {
             return Err(Denied::Busy);
         }
         *asking.entry(asker.clone()).or_default() += 1;
-        Ok(Place { asker: asker.clone(), asking: Arc::clone(&self.asking) })
+        Ok(Place { asker: asker.clone(), asking: Arc::clone(places) })
     }
 }
 
@@ -276,12 +283,13 @@ mod tests {
         let config = QueryConfig { at_a_time: 3, at_a_time_per_tenant: 2, ..QueryConfig::default() };
         let access = Access::new(None, &config).unwrap();
         let (acme, bolt) = (Asker::Tenant("acme".into()), Asker::Tenant("bolt".into()));
-        let first = access.place(&acme).unwrap();
-        let _second = access.place(&acme).unwrap();
-        assert_eq!(access.place(&acme).err(), Some(Denied::Busy));
-        let _third = access.place(&bolt).unwrap();
-        assert_eq!(access.place(&bolt).err(), Some(Denied::Busy), "three are all there are");
+        let first = access.place(&acme, false).unwrap();
+        let _second = access.place(&acme, false).unwrap();
+        assert_eq!(access.place(&acme, false).err(), Some(Denied::Busy));
+        let _third = access.place(&bolt, false).unwrap();
+        assert_eq!(access.place(&bolt, false).err(), Some(Denied::Busy), "three are all there are");
+        assert!(access.place(&bolt, true).is_ok(), "who reads along has places of its own");
         drop(first);
-        assert!(access.place(&acme).is_ok());
+        assert!(access.place(&acme, false).is_ok());
     }
 }

@@ -6,16 +6,17 @@
 use super::body::Writer;
 use super::{Api, Asked, Refusal, Stream};
 use crate::cli::search::read_time;
-use crate::inquiry::{Inquiry, Limits, cell_json, why};
+use crate::inquiry::{Inquiry, Limits, cell_json};
 use flow::event::StreamId;
 use flow::units::Span;
-use lake::{Group, HistogramBy, Hit, Query, QueryError, Stats, Table};
+use lake::{Group, HistogramBy, Hit, Partial, PartialWhy, Query, QueryError, Stats, Table};
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tracing::warn;
 
 /// Most hits in one answer; `export` gives all.
 const LIMIT_MAX: usize = 10_000;
@@ -77,17 +78,32 @@ pub fn search(api: &Api, asked: &Asked, tenant: Option<String>) -> Result<String
         return Ok(format!("{{\"table\":{},{}}}", table_json(&table), tail_json(&stats, &[])));
     }
     let mut hits = String::new();
+    let mut full = None;
     let stats = api.desk.hits(&inquiry, &mut |found| {
+        let hit = hit_json(&found.hit, found.is_context);
+        if !hits.is_empty() && hits.len() + hit.len() > inquiry.limits.memory_bytes {
+            full = Some(Partial { why: PartialWhy::Memory, complete_to: Some(found.hit.time) });
+            return ControlFlow::Break(());
+        }
         if !hits.is_empty() {
             hits.push(',');
         }
-        hits.push_str(&hit_json(&found.hit, found.is_context));
+        hits.push_str(&hit);
         ControlFlow::Continue(())
     });
-    let stats = stats.map_err(|error| Refusal::of(&error))?;
+    let mut stats = stats.map_err(|error| Refusal::of(&error))?;
+    stats.partial = stats.partial.or(full);
     // A field that nobody has explains an empty answer.
     let unknown = if hits.is_empty() { api.desk.unknown_fields(&inquiry).map_err(|error| Refusal::of(&error))? } else { Vec::new() };
     Ok(format!("{{\"hits\":[{hits}],{}}}", tail_json(&stats, &unknown)))
+}
+
+/// Refuses pipes where they would do nothing.
+fn no_pipes(query: &Query, why: &str) -> Result<(), Refusal> {
+    match query.pipes.is_empty() {
+        true => Ok(()),
+        false => Err(Refusal::wrong(format!("{why}; it takes no pipes"), "leave out what follows the first |, or ask /api/v1/search")),
+    }
 }
 
 pub fn histogram(api: &Api, asked: &Asked, tenant: Option<String>) -> Result<String, Refusal> {
@@ -100,26 +116,30 @@ pub fn histogram(api: &Api, asked: &Asked, tenant: Option<String>) -> Result<Str
         Some(name) => HistogramBy::Field(name.to_owned()),
     };
     let inquiry = inquiry(api, asked, tenant, None, true)?;
+    no_pipes(&inquiry.query, "a histogram counts records by itself")?;
     let (histogram, stats) = api.desk.histogram(&inquiry, &by, width.map(|span| span.0), buckets).map_err(|error| Refusal::of(&error))?;
     let count = histogram.groups.values().map(Vec::len).max().unwrap_or(0);
-    let buckets: Vec<Value> = (0..count)
-        .map(|bucket| {
-            let (mut counts, mut weights) = (serde_json::Map::new(), serde_json::Map::new());
-            for (group, tallies) in &histogram.groups {
-                let name = match group {
-                    Group::Value(text) => text.clone(),
-                    Group::Missing => String::new(),
-                    Group::Others => "__other__".into(),
-                };
-                if tallies[bucket].records > 0 {
-                    counts.insert(name.clone(), tallies[bucket].records.into());
-                    weights.insert(name, tallies[bucket].weight.into());
+    let bucket = |at: usize| {
+        let start = flow::units::UnixNanos(histogram.start.0.saturating_add(histogram.width.saturating_mul(at as i64)));
+        let (mut counts, mut weights) = (serde_json::Map::new(), serde_json::Map::new());
+        let mut bucket = json!({ "start": start.rfc3339() });
+        for (group, tallies) in histogram.groups.iter().filter(|(_, tallies)| tallies[at].records > 0) {
+            let tally = tallies[at];
+            match group {
+                Group::Value(text) => {
+                    counts.insert(text.clone(), tally.records.into());
+                    weights.insert(text.clone(), tally.weight.into());
                 }
+                // Beside the values, since every name may be one.
+                Group::Missing => bucket["missing"] = json!({ "count": tally.records, "weight": tally.weight }),
+                Group::Others => bucket["others"] = json!({ "count": tally.records, "weight": tally.weight }),
             }
-            let start = flow::units::UnixNanos(histogram.start.0.saturating_add(histogram.width.saturating_mul(bucket as i64)));
-            json!({ "start": start.rfc3339(), "counts": counts, "weights": weights })
-        })
-        .collect();
+        }
+        bucket["counts"] = counts.into();
+        bucket["weights"] = weights.into();
+        bucket
+    };
+    let buckets: Vec<Value> = (0..count).map(bucket).collect();
     Ok(format!("{{\"span_ns\":{},\"buckets\":{},{}}}", histogram.width, Value::from(buckets), tail_json(&stats, &[])))
 }
 
@@ -128,6 +148,7 @@ pub fn facets(api: &Api, asked: &Asked, tenant: Option<String>) -> Result<String
     let fields = asked.fields.as_deref().unwrap_or_default().split(',').map(str::trim).filter(|name| !name.is_empty());
     let fields: Vec<String> = fields.map(str::to_owned).collect();
     let inquiry = inquiry(api, asked, tenant, None, true)?;
+    no_pipes(&inquiry.query, "facets count values by themselves")?;
     let (facets, stats) = api.desk.facets(&inquiry, &fields, top).map_err(|error| Refusal::of(&error))?;
     let facet = |facet: &lake::Facet| {
         let values: Vec<Value> = facet.values.iter().map(|(value, count)| json!({ "value": value, "count": count })).collect();
@@ -172,8 +193,14 @@ pub fn export(api: &Arc<Api>, asked: &Asked, tenant: Option<String>) -> Result<S
         });
         match outcome {
             Ok(Stats { partial: None, .. }) => {}
-            Ok(_) => out.break_off("the answer is not whole: it took too long or too many bytes".into()),
-            Err(error) => out.break_off(format!("{error:#}")),
+            Ok(_) => out.break_off(),
+            Err(error) => {
+                warn!("an export broke off: {error:#}");
+                out.break_off();
+            }
+        }
+        if gone.is_err() {
+            out.break_off();
         }
         gone
     }))
@@ -181,15 +208,21 @@ pub fn export(api: &Arc<Api>, asked: &Asked, tenant: Option<String>) -> Result<S
 
 pub fn tail(api: &Arc<Api>, asked: &Asked, tenant: Option<String>) -> Result<Stream, Refusal> {
     let query = Query::parse(&asked.query).map_err(|error| wrong_query(&asked.query, &error))?;
+    let limit = query.tail_limit().map_err(|error| Refusal::wrong(error, ""))?;
+    let mut left = limit.unwrap_or(usize::MAX);
     let mut follower = api.desk.follower(&query, tenant.as_deref()).map_err(|error| Refusal::of(&error))?;
     Ok(Box::new(move |out: &mut Writer| {
         loop {
             let mut gone = Ok(());
             let heard = follower.next(BEAT, &mut |hit| {
                 gone = writeln!(out, "data: {}\n", hit_json(&hit, false));
-                if gone.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+                left -= 1;
+                if gone.is_ok() && left > 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             });
             gone?;
+            if left == 0 {
+                return Ok(());
+            }
             if heard.missed > 0 {
                 write!(out, "event: missed\ndata: {}\n\n", heard.missed)?;
             }
@@ -235,7 +268,7 @@ pub fn table_json(table: &Table) -> String {
 fn tail_json(stats: &Stats, unknown: &[QueryError]) -> String {
     let cost: serde_json::Map<String, Value> = stats.explain().into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
     let partial = stats.partial.map_or(Value::Null, |partial| {
-        let mut told = json!({ "why": why(&partial) });
+        let mut told = json!({ "why": partial.why.text() });
         if let Some(time) = partial.complete_to {
             told["complete_to"] = time.rfc3339().into();
         }

@@ -25,8 +25,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use body::Writer;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use tracing::warn;
 
 const JSON: &str = "application/json";
 const OPENAPI: &str = include_str!("../../schemas/openapi.json");
@@ -38,7 +40,7 @@ pub struct Api {
     pub desk: Arc<Desk>,
 }
 
-/// Parameters of all questions; each looks at its own and refuses others by name.
+/// Parameters of all questions; a path that does not take one refuses it by name.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Asked {
@@ -60,16 +62,35 @@ pub struct Asked {
     after: Option<usize>,
 }
 
+/// Paths and the parameters that each takes; `schemas/openapi.json` says the same.
+const SEARCH: Path = Path { name: "/api/v1/search", takes: &["query", "tenant", "since", "until", "limit", "order"], follows: false };
+const HISTOGRAM: Path =
+    Path { name: "/api/v1/histogram", takes: &["query", "tenant", "since", "until", "by", "span", "buckets"], follows: false };
+const FACETS: Path = Path { name: "/api/v1/facets", takes: &["query", "tenant", "since", "until", "fields", "top"], follows: false };
+const CONTEXT: Path = Path { name: "/api/v1/context", takes: &["tenant", "stream", "position", "before", "after"], follows: false };
+const FIELDS: Path = Path { name: "/api/v1/fields", takes: &["tenant"], follows: false };
+const SQL: Path = Path { name: "/api/v1/sql", takes: &["query", "tenant", "limit"], follows: false };
+const EXPORT: Path = Path { name: "/api/v1/export", takes: &["query", "tenant", "since", "until", "limit", "order"], follows: false };
+const TAIL: Path = Path { name: "/api/v1/tail", takes: &["query", "tenant"], follows: true };
+
+#[derive(Clone, Copy)]
+struct Path {
+    name: &'static str,
+    takes: &'static [&'static str],
+    /// The answer goes on as long as somebody reads.
+    follows: bool,
+}
+
 pub fn routes(api: Arc<Api>) -> Router {
     Router::new()
-        .route("/api/v1/search", asks(answers::search))
-        .route("/api/v1/histogram", asks(answers::histogram))
-        .route("/api/v1/facets", asks(answers::facets))
-        .route("/api/v1/context", asks(answers::context))
-        .route("/api/v1/fields", asks(answers::fields))
-        .route("/api/v1/sql", asks(sql::sql))
-        .route("/api/v1/export", streams("application/x-ndjson", answers::export))
-        .route("/api/v1/tail", streams("text/event-stream", answers::tail))
+        .route(SEARCH.name, asks(SEARCH, answers::search))
+        .route(HISTOGRAM.name, asks(HISTOGRAM, answers::histogram))
+        .route(FACETS.name, asks(FACETS, answers::facets))
+        .route(CONTEXT.name, asks(CONTEXT, answers::context))
+        .route(FIELDS.name, asks(FIELDS, answers::fields))
+        .route(SQL.name, asks(SQL, sql::sql))
+        .route(EXPORT.name, streams(EXPORT, "application/x-ndjson", answers::export))
+        .route(TAIL.name, streams(TAIL, "text/event-stream", answers::tail))
         .route("/api/v1/openapi.json", get(|| async { ([(CONTENT_TYPE, JSON)], OPENAPI) }))
         .with_state(api)
 }
@@ -89,14 +110,19 @@ impl Refusal {
         Refusal { status: StatusCode::BAD_REQUEST, error: error.into(), help: help.into(), errors: Vec::new() }
     }
 
-    /// What the desk says: a disk that fails is ours, everything else was asked for.
+    /// What the desk says: what cannot be answered was asked for, a disk or a file that is damaged is ours.
     fn of(error: &anyhow::Error) -> Refusal {
-        let io = error.chain().any(|cause| cause.is::<std::io::Error>());
-        if io { Refusal::failed(error) } else { Refusal::wrong(format!("{error:#}"), "") }
+        match error.downcast_ref::<lake::Unanswerable>() {
+            Some(unanswerable) => Refusal::wrong(unanswerable.to_string(), ""),
+            None => Refusal::failed(error),
+        }
     }
 
+    /// Where and why is for the operator's log: paths are no business of who asks.
     pub fn failed(error: &anyhow::Error) -> Refusal {
-        Refusal { status: StatusCode::INTERNAL_SERVER_ERROR, error: format!("{error:#}"), help: String::new(), errors: Vec::new() }
+        warn!("a question could not be answered: {error:#}");
+        let (error, help) = ("the answer could not be made", "weir's own log says why");
+        Refusal { status: StatusCode::INTERNAL_SERVER_ERROR, error: error.into(), help: help.into(), errors: Vec::new() }
     }
 }
 
@@ -139,12 +165,17 @@ struct Admitted {
 }
 
 /// Who asks is found out before anything of the question is looked at.
-fn admit(api: &Api, request: &Request) -> Result<Admitted, Refusal> {
+fn admit(api: &Api, path: Path, request: &Request) -> Result<Admitted, Refusal> {
     let asker = api.access.asker(request.headers())?;
+    let given = Parameters::<Vec<(String, IgnoredAny)>>::try_from_uri(request.uri()).map(|Parameters(given)| given).unwrap_or_default();
+    if let Some((name, _)) = given.iter().find(|(name, _)| !path.takes.contains(&name.as_str())) {
+        let takes = format!("it takes {}", path.takes.join(", "));
+        return Err(Refusal::wrong(format!("{name:?} is no parameter of {}", path.name), takes));
+    }
     let asked = Parameters::<Asked>::try_from_uri(request.uri());
     let Parameters(mut asked) = asked.map_err(|error| Refusal::wrong(error.body_text(), "/api/v1/openapi.json names the parameters"))?;
     let tenant = asker.tenant(asked.tenant.take())?;
-    let place = api.access.place(&asker)?;
+    let place = api.access.place(&asker, path.follows)?;
     Ok(Admitted { asked, tenant, place })
 }
 
@@ -154,9 +185,9 @@ type Make = fn(&Api, &Asked, Option<String>) -> Result<String, Refusal>;
 type Prepare = fn(&Arc<Api>, &Asked, Option<String>) -> Result<Stream, Refusal>;
 type Stream = Box<dyn FnOnce(&mut Writer) -> std::io::Result<()> + Send>;
 
-fn asks(make: Make) -> MethodRouter<Arc<Api>> {
+fn asks(path: Path, make: Make) -> MethodRouter<Arc<Api>> {
     get(move |State(api): State<Arc<Api>>, request: Request| async move {
-        let admitted = match admit(&api, &request) {
+        let admitted = match admit(&api, path, &request) {
             Ok(admitted) => admitted,
             Err(refusal) => return refusal.into_response(),
         };
@@ -172,9 +203,9 @@ fn asks(make: Make) -> MethodRouter<Arc<Api>> {
     })
 }
 
-fn streams(kind: &'static str, prepare: Prepare) -> MethodRouter<Arc<Api>> {
+fn streams(path: Path, kind: &'static str, prepare: Prepare) -> MethodRouter<Arc<Api>> {
     get(move |State(api): State<Arc<Api>>, request: Request| async move {
-        let admitted = match admit(&api, &request) {
+        let admitted = match admit(&api, path, &request) {
             Ok(admitted) => admitted,
             Err(refusal) => return refusal.into_response(),
         };

@@ -1,7 +1,7 @@
 //! SQL over the admin port.
 //!
 //! In: a statement as the parameter `query`, and the tenant that the answer is confined to. Out: a table as of a search, with decimals and
-//! times as texts. Bound: as of all questions, and [`ROWS_MAX`] rows.
+//! times as texts. Bound: as of all questions, [`ROWS_MAX`] rows, and `query.memory` of text.
 
 use super::answers::bounded;
 use super::{Api, Asked, Refusal};
@@ -27,6 +27,9 @@ pub fn sql(api: &Api, asked: &Asked, tenant: Option<String>) -> Result<String, R
     };
     let mut lines = String::new();
     let answer = api.desk.rows(&statement, &mut |text| {
+        if (lines.len() + text.len()) as u64 > api.config.memory.0 {
+            return ControlFlow::Break(());
+        }
         lines.push_str(text);
         ControlFlow::Continue(())
     });

@@ -22,11 +22,12 @@ pub struct Options {
 }
 
 pub fn run(mut options: Options) -> anyhow::Result<ExitCode> {
-    Query::parse(&options.query).map_err(|e| Mistake(e.to_string()))?;
+    let query = Query::parse(&options.query).map_err(|e| Mistake(e.to_string()))?;
+    let limit = query.tail_limit().map_err(Mistake)?;
     let question = Question::Follow { query: options.query.clone(), tenant: options.tenant.clone() };
     let mut answer = desk::ask_running(&options.data, &question)?;
     let mut out = BufWriter::with_capacity(64 << 10, std::io::stdout().lock());
-    let mut left = options.limit.unwrap_or(usize::MAX);
+    let mut left = options.limit.into_iter().chain(limit).min().unwrap_or(usize::MAX);
     while left > 0 {
         let Some(line) = answer.line()? else { break };
         if line == IDLE {

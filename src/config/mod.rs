@@ -27,7 +27,7 @@ pub use report::{Mistake, Report, Warning};
 use rules::template_fields;
 pub use rules::{fields_of, redacted_field, sane_name};
 
-use crate::sinks::config::{ArchiveConfig, SinkConfig};
+use crate::sinks::config::{ArchiveConfig, LakeConfig, SinkConfig};
 use flow::step::{MeterConfig, StepConfig};
 use flow::units::ByteSize;
 use locate::{Env, Found, Path, TEXT_BYTES_MAX, Tree};
@@ -272,6 +272,7 @@ pub fn meters(config: &Config) -> Vec<MeterConfig> {
 fn check_together(read: &[(Loaded, Tree)], mistakes: &mut Vec<Mistake>) {
     let mut pipelines: BTreeMap<&str, &FilePath> = BTreeMap::new();
     let mut folders: BTreeMap<&FilePath, &str> = BTreeMap::new();
+    let mut lakes: BTreeMap<&str, (&LakeConfig, &str)> = BTreeMap::new();
     for (i, (loaded, tree)) in read.iter().enumerate() {
         let mut add = |path: Path, message: String| {
             if let Found::Node(id) | Found::Above(id) = tree.find(&path) {
@@ -298,6 +299,18 @@ fn check_together(read: &[(Loaded, Tree)], mistakes: &mut Vec<Mistake>) {
                     dir.display()
                 );
                 add(Path::default().key("sinks").key(name).key("archive").key("dir"), message);
+            }
+        }
+        // A lake that sinks share is one: its files, columns and care are not of one sink.
+        for (name, sink) in &loaded.config.sinks {
+            let SinkConfig::Lake(lake) = sink else { continue };
+            let (first, of) = *lakes.entry(&lake.url).or_insert((lake, &loaded.name));
+            if let Some(key) = differing_key(lake, first) {
+                let message = format!(
+                    "pipeline `{of}` has a sink in the lake `{}` with another `{key}`; a lake has one; write it alike, or give one of them another `url`",
+                    lake.url
+                );
+                add(Path::default().key("sinks").key(name).key("lake").key(key), message);
             }
         }
         // All metrics of the process carry all of them.
@@ -329,6 +342,22 @@ fn check_together(read: &[(Loaded, Tree)], mistakes: &mut Vec<Mistake>) {
             }
         }
     }
+}
+
+/// The first key by which two sinks into one lake differ, besides what each takes.
+fn differing_key(a: &LakeConfig, b: &LakeConfig) -> Option<&'static str> {
+    let keys = [
+        ("index", a.index != b.index),
+        ("text", a.text != b.text),
+        ("ids", a.ids != b.ids),
+        ("numbers", a.numbers != b.numbers),
+        ("seal", a.seal != b.seal),
+        ("index_bytes_min", a.index_bytes_min != b.index_bytes_min),
+        ("hour_bytes_min", a.hour_bytes_min != b.hour_bytes_min),
+        ("keep", a.keep != b.keep),
+        ("merge", a.merge != b.merge),
+    ];
+    keys.into_iter().find(|(_, differs)| *differs).map(|(key, _)| key)
 }
 
 /// A plan whose floors exceed the budget would be killed by it.

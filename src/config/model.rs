@@ -329,19 +329,20 @@ pub struct MemoryConfig {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AdminConfig {
-    /// Address and port, as in `127.0.0.1:9140`. Loopback only: the port has neither TLS nor a token yet.
+    /// Address and port, as in `127.0.0.1:9140`. Loopback only: the port has no TLS.
     #[serde(default = "admin_listen")]
     pub listen: String,
     /// File with a line `sha256:HEX TENANT` for each token, relative to the folder of this file: who sends `Authorization: Bearer TOKEN`
     /// sees that tenant's records and nothing else, and everything if the tenant is `*`. Absent: whoever reaches the port sees everything.
+    /// `/livez`, `/readyz` and `/metrics`, which names tenants, need no token.
     pub tokens_file: Option<PathBuf>,
 }
 
-/// What questions about stored records may take: searches, tables, SQL, over the port and on the command line.
+/// What questions about stored records over the port may take; on the command line `--memory` says how much memory.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct QueryConfig {
-    /// Most memory of one question that aggregates or sorts, besides `memory`, at least 8MiB.
+    /// Most memory of one question for what its pipes keep or its answer holds, besides `memory`, at least 8MiB.
     #[serde(default = "query_memory")]
     pub memory: ByteSize,
     /// How long a question over the port may take, at least 1s; then it is answered with what was found, marked as partial.
@@ -349,7 +350,7 @@ pub struct QueryConfig {
     pub deadline: Span,
     /// Most bytes of stored files that a question over the port reads; then it is partial, too. Absent: no limit.
     pub read_bytes_max: Option<ByteSize>,
-    /// Most questions at a time over the port, 1 to 64; beyond it the answer is 429.
+    /// Most questions at a time over the port, 1 to 64, and as many who read along; beyond it the answer is 429.
     #[serde(default = "query_at_a_time")]
     pub at_a_time: u32,
     /// Most questions at a time of one tenant, at most `at_a_time`.

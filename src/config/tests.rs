@@ -1538,6 +1538,27 @@ fn files_that_run_together_must_agree() {
 }
 
 #[test]
+fn sinks_that_share_a_lake_agree_on_it() {
+    let with = |name: &str, lake: &str| {
+        format!("name: {name}\nsources: {{ in: {{ stdin: {{}} }} }}\nsinks: {{ store: {{ lake: {{ {lake} }} }} }}\n")
+    };
+    expect![[r#"
+        error: b.yaml:3:27: sinks.store.lake.keep: pipeline `one` has a sink in the lake `file:lake` with another `keep`
+          3 | sinks: { store: { lake: { keep: { age: 7d } } } }
+            |                           ^^^^
+          a lake has one
+          help: write it alike, or give one of them another `url`
+    "#]]
+    .assert_eq(&render(&[&with("one", ""), &with("two", "keep: { age: 7d }")]));
+    for (one, two) in
+        [("when: 'level == \"error\"'", ""), ("keep: { age: 7d }", "keep: { age: 7d }"), ("index: [service]", "url: \"file:two\"")]
+    {
+        let (loaded, _) = load_texts(&[&with("one", one), &with("two", two)]);
+        loaded.map_err(|report| report.to_string()).unwrap();
+    }
+}
+
+#[test]
 fn a_plan_reads_at_most_sixty_four_fields() {
     let by = |count: usize| (0..count).map(|i| format!("f{i}")).collect::<Vec<_>>().join(", ");
     let text = |count| {

@@ -132,7 +132,10 @@ impl Control {
         let (handled, handling) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new()
             .name("control".into())
-            .spawn(move || runtime.block_on(serve(listener, shared, api, stopped, main, handled)))
+            .spawn(move || {
+                runtime.block_on(serve(listener, shared, api, stopped, main, handled));
+                runtime.shutdown_background(); // who asks at the end of a process waits for nothing, and it does not wait for them
+            })
             .context("cannot start the control thread")?;
         // Until then a signal has its default effect; an error means that the thread has ended.
         let _ = handling.recv();

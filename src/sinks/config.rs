@@ -221,7 +221,7 @@ pub struct LakeConfig {
     /// The hours of a tenant with fewer bytes than this in one seal share a file by day.
     #[serde(default = "hour_bytes_min")]
     pub hour_bytes_min: ByteSize,
-    /// How long and how much is kept. Absent: everything.
+    /// How long and how much is kept; seen to while a process follows its sources, not by `--once`. Absent: everything.
     #[serde(default)]
     pub keep: lake::maintain::Retention,
     /// How small files are merged while a process runs.
@@ -484,11 +484,11 @@ fn lake_index() -> Vec<String> {
 }
 
 fn lake_text() -> Vec<String> {
-    ["msg", "message"].map(String::from).to_vec()
+    lake::Fields::default().text
 }
 
 fn lake_ids() -> Vec<String> {
-    ["trace_id", "traceId", "span_id", "request_id"].map(String::from).to_vec()
+    lake::Fields::default().ids
 }
 
 fn index_bytes_min() -> ByteSize {

@@ -229,7 +229,10 @@ fn a_token_sees_its_tenant_and_nothing_else_whatever_it_asks() {
         "* | timechart 1h count() by tenant",
     ] {
         for path in ["search", "export", "histogram", "facets"] {
-            let (status, _, body) = ask(&address, &url(path, &[("query", query), ("limit", "1000")]), acme);
+            let limit = ("limit", "1000");
+            let pairs = [("query", query), limit];
+            let taken = if ["search", "export"].contains(&path) { 2 } else { 1 };
+            let (status, _, body) = ask(&address, &url(path, &pairs[..taken]), acme);
             let (bad, known) = (status != 200, ["histogram", "facets", "export"].contains(&path));
             assert!(!bad || known || status == 400, "{path} {query}: {status} {body}");
             assert!(!foreign(&body), "{path} {query} shows another's record");
@@ -325,6 +328,14 @@ fn hostile_questions_end_soon_and_leave_the_program_well() {
         ("context", vec![("stream", "ff")]),
         ("context", vec![("stream", "ff"), ("position", "1"), ("before", "100000")]),
         ("export", vec![("query", "* | stats count()")]),
+        ("histogram", vec![("query", "* | limit 5")]),
+        ("facets", vec![("query", "level:error | stats count()")]),
+        ("tail", vec![("query", "since:15m level:error")]),
+        ("tail", vec![("query", "level:error | stats count()")]),
+        ("facets", vec![("limit", "5")]),
+        ("search", vec![("top", "5")]),
+        ("fields", vec![("query", "x")]),
+        ("tail", vec![("since", "15m")]),
     ] {
         let (status, _, body) = ask(&address, &url(path, &pairs), "");
         assert_eq!(status, 400, "{path} {pairs:?}: {body}");
@@ -378,6 +389,178 @@ fn what_comes_is_seen_within_a_second_over_the_port_and_on_the_command_line() {
     assert!(got.len() == 2 && got.iter().all(|record| record["msg"] == "a needle here"), "{got:?}");
     assert!(slowest < Duration::from_secs(1), "{slowest:?} until it was seen");
     running.stop();
+}
+
+/// Whether `value` is as a schema of the description says; the first thing that is not.
+fn fits(described: &Value, schema: &Value, value: &Value, at: &str) -> Result<(), String> {
+    if let Some(name) = schema["$ref"].as_str() {
+        let found = name.trim_start_matches("#/").split('/').fold(described, |value, key| &value[key]);
+        assert!(found.is_object(), "{name} is described nowhere");
+        return fits(described, found, value, at);
+    }
+    if let Some(any) = schema["anyOf"].as_array() {
+        let failed: Vec<String> = any.iter().filter_map(|one| fits(described, one, value, at).err()).collect();
+        return if failed.len() < any.len() { Ok(()) } else { Err(failed.join("; ")) };
+    }
+    let kinds = match &schema["type"] {
+        Value::Array(kinds) => kinds.clone(),
+        Value::Null => Vec::new(),
+        one => vec![one.clone()],
+    };
+    let is = |kind: &Value| match kind.as_str().expect("a name") {
+        "object" => value.is_object(),
+        "array" => value.is_array(),
+        "string" => value.is_string(),
+        "integer" => value.is_i64() || value.is_u64(),
+        "number" => value.is_number(),
+        "boolean" => value.is_boolean(),
+        "null" => value.is_null(),
+        other => panic!("{other} is no type"),
+    };
+    if !kinds.is_empty() && !kinds.iter().any(is) {
+        return Err(format!("{at} is {value}, not {}", schema["type"]));
+    }
+    if !schema["const"].is_null() && schema["const"] != *value {
+        return Err(format!("{at} is {value}, not {}", schema["const"]));
+    }
+    for (name, inner) in value.as_object().into_iter().flatten() {
+        let known = match (&schema["properties"][name], &schema["additionalProperties"]) {
+            (Value::Null, Value::Bool(false)) => return Err(format!("{at} has {name}, which is not described")),
+            (Value::Null, rest) => rest,
+            (known, _) => known,
+        };
+        fits(described, known, inner, &format!("{at}.{name}"))?;
+    }
+    for name in schema["required"].as_array().into_iter().flatten() {
+        if value.get(name.as_str().expect("a name")).is_none() {
+            return Err(format!("{at} lacks {name}"));
+        }
+    }
+    for (n, one) in value.as_array().into_iter().flatten().enumerate() {
+        fits(described, &schema["items"], one, &format!("{at}[{n}]"))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn answers_are_as_the_description_says_and_what_is_missing_is_not_what_is_empty() {
+    let (place, mut running, address, _) = scene("", "");
+    let line = |more: &str| format!("{{\"ts\":\"2026-11-27T10:00:00Z\",\"tenant\":\"acme-search\",\"msg\":\"odd one\"{more}}}\n");
+    let long = format!(",\"zone\":\"{}\"", "z".repeat(5_000));
+    let odd = [",\"zone\":\"\"", ",\"zone\":\"\"", "", ",\"zone\":\"__other__\"", &long, ",\"zone\":null"];
+    place.append("in/a.log", odd.map(line).concat() + "odd one, and no JSON\n");
+    place.wait_received(&mut running, 5407);
+    let file = std::fs::read_to_string(crate::harness::root().join("schemas/openapi.json")).expect("it is committed");
+    let described: Value = serde_json::from_str(&file).expect("JSON");
+    for (path, pairs) in [
+        ("search", vec![("limit", "50")]),
+        ("search", vec![("query", "odd")]),
+        ("search", vec![("query", "level:error | context 2"), ("limit", "3")]),
+        ("search", vec![("query", "nosuchfield:1")]),
+        ("search", vec![("query", "* | stats count(), avg(latency_ms), max(ts), uniq(trace_id) by (model)")]),
+        ("search", vec![("query", "* | patterns")]),
+        ("search", vec![("query", "(")]),
+        ("histogram", vec![("by", "zone")]),
+        ("histogram", vec![("by", "level"), ("buckets", "7")]),
+        ("facets", vec![]),
+        ("facets", vec![("fields", "zone,model")]),
+        ("context", vec![("stream", "0"), ("position", "5")]),
+        ("fields", vec![]),
+        ("export", vec![("limit", "2")]),
+        ("export", vec![("top", "2")]),
+    ] {
+        let (status, _, body) = ask(&address, &url(path, &pairs), "");
+        let answer = &described["paths"][format!("/api/v1/{path}")]["get"]["responses"][status.to_string()];
+        let schema = match answer["$ref"].as_str() {
+            Some(name) => &described["components"]["responses"][name.rsplit('/').next().expect("a name")],
+            None => answer,
+        };
+        let (kind, schema) = schema["content"].as_object().expect("a body").iter().next().expect("one");
+        if kind == "application/json" {
+            let body: Value = serde_json::from_str(&body).unwrap_or_else(|error| panic!("{path} {pairs:?}: {error} in {body}"));
+            fits(&described, &schema["schema"], &body, path).unwrap_or_else(|what| panic!("{path} {pairs:?}: {what}"));
+        }
+    }
+    let counted = good(&address, "histogram", &[("query", "odd"), ("by", "zone"), ("span", "1000d")]);
+    let bucket = &counted["buckets"][0];
+    assert_eq!(bucket["counts"], json!({ "": 2, "__other__": 1 }), "{counted}");
+    assert_eq!((&bucket["missing"]["count"], &bucket["others"]["count"]), (&json!(3), &json!(1)), "{counted}");
+    let facet = good(&address, "facets", &[("query", "odd"), ("fields", "zone")])["facets"][0].clone();
+    assert_eq!((&facet["distinct"], &facet["missing"]), (&json!(3), &json!(3)), "{facet}");
+    running.stop();
+}
+
+#[test]
+fn an_answer_that_is_cut_short_says_why() {
+    let more = "query: { read_bytes_max: 64KiB, at_a_time: 1, at_a_time_per_tenant: 1 }";
+    let (place, running, address, _) = scene("", more);
+    let why = |path: &str, pairs: &[(&str, &str)]| good(&address, path, pairs)["partial"]["why"].as_str().unwrap_or("").to_owned();
+    assert!(why("search", &[("query", "msg:/e/"), ("order", "oldest"), ("limit", "5400")]).contains("bytes were read"));
+    assert!(why("search", &[("query", "msg:/e/ | stats count()")]).contains("bytes were read"));
+    assert!(why("search", &[("query", "msg:/e/ | context 3"), ("order", "oldest"), ("limit", "5400")]).contains("bytes were read"));
+    let (status, head, _) = ask(&address, &url("export", &[("query", "msg:/e/")]), "");
+    assert!(status == 200 && head.to_ascii_lowercase().contains("chunked"));
+    // One place, and somebody who reads along takes none of it.
+    let mut stream = TcpStream::connect(&address).expect("it listens");
+    write!(stream, "GET {} HTTP/1.1\r\nHost: weir\r\n\r\n", url("tail", &[])).expect("sent");
+    let mut head = [0; 12];
+    stream.read_exact(&mut head).expect("a status");
+    assert_eq!(&head, b"HTTP/1.1 200");
+    assert_eq!(ask(&address, &url("fields", &[]), "").0, 200);
+    let (status, head, _) = ask(&address, &url("tail", &[]), "");
+    assert!(status == 429 && head.to_ascii_lowercase().contains("retry-after"), "{head}");
+    running.stop();
+    drop(place);
+
+    let (place, mut running, address, _) = scene("", "query: { memory: 8MiB }");
+    let large = format!("{{\"ts\":\"2026-11-27T10:00:00Z\",\"large\":\"yes\",\"msg\":\"{}\"}}\n", "x".repeat(700_000));
+    place.append("in/a.log", large.repeat(14));
+    place.wait_received(&mut running, 5414);
+    let answer = good(&address, "search", &[("query", "large:yes"), ("limit", "5400"), ("order", "oldest")]);
+    assert!(answer["partial"]["why"].as_str().expect("it is partial").contains("one answer holds"), "{}", answer["partial"]);
+    assert_eq!(answer["hits"].as_array().expect("hits").len(), (8 << 20) / large.len());
+    // Neighbours of more hits than one answer shows.
+    let answer = good(&address, "search", &[("query", "level:info | context 0"), ("limit", "2")]);
+    assert_eq!(answer["partial"], Value::Null);
+    running.stop();
+    let output = weir().args(["search", "* | context 1", "--json", "--data"]).arg(place.data()).output().expect("it runs");
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && told.contains("neighbours"), "{told}");
+    let shown = crate::harness::lines(&output.stdout).len();
+    assert!((1_000..1_100).contains(&shown), "{shown}");
+}
+
+#[test]
+fn several_lakes_answer_in_one_order_of_time() {
+    let place = Place::new();
+    place.pipeline(
+        r#"
+sources: { in: { file: { include: ["$DIR/in/*.log"], scan: 20ms } } }
+tenancy: { from: [tenant] }
+sinks:
+  good: { lake: { when: 'level != "error"', seal: { bytes: 64KiB, age: 1h } } }
+  bad: { lake: { when: 'level == "error"', url: "file:bad", seal: { bytes: 64KiB, age: 1h } } }
+"#,
+    );
+    let lines = platform(52, 2000);
+    place.append("in/a.log", lines.concat());
+    place.once();
+    let search = |arguments: &[&str]| {
+        let output = weir().arg("search").args(arguments).args(["--json", "--data"]).arg(place.data()).output().expect("it runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        crate::harness::lines(&output.stdout)
+    };
+    let all = search(&["*"]);
+    assert_same_lines("both lakes", &all, &lines.iter().map(|line| line.trim_end().as_bytes().to_vec()).collect::<Vec<_>>());
+    let time = |line: &Vec<u8>| serde_json::from_slice::<Value>(line).expect("JSON")["ts"].as_str().expect("ts").to_owned();
+    assert!(all.windows(2).all(|pair| time(&pair[0]) <= time(&pair[1])));
+    let mut newest: Vec<String> = all.iter().map(time).collect();
+    newest.reverse();
+    newest.truncate(70);
+    assert_eq!(search(&["*", "--limit", "70"]).iter().map(time).collect::<Vec<_>>(), newest);
+    let counted: Value = serde_json::from_slice(&search(&["* | stats count() as n, uniq(level) as levels"])[0]).expect("JSON");
+    assert_eq!(counted["n"], 2000);
+    assert!(counted["levels"].as_u64().expect("a count") >= 3, "{counted}");
 }
 
 #[test]

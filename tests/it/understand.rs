@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Inputs that nobody here wrote; `None`: they are not on this machine.
-fn shared(folder: &str) -> Option<PathBuf> {
+pub fn shared(folder: &str) -> Option<PathBuf> {
     let places = [std::env::var_os("WEIR_SHARED").map(PathBuf::from), root().parent().map(|parent| parent.join("shared"))];
     let found = places.into_iter().flatten().map(|place| place.join(folder)).find(|path| path.is_dir());
     if found.is_none() {
@@ -33,7 +33,7 @@ fn records(place: &Place, file: &str) -> Vec<Value> {
 }
 
 /// RFC 4180, over all of a file.
-fn csv(text: &str) -> Vec<BTreeMap<String, String>> {
+pub fn csv(text: &str) -> Vec<BTreeMap<String, String>> {
     let (mut rows, mut row, mut cell, mut quoted) = (Vec::new(), Vec::new(), String::new(), false);
     let mut chars = text.chars().peekable();
     while let Some(c) = chars.next() {

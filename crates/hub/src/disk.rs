@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, IoSlice, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -20,6 +21,38 @@ pub type Site = &'static str;
 pub enum Disk {
     Real,
     Sim(Arc<Sim>),
+}
+
+/// A file that is open for reading.
+pub enum Reading {
+    Real(fs::File),
+    Sim(Vec<u8>),
+}
+
+impl Reading {
+    /// Fills `out` from `offset` on; at the end of the file as far as it goes. Returns how much that is.
+    pub fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Reading::Real(file) => {
+                let mut done = 0;
+                while done < out.len() {
+                    match file.read_at(&mut out[done..], offset + done as u64) {
+                        Ok(0) => break,
+                        Ok(n) => done += n,
+                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                Ok(done)
+            }
+            Reading::Sim(data) => {
+                let rest = data.get(usize::try_from(offset).unwrap_or(usize::MAX)..).unwrap_or_default();
+                let n = rest.len().min(out.len());
+                out[..n].copy_from_slice(&rest[..n]);
+                Ok(n)
+            }
+        }
+    }
 }
 
 /// An open file; writes append at the end.
@@ -123,6 +156,14 @@ impl Disk {
                 let end = start.saturating_add(len).min(data.len());
                 Ok(data[start..end].to_vec())
             }
+        }
+    }
+
+    /// Opens a file for reads at any place: what is open stays readable when its name is gone.
+    pub fn open_read(&self, path: &Path) -> io::Result<Reading> {
+        match self {
+            Disk::Real => fs::File::open(path).map(Reading::Real),
+            Disk::Sim(sim) => sim.readable()?.data(path).cloned().map(Reading::Sim),
         }
     }
 

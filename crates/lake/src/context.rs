@@ -9,7 +9,7 @@ use crate::search::{Hit, SearchOptions, tenant_of, to_ranges};
 use crate::stats::{Stats, since};
 use crate::table;
 use crate::view::{Access, Choice, View, group_ranges};
-use anyhow::{Context, bail};
+use anyhow::Context;
 use arrow_array::UInt64Array;
 use flow::event::StreamId;
 use parquet::file::statistics::Statistics;
@@ -76,7 +76,7 @@ impl View<'_> {
         after: usize,
     ) -> anyhow::Result<(Vec<Hit>, Stats)> {
         if before > CONTEXT_MAX || after > CONTEXT_MAX {
-            bail!("at most {CONTEXT_MAX} lines are shown before and after a line, not {before} and {after}");
+            crate::unanswerable!("at most {CONTEXT_MAX} lines are shown before and after a line, not {before} and {after}");
         }
         let start = Instant::now();
         let access = Access::new(*self);
@@ -107,8 +107,8 @@ impl View<'_> {
             let frame = &self.tail[f];
             for row in frame.parts[p].rows.clone().filter(|_| frame.parts[p].stream == stream) {
                 let row = row as usize;
-                stats.tail_rows += 1;
                 if options.holds_tenant(tenant_of(frame, row)) {
+                    stats.tail_rows += 1;
                     nearest.add(frame.rows.position[row], Where::Tail(f, p, row));
                 }
             }

@@ -2,7 +2,8 @@
 //!
 //! In: a query and names of fields; out: for each the values that come most often, how many different ones there are,
 //! and how many records lack it. Memory: the different values of a field in each thread; of a field with more than
-//! [`VALUES_MAX`] no more are taken in, and the facet says that it is capped: then its numbers are lower bounds.
+//! [`VALUES_MAX`], or more than [`VALUES_BYTES_MAX`] of text, no more are taken in, and the facet says that it is capped: then its
+//! numbers are lower bounds.
 
 use crate::query::Query;
 use crate::scan::{Asked, Batch, Wanted};
@@ -13,6 +14,8 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 
 pub const VALUES_MAX: usize = 100_000;
+/// Their texts of one field in one thread.
+const VALUES_BYTES_MAX: usize = 16 << 20;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facet {
@@ -37,27 +40,49 @@ struct Counts {
 #[derive(Default)]
 struct Count {
     values: HashMap<Box<[u8]>, u64>,
+    /// Length of all values.
+    bytes: usize,
     missing: u64,
     is_capped: bool,
 }
 
+/// Values of some fields and how often they came, not yet cut down to the most frequent.
+#[derive(Default)]
+pub struct FacetCounts(Vec<Count>);
+
 impl View<'_> {
-    /// Counts the values of `fields` among the records that answer `query`; `top`: so many values of each.
-    pub fn facets(&self, query: &Query, options: &SearchOptions, fields: &[String], top: usize) -> anyhow::Result<(Vec<Facet>, Stats)> {
+    /// Counts the values of `fields` among the records that answer `query`.
+    pub fn facet_counts(&self, query: &Query, options: &SearchOptions, fields: &[String]) -> anyhow::Result<(FacetCounts, Stats)> {
         let asked = Asked { fields: fields.iter().map(|name| Wanted::Text(name.clone())).collect(), ..Asked::default() };
         let make = || Counts { fields: fields.iter().map(|_| Count::default()).collect(), of_code: Vec::new() };
         let (states, stats) = self.scan_columns(query, options, &asked, &make, &|counts: &mut Counts, batch| counts.add(batch))?;
-        let mut sums: Vec<Count> = fields.iter().map(|_| Count::default()).collect();
-        for state in states {
-            for (sum, count) in sums.iter_mut().zip(state.fields) {
-                sum.missing += count.missing;
-                sum.is_capped |= count.is_capped;
-                for (value, records) in count.values {
-                    *sum.values.entry(value).or_default() += records;
-                }
+        let mut sums = FacetCounts(fields.iter().map(|_| Count::default()).collect());
+        states.into_iter().for_each(|state| sums.add(FacetCounts(state.fields)));
+        Ok((sums, stats))
+    }
+
+    /// The most frequent values of `fields`; `top`: so many of each.
+    pub fn facets(&self, query: &Query, options: &SearchOptions, fields: &[String], top: usize) -> anyhow::Result<(Vec<Facet>, Stats)> {
+        let (counts, stats) = self.facet_counts(query, options, fields)?;
+        Ok((counts.facets(fields, top), stats))
+    }
+}
+
+impl FacetCounts {
+    /// Adds what was counted elsewhere of the same fields.
+    pub fn add(&mut self, other: FacetCounts) {
+        for (sum, count) in self.0.iter_mut().zip(other.0) {
+            sum.missing += count.missing;
+            sum.is_capped |= count.is_capped;
+            for (value, records) in count.values {
+                sum.add(&value, records);
             }
         }
-        Ok((fields.iter().zip(sums).map(|(field, count)| count.facet(field, top)).collect(), stats))
+    }
+
+    /// The `top` most frequent values of each field.
+    pub fn facets(self, fields: &[String], top: usize) -> Vec<Facet> {
+        fields.iter().zip(self.0).map(|(field, count)| count.facet(field, top)).collect()
     }
 }
 
@@ -91,7 +116,8 @@ impl Count {
     fn add(&mut self, text: &[u8], records: u64) {
         if let Some(count) = self.values.get_mut(text) {
             *count += records;
-        } else if self.values.len() < VALUES_MAX {
+        } else if self.values.len() < VALUES_MAX && self.bytes + text.len() <= VALUES_BYTES_MAX {
+            self.bytes += text.len();
             self.values.insert(text.into(), records);
         } else {
             self.is_capped = true;

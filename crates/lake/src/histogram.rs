@@ -10,7 +10,6 @@ use crate::scan::{Asked, Batch, Times, Wanted};
 use crate::search::SearchOptions;
 use crate::stats::Stats;
 use crate::view::View;
-use anyhow::bail;
 use flow::units::UnixNanos;
 use std::collections::BTreeMap;
 
@@ -18,6 +17,8 @@ pub const BUCKETS_MAX: usize = 10_000;
 /// Tallies of a thread: 16 MiB.
 const CELLS_MAX: usize = 1 << 20;
 pub const GROUPS_MAX: usize = 1_000;
+/// A longer value is one of [`Group::Others`].
+pub const GROUP_BYTES_MAX: usize = 4 << 10;
 
 /// By what a histogram is split.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +36,8 @@ pub enum Group {
     Value(String),
     /// Records without the field.
     Missing,
-    /// Records of values beyond [`GROUPS_MAX`]: those that come last in the order of their texts.
+    /// Records of values beyond [`GROUPS_MAX`], those that come last in the order of their texts, and of values that are longer than
+    /// [`GROUP_BYTES_MAX`].
     Others,
 }
 
@@ -97,10 +99,10 @@ impl View<'_> {
     ) -> anyhow::Result<(Histogram, Stats)> {
         let Buckets { start, width, count } = buckets;
         let Some(end) = i64::try_from(count).ok().and_then(|n| n.checked_mul(width)).and_then(|span| start.0.checked_add(span)) else {
-            bail!("the histogram's buckets end beyond the year 2262")
+            crate::unanswerable!("the histogram's buckets end beyond the year 2262")
         };
         if width <= 0 || count == 0 || count > BUCKETS_MAX {
-            bail!("a histogram has 1 to {BUCKETS_MAX} buckets of at least a nanosecond, not {count} of {width} ns");
+            crate::unanswerable!("a histogram has 1 to {BUCKETS_MAX} buckets of at least a nanosecond, not {count} of {width} ns");
         }
         let options = SearchOptions {
             since: Some(options.since.map_or(start, |since| since.max(start))),
@@ -198,15 +200,15 @@ impl Counts {
         if let Some(at) = self.values.get(text) {
             return *at;
         }
-        let is_full = self.values.len() >= groups_max(count);
-        if !is_full {
+        let is_long = text.len() > GROUP_BYTES_MAX;
+        if !is_long && self.values.len() < groups_max(count) {
             let at = self.room(count);
             self.values.insert(text.to_vec(), at);
             return at;
         }
         let others = self.others.unwrap_or_else(|| self.room(count));
         self.others = Some(others);
-        let Some(last) = self.values.last_entry().filter(|last| last.key().as_slice() > text) else { return others };
+        let Some(last) = self.values.last_entry().filter(|last| !is_long && last.key().as_slice() > text) else { return others };
         // The last one makes room; codes of this batch may have stood for it.
         let at = last.remove();
         self.of_code.fill(None);

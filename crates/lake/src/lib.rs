@@ -19,6 +19,7 @@ mod focus;
 pub mod lineage;
 mod logs;
 mod runs;
+mod stored;
 mod table;
 
 mod index;
@@ -55,10 +56,10 @@ mod tests;
 pub use charges::{Charges, Published, UsageFile, append_charges};
 pub use commit::{ChargeEvent, DropRule, Dropped};
 pub use context::CONTEXT_MAX;
-pub use facets::{Facet, VALUES_MAX};
+pub use facets::{Facet, FacetCounts, VALUES_MAX};
 pub use facts::{EventView, FactView};
 pub use focus::{focus_parquet, read_cells};
-pub use histogram::{BUCKETS_MAX, Buckets, GROUPS_MAX, Group, Histogram, HistogramBy, Tally};
+pub use histogram::{BUCKETS_MAX, Buckets, GROUP_BYTES_MAX, GROUPS_MAX, Group, Histogram, HistogramBy, Tally};
 pub use logs::Spent;
 pub use loose::{LINE_BYTES_MAX, search_file, search_lines};
 pub use opened::{CACHE_BYTES, Cache};
@@ -77,6 +78,17 @@ pub use view::{Bounds, View};
 
 use flow::conventions::{MESSAGE, SPAN_ID, TRACE_ID};
 use serde::{Deserialize, Serialize};
+
+/// Why a question cannot be answered though nothing is broken: it asks for too much, or for what is not there.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unanswerable(pub String);
+
+/// Gives back an [`Unanswerable`], as `bail!` does an error.
+macro_rules! unanswerable {
+    ($($text:tt)*) => { return Err($crate::Unanswerable(format!($($text)*)).into()) };
+}
+use unanswerable;
 
 /// How a lake is written.
 #[derive(Clone)]

@@ -9,7 +9,8 @@
 //! index gathers.
 
 mod lines;
-mod numbers;
+mod notes;
+pub(crate) mod numbers;
 
 pub(crate) use lines::Lines;
 
@@ -27,8 +28,10 @@ use flow::event::{Severity, StreamId};
 use flow::fields::{FIELDS_MAX, FieldSet, Kind, Scanner, Span};
 use hub::frame::Frame;
 use lines::{Cutter, Held};
+pub(crate) use notes::Notes;
+use notes::{INCOMPLETE, NOTES};
 use parquet::basic::Encoding;
-use parquet::file::metadata::{FileMetaData, KeyValue};
+use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use std::borrow::Cow;
@@ -41,9 +44,6 @@ const FIXED: [&str; 10] = ["time", "severity", "tenant", "weight", "stream", "po
 
 /// Of so many rows one tells how long indexing takes.
 const CLOCK_ROWS: usize = 16;
-
-/// Key of the file's metadata: for each column of numbers that lacks some, how many, as a JSON object.
-pub(crate) const INCOMPLETE: &str = "weir.incomplete";
 
 /// A field that has a column.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,13 +67,6 @@ pub(crate) fn field_columns(fields: &Fields) -> Vec<FieldColumn> {
         columns.push(FieldColumn { name, field: field.clone(), is_number: fields.numbers.contains(field) });
     }
     columns
-}
-
-/// Columns of numbers that lack some of their fields' values, and how many; a reader asks the lines for those.
-#[cfg_attr(not(test), expect(dead_code, reason = "for pipes over numbers"))]
-pub(crate) fn incomplete(file: &FileMetaData) -> anyhow::Result<BTreeMap<String, u64>> {
-    let text = file.key_value_metadata().into_iter().flatten().find(|pair| pair.key == INCOMPLETE).and_then(|pair| pair.value.as_deref());
-    text.map_or(Ok(BTreeMap::new()), |text| serde_json::from_str(text).context("the file's list of incomplete columns is damaged"))
 }
 
 /// The number that a column of numbers holds for this value of a line.
@@ -179,6 +172,7 @@ impl LogWriter {
         let names: Vec<&str> = self.columns.iter().map(|c| c.field.as_str()).collect();
         let mut index = if indexed { Some(Builder::new(&self.fields, &names)?) } else { None };
         let mut incomplete = vec![0; self.columns.len()];
+        let (mut malformed, mut is_filled) = (0, vec![false; self.columns.len()]);
         at = lap(at, &mut spent.sort);
         let mut spans = vec![Span::default(); self.scanner.fields().len()];
         let mut held = vec![Held::default(); spans.len()];
@@ -190,11 +184,13 @@ impl LogWriter {
             for (i, row) in chunk.iter().enumerate() {
                 let line = line(frames, row);
                 let shape = self.scanner.scan(line, &mut spans);
+                malformed += u64::from(shape.malformed.is_some());
                 values.clear();
                 let text = |span: &Span| {
                     span.text(line).map(|text| if shape.invalid_utf8 || span.kind == Kind::Escaped { as_utf8(text) } else { text })
                 };
                 values.extend(spans[..self.columns.len()].iter().map(text));
+                is_filled.iter_mut().zip(&values).for_each(|(is_filled, value)| *is_filled |= value.is_some());
                 let severity = columns.push(&frames[row.frame as usize], row, tenant);
                 let mut cutter = (!shape.invalid_utf8 && shape.malformed.is_none()).then_some(&mut self.cutter);
                 held.fill(Held::Nothing);
@@ -231,6 +227,13 @@ impl LogWriter {
         if !missing.is_empty() {
             writer.append_key_value_metadata(KeyValue::new(INCOMPLETE.into(), serde_json::to_string(&missing)?));
         }
+        let notes = Notes {
+            malformed: Some(malformed),
+            renamed: self.columns.iter().filter(|c| c.name != c.field).map(|c| (c.field.clone(), c.name.clone())).collect(),
+            empty: self.columns.iter().zip(&is_filled).filter(|(_, is_filled)| !**is_filled).map(|(c, _)| c.name.clone()).collect(),
+            incomplete: BTreeMap::new(),
+        };
+        writer.append_key_value_metadata(KeyValue::new(NOTES.into(), serde_json::to_string(&notes)?));
         let parquet = writer.into_inner()?;
         at = lap(at, &mut spent.encode);
         let index = index.map(Builder::finish).transpose()?;

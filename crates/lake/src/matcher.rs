@@ -73,7 +73,7 @@ impl Matcher {
         let ids: Vec<usize> = fields.ids.iter().map(|name| slot(name)).collect();
         let check = bind::bind(&query.root, fields, &mut slot);
         if surplus {
-            anyhow::bail!("the query names too many fields: {FIELDS_MAX} are possible, the text and id fields included");
+            crate::unanswerable!("the query names too many fields: {FIELDS_MAX} are possible, the text and id fields included");
         }
         let fields = Arc::new(FieldSet::new(&names));
         let spans = vec![Span::default(); fields.len()];
@@ -87,6 +87,25 @@ impl Matcher {
         }
         self.reader.scan(row.line);
         holds(&self.check, &self.reader, row)
+    }
+
+    /// The fields that bare words look at, by number.
+    pub(crate) fn bare_fields(&self) -> impl Iterator<Item = usize> {
+        self.reader.text.iter().chain(&self.reader.ids).copied()
+    }
+
+    /// Whether a line that has these fields side by side, in this order and by their whole names, is read as having each and no other.
+    pub(crate) fn reads_flat(&self, fields: impl Iterator<Item = usize>) -> bool {
+        let fields: Vec<usize> = fields.collect();
+        let text = |field: &usize| format!("value {field}");
+        let members = fields.iter().map(|field| format!("{}:\"{}\"", serde_json::Value::from(self.names()[*field].as_str()), text(field)));
+        let line = format!("{{{}}}", members.collect::<Vec<_>>().join(","));
+        let mut spans = vec![Span::default(); self.reader.spans.len()];
+        Scanner::new(Arc::clone(&self.reader.fields)).scan(line.as_bytes(), &mut spans);
+        spans.iter().enumerate().all(|(at, span)| {
+            let want = fields.contains(&at).then(|| text(&at));
+            span.text(line.as_bytes()).as_deref() == want.as_deref().map(str::as_bytes)
+        })
     }
 
     /// The names of the fields that checks refer to by number.
@@ -181,6 +200,19 @@ impl Limit {
     /// A value that is no number is on no side of a number, one that is no time on no side of a time.
     pub(crate) fn holds(&self, have: &str) -> bool {
         self.order(have).is_some_and(|order| within(order, self.is_low, self.inclusive))
+    }
+
+    /// Whether only the number counts, however it is written.
+    pub(crate) fn is_number(&self) -> bool {
+        matches!(self.value, bind::Value::Number { .. })
+    }
+
+    /// The float nearest to the number that it is.
+    pub(crate) fn nearest_float(&self) -> Option<f64> {
+        match &self.value {
+            bind::Value::Number { text, .. } => text.parse().ok(),
+            _ => None,
+        }
     }
 
     fn order(&self, have: &str) -> Option<Ordering> {

@@ -5,17 +5,14 @@
 //! if all its dictionaries were loaded); beyond it what was used longest ago is forgotten, so it only costs time.
 
 use crate::index::Proposer;
+use crate::logs::Notes;
+use crate::stored::{Meter, StoredFile};
 use anyhow::Context;
-use bytes::Bytes;
 use hub::disk::Disk;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
-use parquet::errors::ParquetError;
 use parquet::file::metadata::PageIndexPolicy;
-use parquet::file::reader::{ChunkReader, Length};
 use std::collections::HashMap;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What [`search`](crate::search) and its like use when the caller has no cache.
@@ -50,7 +47,7 @@ enum What {
 /// A Parquet file's footer with the places of its pages.
 pub(crate) struct Footer {
     pub metadata: ArrowReaderMetadata,
-    pub bytes: u64,
+    pub notes: Notes,
 }
 
 impl Default for Cache {
@@ -115,11 +112,12 @@ impl Cache {
             return Ok(footer);
         }
         let cannot = || format!("cannot read {}", path.display());
-        let bytes = disk.len(path).with_context(|| format!("cannot open {}", path.display()))?;
-        let file = MeteredFile { disk: disk.clone(), path: path.into(), len: bytes, meter: Arc::clone(meter) };
+        let file = StoredFile::open(disk, path, meter)?;
         let options =
             ArrowReaderOptions::new().with_column_index_policy(PageIndexPolicy::Skip).with_offset_index_policy(PageIndexPolicy::Optional);
-        let footer = Arc::new(Footer { metadata: ArrowReaderMetadata::load(&file, options).with_context(cannot)?, bytes });
+        let metadata = ArrowReaderMetadata::load(&file, options).with_context(cannot)?;
+        let notes = Notes::of(metadata.metadata().file_metadata()).with_context(cannot)?;
+        let footer = Arc::new(Footer { metadata, notes });
         self.put(path, footer.metadata.metadata().memory_size(), What::Footer(Arc::clone(&footer)));
         Ok(footer)
     }
@@ -140,83 +138,5 @@ impl Cache {
         let index = Arc::new(Proposer::open(disk, path, rows)?);
         self.put(path, index.memory_bytes(), What::Index(Arc::clone(&index)));
         Ok(index)
-    }
-}
-
-/// Bytes that a question has read so far, over all its threads.
-#[derive(Debug, Default)]
-pub(crate) struct Meter {
-    pub bytes: AtomicU64,
-}
-
-impl Meter {
-    pub(crate) fn total(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
-    }
-}
-
-/// A file that counts what is read of it.
-pub(crate) struct MeteredFile {
-    disk: Disk,
-    path: PathBuf,
-    len: u64,
-    meter: Arc<Meter>,
-}
-
-impl MeteredFile {
-    pub(crate) fn new(disk: &Disk, path: &Path, footer: &Footer, meter: &Arc<Meter>) -> MeteredFile {
-        MeteredFile { disk: disk.clone(), path: path.into(), len: footer.bytes, meter: Arc::clone(meter) }
-    }
-
-    fn read_at(&self, start: u64, len: usize) -> io::Result<Vec<u8>> {
-        let bytes = self.disk.read_at(&self.path, start, len)?;
-        self.meter.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        Ok(bytes)
-    }
-}
-
-impl Length for MeteredFile {
-    fn len(&self) -> u64 {
-        self.len
-    }
-}
-
-impl ChunkReader for MeteredFile {
-    type T = MeteredPart;
-
-    fn get_read(&self, start: u64) -> parquet::errors::Result<MeteredPart> {
-        let file = MeteredFile { disk: self.disk.clone(), path: self.path.clone(), len: self.len, meter: Arc::clone(&self.meter) };
-        Ok(MeteredPart { file, at: start, buffer: Vec::new(), used: 0 })
-    }
-
-    fn get_bytes(&self, start: u64, length: usize) -> parquet::errors::Result<Bytes> {
-        let cut_off = || ParquetError::EOF(format!("{} is cut off", self.path.display()));
-        if start.saturating_add(length as u64) > self.len {
-            return Err(cut_off());
-        }
-        let bytes = self.read_at(start, length)?;
-        if bytes.len() == length { Ok(bytes.into()) } else { Err(cut_off()) }
-    }
-}
-
-/// A reader from some offset on; page headers are small, so it reads in small pieces.
-pub(crate) struct MeteredPart {
-    file: MeteredFile,
-    at: u64,
-    buffer: Vec<u8>,
-    used: usize,
-}
-
-impl Read for MeteredPart {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        if self.used == self.buffer.len() {
-            self.buffer = self.file.read_at(self.at, 4 << 10)?;
-            self.at += self.buffer.len() as u64;
-            self.used = 0;
-        }
-        let n = out.len().min(self.buffer.len() - self.used);
-        out[..n].copy_from_slice(&self.buffer[self.used..self.used + n]);
-        self.used += n;
-        Ok(n)
     }
 }

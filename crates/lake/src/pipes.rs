@@ -12,11 +12,12 @@
 //! except in `top` and `rare`. Records as rows of a table come newest first.
 //!
 //! Read in this order: `plan` (names to places), this file (rows in, table out), `groups` (what functions know),
-//! `chart`, `templates`, `records` (rows that stay rows), `table` (what happens to a table); below them `number`,
+//! `batches` (rows as columns), `chart`, `templates`, `records` (rows that stay rows), `table` (what happens to a table); below them `number`,
 //! `percentile`, `distinct`.
 
 mod plan;
 
+mod batches;
 mod chart;
 mod groups;
 mod records;
@@ -43,7 +44,8 @@ use flow::escape::unescape_into;
 use flow::event::{Severity, StreamId};
 use flow::fields::{FIELDS_MAX, FieldSet, Kind, Scanner, Span};
 use flow::units::UnixNanos;
-use groups::{Groups, Value};
+use groups::Groups;
+pub(crate) use groups::Value;
 use plan::{Names, Slot};
 use records::Records;
 use std::ops::ControlFlow;
@@ -124,7 +126,7 @@ impl Pipeline {
             _ => (Sink::Records(Records::new(pipes, fields, &mut names, bytes_max)), &pipes[..]),
         };
         if names.names().len() > FIELDS_MAX {
-            bail!("the pipes name too many fields: {}, and {FIELDS_MAX} are possible", names.names().len());
+            crate::unanswerable!("the pipes name too many fields: {}, and {FIELDS_MAX} are possible", names.names().len());
         }
         let fields = Arc::new(FieldSet::new(names.names()));
         let spans = vec![Span::default(); fields.len()];
@@ -139,11 +141,6 @@ impl Pipeline {
             }
         }
         Ok(())
-    }
-
-    /// The fields of lines that it looks at, in the order of `push_values`.
-    pub fn field_names(&self) -> &[String] {
-        self.names.names()
     }
 
     /// Takes one row. `Break`: no further row can change the table.
@@ -166,13 +163,13 @@ impl Pipeline {
             }
             written[i] = (start, scratch.len());
         }
-        let mut values: [Option<&[u8]>; FIELDS_MAX] = [None; FIELDS_MAX];
+        let mut values = [Value::Null; FIELDS_MAX];
         for (i, span) in self.spans.iter().enumerate() {
             values[i] = match span.kind {
-                Kind::Missing | Kind::Null => None,
-                Kind::Escaped => Some(&scratch[written[i].0..written[i].1]),
-                _ if shape.invalid_utf8 => Some(&scratch[written[i].0..written[i].1]),
-                _ => Some(span.raw(row.line)),
+                Kind::Missing | Kind::Null => Value::Null,
+                Kind::Escaped => Value::Text(&scratch[written[i].0..written[i].1]),
+                _ if shape.invalid_utf8 => Value::Text(&scratch[written[i].0..written[i].1]),
+                _ => Value::Text(span.raw(row.line)),
             };
         }
         let outcome = self.take(&values[..self.spans.len()], row, shape.malformed.is_some());
@@ -180,19 +177,7 @@ impl Pipeline {
         outcome
     }
 
-    /// As `push`, by a caller that has the texts of the fields already, in the order of `field_names`.
-    ///
-    /// `row.line` is looked at only where records stay rows, and by `patterns` where no text field is there.
-    pub fn push_values(&mut self, values: &[Option<&[u8]>], row: RowView<'_>) -> anyhow::Result<ControlFlow<()>> {
-        if values.len() != self.spans.len() {
-            bail!("{} values were given for {} fields", values.len(), self.spans.len());
-        }
-        let is_bare = matches!(self.sink, Sink::Templates { .. }) && values.iter().all(Option::is_none);
-        let malformed = is_bare && self.scanner.scan(row.line, &mut self.spans).malformed.is_some();
-        self.take(values, row, malformed)
-    }
-
-    fn take(&mut self, values: &[Option<&[u8]>], row: RowView<'_>, malformed: bool) -> anyhow::Result<ControlFlow<()>> {
+    fn take(&mut self, values: &[Value<'_>], row: RowView<'_>, malformed: bool) -> anyhow::Result<ControlFlow<()>> {
         match &mut self.sink {
             Sink::Groups { groups, by, inputs, top, .. } => {
                 if top.is_none() || by.iter().any(|slot| slot.value(values, &row) != Value::Null) {
@@ -289,7 +274,7 @@ fn run_pipes(mut table: Table, pipes: &[Pipe], mut notes: Vec<String>, bytes_max
             Pipe::Limit(n) => table.rows.truncate(*n),
             Pipe::Where(condition) => table.filter(condition)?,
             Pipe::Context(_) => {} // it was fetched before
-            Pipe::Patterns { .. } => bail!("patterns are made of records, and here is a table"),
+            Pipe::Patterns { .. } => crate::unanswerable!("patterns are made of records, and here is a table"),
             Pipe::Stats { .. } | Pipe::Top { .. } | Pipe::Timechart { .. } => table = regroup(table, pipe, &mut notes, bytes_max)?,
         }
     }

@@ -137,6 +137,17 @@ impl Query {
         limits.filter_map(|pipe| if let Pipe::Limit(n) = pipe { Some(*n) } else { None }).min()
     }
 
+    /// The most records asked for of those that are yet to come. The error says what has no meaning there: times and all other pipes.
+    pub fn tail_limit(&self) -> Result<Option<usize>, String> {
+        if self.since.is_some() || self.until.is_some() {
+            return Err("what is yet to come has no since: and until:; ask `weir search` for what was".into());
+        }
+        match self.pipes.iter().find(|pipe| !matches!(pipe, Pipe::Limit(_))) {
+            None => Ok(self.limit()),
+            Some(pipe) => Err(format!("what is yet to come has no end: | {} needs one; ask `weir search`, or leave it out", pipe.name())),
+        }
+    }
+
     /// How many lines before and after each hit in its stream are asked for.
     pub fn context(&self) -> Option<usize> {
         self.pipes.iter().find_map(|pipe| if let Pipe::Context(n) = pipe { Some(*n) } else { None })

@@ -10,7 +10,7 @@ mod batch;
 
 pub use batch::{Asked, Batch, Column, Times, Wanted};
 
-use crate::columns::ColumnJudge;
+use crate::columns::{ColumnJudge, number_column};
 use crate::index::Bits;
 use crate::matcher::{Matcher, Row};
 use crate::opened::Footer;
@@ -67,7 +67,7 @@ impl View<'_> {
         let start = Instant::now();
         let access = Access::new(*self);
         if asked.fields.len() > FIELDS_MAX {
-            bail!("{} fields are asked for, {FIELDS_MAX} are possible", asked.fields.len());
+            crate::unanswerable!("{} fields are asked for, {FIELDS_MAX} are possible", asked.fields.len());
         }
         let matcher = Matcher::new(query, &access.fields)?;
         let mut stats = Stats { passes: 1, ..Stats::default() };
@@ -175,8 +175,8 @@ impl<W> Scan<'_, W> {
         };
         let severities = self.constant(self.asked.severities || !exact, integers(group, &piece.footer, "severity"));
         let weights = self.constant(self.asked.weights, integers(group, &piece.footer, "weight"));
-        let kinds: Vec<Option<bool>> = self.asked.fields.iter().map(|field| column_kind(&piece.footer, group, field)).collect();
-        let with_lines = !exact || kinds.contains(&None);
+        let kinds: Vec<Option<ColumnKind<'_>>> = self.asked.fields.iter().map(|field| column_kind(&piece.footer, group, field)).collect();
+        let with_lines = !exact || kinds.iter().any(Option::is_none);
         let mut columns: Vec<&str> = Vec::new();
         let mut dictionaries: Vec<&str> = Vec::new();
         for (name, is_read) in [
@@ -191,12 +191,10 @@ impl<W> Scan<'_, W> {
         if with_lines {
             columns.extend(line_columns(&piece.footer));
         }
-        for (field, kind) in self.asked.fields.iter().zip(&kinds) {
-            if let Some(is_dictionary) = kind {
-                columns.push(field.name());
-                if *is_dictionary {
-                    dictionaries.push(field.name());
-                }
+        for kind in kinds.iter().flatten() {
+            columns.push(kind.column);
+            if kind.has_codes {
+                dictionaries.push(kind.column);
             }
         }
         if columns.is_empty() {
@@ -306,14 +304,14 @@ impl<W> Scan<'_, W> {
     ) -> anyhow::Result<Vec<Range<usize>>> {
         let mut numbers = numbers(&rows, piece.range.len());
         let mut passed = Vec::new();
-        let columns: Vec<&str> = judge.fields.iter().map(String::as_str).chain(["severity"]).collect();
+        let columns: Vec<&str> = judge.columns.iter().map(String::as_str).chain(["severity"]).collect();
         let mut start = Instant::now();
         for batch in self.access.read(piece.choice.file, &columns, &[], Some(vec![piece.group]), rows)? {
             let batch = batch.with_context(|| format!("cannot read {}", piece.choice.file.path))?;
             worker.stats.read_ns += since(start);
             start = Instant::now();
             let severity: &UInt8Array = table::column(&batch, "severity")?;
-            let texts = judge.columns(&batch)?;
+            let texts = judge.values(&batch)?;
             worker.stats.rows_by_columns += batch.num_rows() as u64;
             for (row, number) in (0..batch.num_rows()).zip(&mut numbers) {
                 if judge.passes(&mut worker.matcher, &texts, row, &piece.choice.tenant, severity.value(row)) {
@@ -331,7 +329,7 @@ impl<W> Scan<'_, W> {
     fn columns<'b, 'l>(
         &self,
         batch: Option<&'b RecordBatch>,
-        kinds: &[Option<bool>],
+        kinds: &[Option<ColumnKind<'_>>],
         count: usize,
         passing: &[u32],
         line: &dyn Fn(u32) -> &'l [u8],
@@ -340,7 +338,7 @@ impl<W> Scan<'_, W> {
     ) -> anyhow::Result<Vec<Column<'b>>> {
         let mut of_lines: Vec<Vec<Option<Box<[u8]>>>> =
             kinds.iter().map(|k| if k.is_none() { vec![None; count] } else { Vec::new() }).collect();
-        if kinds.contains(&None) {
+        if kinds.iter().any(Option::is_none) {
             for row in passing {
                 let line = line(*row);
                 scanner.scan(line, spans);
@@ -350,16 +348,16 @@ impl<W> Scan<'_, W> {
             }
         }
         let mut columns = Vec::new();
-        for ((field, kind), texts) in self.asked.fields.iter().zip(kinds).zip(of_lines) {
+        for (kind, texts) in kinds.iter().zip(of_lines) {
             let values = match (kind, batch) {
-                (Some(true), Some(batch)) => {
-                    let codes: &DictionaryArray<Int32Type> = table::column(batch, field.name())?;
+                (Some(ColumnKind { column, has_codes: true }), Some(batch)) => {
+                    let codes: &DictionaryArray<Int32Type> = table::column(batch, column)?;
                     let values = codes.values().as_any().downcast_ref::<StringArray>().context("a dictionary of text has other values")?;
                     Values::Codes(codes, values)
                 }
-                (Some(false), Some(batch)) => match table::column::<StringArray>(batch, field.name()) {
+                (Some(ColumnKind { column, .. }), Some(batch)) => match table::column::<StringArray>(batch, column) {
                     Ok(texts) => Values::Texts(texts),
-                    Err(_) => Values::Numbers(table::column(batch, field.name())?),
+                    Err(_) => Values::Numbers(table::column(batch, column)?),
                 },
                 _ => Values::Lines(texts),
             };
@@ -371,7 +369,7 @@ impl<W> Scan<'_, W> {
     /// The rows of the tail.
     fn tail(&self, worker: &mut Worker<W>) -> anyhow::Result<()> {
         let view = &self.access.view;
-        let kinds = vec![None; self.asked.fields.len()];
+        let kinds: Vec<Option<ColumnKind<'_>>> = self.asked.fields.iter().map(|_| None).collect();
         for (f, p) in view.snapshot.unsealed(view.tail)?.parts {
             let frame = &view.tail[f];
             let rows = &frame.rows;
@@ -380,20 +378,26 @@ impl<W> Scan<'_, W> {
             for row in frame.parts[p].rows.clone() {
                 let at = row as usize;
                 let tenant = tenant_of(frame, at);
+                if !self.options.holds_tenant(tenant) {
+                    continue;
+                }
                 worker.stats.tail_rows += 1;
-                let ours = self.options.holds_tenant(tenant) && self.options.holds_time(rows.time[at]);
                 let about = Row { line: rows.row(at), tenant: Some(tenant), severity: Some(rows.severity[at]) };
-                if ours && worker.matcher.matches(about) {
+                if self.options.holds_time(rows.time[at]) && worker.matcher.matches(about) {
                     passing.push((rows.tenant[at], row));
                 }
             }
             passing.sort_unstable();
             for passing in passing.chunk_by(|a, b| a.0 == b.0).flat_map(|of_tenant| of_tenant.chunks(table::BATCH_ROWS)) {
                 let tenant = tenant_of(frame, passing[0].1 as usize);
-                let passing: Vec<u32> = passing.iter().map(|(_, row)| *row).collect();
-                let line = |row: u32| rows.row(row as usize);
-                let columns = self.columns(None, &kinds, rows.len(), &passing, &line, &mut worker.scanner, &mut worker.spans)?;
-                let shown = Batch { tenant, rows: &passing, times: &rows.time, severities: &rows.severity, weights: &rows.weight, columns };
+                let places = || passing.iter().map(|(_, row)| *row as usize);
+                let all: Vec<u32> = (0..passing.len() as u32).collect();
+                let line = |row: u32| rows.row(passing[row as usize].1 as usize);
+                let columns = self.columns(None, &kinds, all.len(), &all, &line, &mut worker.scanner, &mut worker.spans)?;
+                let times: Vec<i64> = places().map(|row| rows.time[row]).collect();
+                let severities: Vec<u8> = places().map(|row| rows.severity[row]).collect();
+                let weights: Vec<u32> = places().map(|row| rows.weight[row]).collect();
+                let shown = Batch { tenant, rows: &all, times: &times, severities: &severities, weights: &weights, columns };
                 worker.stats.hits += passing.len() as u64;
                 (self.each)(&mut worker.state, &shown);
             }
@@ -409,24 +413,23 @@ fn lossy(text: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
     }
 }
 
-/// How this file has a field: `Some(true)` as codes and values, `Some(false)` as plain values, `None` not as it is asked for.
-fn column_kind(footer: &Footer, group: &RowGroupMetaData, field: &Wanted) -> Option<bool> {
-    if let Wanted::Number(name) = field
-        && field_column(footer, name, &DataType::Float64).is_some()
-        && is_complete(footer, name)
-    {
-        return Some(false);
-    }
-    let at = field_column(footer, field.name(), &DataType::Utf8)?;
-    Some(group.column(at).dictionary_page_offset().is_some())
+/// How a file has a field.
+struct ColumnKind<'a> {
+    column: &'a str,
+    /// As codes and values; else the values themselves.
+    has_codes: bool,
 }
 
-/// Whether a column of numbers has every number of its field: the writer lists those that do not in the file's metadata.
-fn is_complete(footer: &Footer, name: &str) -> bool {
-    let pairs = footer.metadata.metadata().file_metadata().key_value_metadata().into_iter().flatten();
-    let lists = pairs.filter(|pair| pair.key == "weir.incomplete").filter_map(|pair| pair.value.as_deref());
-    let lacks = |list: &str| serde_json::from_str::<serde_json::Value>(list).map_or(true, |list| list.get(name).is_some());
-    !lists.into_iter().any(lacks)
+/// `None`: the file does not have it as it is asked for.
+fn column_kind<'a>(footer: &'a Footer, group: &RowGroupMetaData, field: &Wanted) -> Option<ColumnKind<'a>> {
+    let name = |at: usize| footer.metadata.schema().field(at).name().as_str();
+    if let Wanted::Number(field) = field
+        && let Some(at) = number_column(footer, field)
+    {
+        return Some(ColumnKind { column: name(at), has_codes: false });
+    }
+    let at = field_column(footer, field.name(), &DataType::Utf8)?;
+    Some(ColumnKind { column: name(at), has_codes: group.column(at).dictionary_page_offset().is_some() })
 }
 
 fn values<'b, T: Copy>(source: &Source<T>, count: usize, read: impl FnOnce() -> anyhow::Result<&'b [T]>) -> anyhow::Result<Cow<'b, [T]>>

@@ -300,7 +300,12 @@ impl Run<'_> {
                 Ok(())
             }
             Kind::File(at) => self.file(*at, sliced_rows, found),
-            Kind::Slice(at, rows) => self.rows(*at, Some(rows.iter().map(|row| *row as usize)), found),
+            Kind::Slice { at, rows, times } => {
+                // What other files gave meanwhile may have left no room for some.
+                let has_room = |i: usize| times.get(i).is_none_or(|time| found.window.admits_time(*time));
+                let rows: Vec<usize> = rows.iter().enumerate().filter(|(i, _)| has_room(*i)).map(|(_, row)| *row as usize).collect();
+                self.rows(*at, Some(rows.into_iter()), found)
+            }
         }
     }
 
@@ -313,9 +318,12 @@ impl Run<'_> {
                 let row = row as usize;
                 let rows = &frame.rows;
                 let tenant = tenant_of(frame, row);
+                if !self.options.holds_tenant(tenant) {
+                    continue;
+                }
                 found.stats.tail_rows += 1;
                 let time = rows.time[row];
-                if !self.options.holds_tenant(tenant) || !self.options.holds_time(time) || !found.window.admits_time(time) {
+                if !self.options.holds_time(time) || !found.window.admits_time(time) {
                     continue;
                 }
                 let line = rows.row(row);
@@ -354,15 +362,16 @@ impl Run<'_> {
             false => times.sort_unstable(),
         }
         let mut rest = times.as_slice();
-        // A few more than asked for, since some will not pass.
-        let mut len =
-            self.options.limit.map_or(256, |limit| limit.saturating_add(limit / 4 + 32)).clamp(SLICE_ROWS_FIRST.0, SLICE_ROWS_FIRST.1);
+        // Other files have some of the rows asked for, too.
+        let mut len = self.options.limit.map_or(256, |limit| limit / 2).clamp(SLICE_ROWS_FIRST.0, SLICE_ROWS_FIRST.1);
         while !rest.is_empty() {
             let (slice, after) = rest.split_at(len.min(rest.len()));
             let ends = (slice[0].0, slice[slice.len() - 1].0);
-            let mut rows: Vec<u32> = slice.iter().map(|s| s.1).collect();
-            rows.sort_unstable();
-            found.units.push(Unit { first: ends.0.min(ends.1), last: ends.0.max(ends.1), kind: Kind::Slice(at, rows) });
+            let mut slice = slice.to_vec();
+            slice.sort_unstable_by_key(|(_, row)| *row);
+            let times = if slice.len() <= SLICE_ROWS_FIRST.1 { slice.iter().map(|s| s.0).collect() } else { Vec::new() };
+            let kind = Kind::Slice { at, rows: slice.iter().map(|s| s.1).collect(), times };
+            found.units.push(Unit { first: ends.0.min(ends.1), last: ends.0.max(ends.1), kind });
             rest = after;
             len = (len * 4).min(SLICE_ROWS_MAX);
         }
@@ -393,7 +402,7 @@ impl Run<'_> {
         let footer = self.access.footer(choice.file)?;
         let mut ranges = rows.map(to_ranges);
         let is_large = ranges.as_ref().is_none_or(|ranges| ranges.iter().map(Range::len).sum::<usize>() > DIRECT_ROWS);
-        if is_large && let Some(mut judge) = ColumnJudge::new(&found.matcher, &footer).filter(|judge| !judge.fields.is_empty()) {
+        if is_large && let Some(mut judge) = ColumnJudge::new(&found.matcher, &footer) {
             ranges = Some(self.by_columns(at, ranges, &mut judge, found)?);
         }
         if ranges.as_ref().is_some_and(Vec::is_empty) {
@@ -432,14 +441,14 @@ impl Run<'_> {
         let choice = &self.chosen[at];
         let mut numbers = numbers(&ranges, choice.file.rows as usize);
         let mut passed = Vec::new();
-        let columns: Vec<&str> = judge.fields.iter().map(String::as_str).chain(["severity"]).collect();
+        let columns: Vec<&str> = judge.columns.iter().map(String::as_str).chain(["severity"]).collect();
         let mut start = Instant::now();
         for batch in self.access.read(choice.file, &columns, &[], None, ranges.clone())? {
             let batch = batch.with_context(|| format!("cannot read {}", choice.file.path))?;
             found.stats.read_ns += since(start);
             start = Instant::now();
             let severity: &UInt8Array = table::column(&batch, "severity")?;
-            let texts = judge.columns(&batch)?;
+            let texts = judge.values(&batch)?;
             found.stats.rows_by_columns += batch.num_rows() as u64;
             for (row, number) in (0..severity.len()).zip(&mut numbers) {
                 if judge.passes(&mut found.matcher, &texts, row, &choice.tenant, severity.value(row)) {

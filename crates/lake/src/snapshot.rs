@@ -5,7 +5,7 @@
 //! other way round it would be in neither. Memory: about 300 bytes per file of the lake.
 
 use crate::commit::{Dropped, FileEntry, Log};
-use crate::layout::{LINEAGE, LOGS, USAGE};
+use crate::layout::{COMMITS, LINEAGE, LOGS, USAGE, commit_name};
 use crate::store::{Taken, new_events, take_parts};
 use crate::{FactView, Fields, facts, lineage, runs, table};
 use anyhow::Context;
@@ -31,6 +31,18 @@ impl Snapshot {
         let mut log = Log::read(disk, root)?;
         log.gone = Vec::new(); // a reader has no use for what was removed
         Ok(Snapshot { disk: disk.clone(), root: root.into(), log })
+    }
+
+    /// Takes in the commits that were made since; where there is none, this is as cheap as asking for one file.
+    pub fn renew(self: &mut Arc<Snapshot>) -> anyhow::Result<()> {
+        if !self.disk.exists(&self.root.join(COMMITS).join(commit_name(self.log.number + 1)))? {
+            return Ok(());
+        }
+        let mut log = self.log.clone();
+        log.read_on(&self.disk, &self.root)?;
+        log.gone = Vec::new();
+        *self = Arc::new(Snapshot { disk: self.disk.clone(), root: self.root.clone(), log });
+        Ok(())
     }
 
     /// After a failed search: whether a file of this snapshot was removed by a later commit and lies there no more. Then the answer

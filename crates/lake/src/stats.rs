@@ -6,7 +6,7 @@ use std::time::Instant;
 /// What a search did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Files of the snapshot.
+    /// Files of the snapshot; of one tenant where only its records are asked for, and so are all numbers.
     pub files: u64,
     /// Left out by tenant or time, without being opened.
     pub files_pruned: u64,
@@ -60,6 +60,25 @@ pub enum PartialWhy {
     Deadline,
     /// As many bytes were read as may be.
     Bytes,
+    /// As many bytes of records are in the answer as it may hold.
+    Memory,
+    /// As many hits have their neighbours beside them as one answer shows.
+    Neighbours,
+    /// More waits for the lake than one question reads of it.
+    Tail,
+}
+
+impl PartialWhy {
+    /// For people.
+    pub fn text(self) -> &'static str {
+        match self {
+            PartialWhy::Deadline => "the time for one question was over",
+            PartialWhy::Bytes => "as many bytes were read as one question may",
+            PartialWhy::Memory => "as many bytes of records are here as one answer holds",
+            PartialWhy::Neighbours => "as many hits are here with their neighbours as one answer shows",
+            PartialWhy::Tail => "more waits for the lake than one question reads of it",
+        }
+    }
 }
 
 impl Stats {
@@ -128,12 +147,8 @@ impl Stats {
             ("judge", ms(self.judge_ns)),
         ];
         if let Some(partial) = self.partial {
-            let why = match partial.why {
-                PartialWhy::Deadline => "the time was over",
-                PartialWhy::Bytes => "the byte budget was used up",
-            };
-            let to = partial.complete_to.map_or(String::new(), |time| format!("; complete up to {} ns", time.0));
-            rows.push(("partial", format!("{why}{to}")));
+            let to = partial.complete_to.map_or(String::new(), |time| format!("; complete up to {}", time.rfc3339()));
+            rows.push(("partial", format!("{}{to}", partial.why.text())));
         }
         rows
     }

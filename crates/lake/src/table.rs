@@ -3,11 +3,11 @@
 //! In: record batches; out: the bytes of one file, the same for the same rows. Rows come in groups of at most
 //! [`GROUP_ROWS_MAX`], so a reader's memory is bounded by a group and not by the file.
 
+use crate::stored::StoredFile;
 use anyhow::{Context, bail};
 use arrow_array::builder::{BinaryBuilder, StringBuilder};
 use arrow_array::{Array, ArrayRef, BinaryArray, RecordBatch, StringArray};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
-use bytes::Bytes;
 use hub::disk::Disk;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
@@ -17,16 +17,18 @@ use parquet::arrow::arrow_writer::{ArrowWriter, ArrowWriterOptions};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::PageIndexPolicy;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
-use parquet::file::reader::{ChunkReader, Length};
-use std::io::{self, Read};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 pub(crate) const GROUP_ROWS_MAX: usize = 128 << 10;
 /// Rows that go through the columns at once, in both directions.
 pub(crate) const BATCH_ROWS: usize = 4 << 10;
-const PAGE_BYTES: usize = 96 << 10;
+/// A page of wide values has a few hundred rows, so that a row here and there costs little; one of narrow values has 20,000.
+const PAGE_BYTES: usize = 32 << 10;
+/// After so many rows it is looked whether a page is full.
+const PAGE_ROWS_STEP: usize = 256;
+const DICTIONARY_BYTES: usize = 96 << 10;
 
 /// What all tables share; a table adds what is special about its columns.
 pub(crate) fn properties() -> anyhow::Result<WriterPropertiesBuilder> {
@@ -34,7 +36,8 @@ pub(crate) fn properties() -> anyhow::Result<WriterPropertiesBuilder> {
         .set_created_by("weir".into())
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
         .set_data_page_size_limit(PAGE_BYTES)
-        .set_dictionary_page_size_limit(PAGE_BYTES)
+        .set_write_batch_size(PAGE_ROWS_STEP)
+        .set_dictionary_page_size_limit(DICTIONARY_BYTES)
         .set_max_row_group_row_count(Some(GROUP_ROWS_MAX))
         .set_statistics_enabled(EnabledStatistics::Page))
 }
@@ -43,68 +46,6 @@ pub(crate) fn writer(schema: SchemaRef, properties: WriterProperties) -> anyhow:
     // The arrow schema would be a second, larger copy of the Parquet schema.
     let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
     Ok(ArrowWriter::try_new_with_options(Vec::new(), schema, options)?)
-}
-
-/// A file of the lake, read piece by piece.
-pub(crate) struct StoredFile {
-    disk: Disk,
-    path: PathBuf,
-    len: u64,
-}
-
-impl StoredFile {
-    pub(crate) fn open(disk: &Disk, path: &Path) -> anyhow::Result<StoredFile> {
-        let len = disk.len(path).with_context(|| format!("cannot open {}", path.display()))?;
-        Ok(StoredFile { disk: disk.clone(), path: path.into(), len })
-    }
-}
-
-impl Length for StoredFile {
-    fn len(&self) -> u64 {
-        self.len
-    }
-}
-
-impl ChunkReader for StoredFile {
-    type T = StoredPart;
-
-    fn get_read(&self, start: u64) -> parquet::errors::Result<StoredPart> {
-        Ok(StoredPart { disk: self.disk.clone(), path: self.path.clone(), at: start, buffer: Vec::new(), used: 0 })
-    }
-
-    fn get_bytes(&self, start: u64, length: usize) -> parquet::errors::Result<Bytes> {
-        if start.saturating_add(length as u64) > self.len {
-            return Err(parquet::errors::ParquetError::EOF(format!("{} is cut off", self.path.display())));
-        }
-        let bytes = self.disk.read_at(&self.path, start, length)?;
-        if bytes.len() != length {
-            return Err(parquet::errors::ParquetError::EOF(format!("{} is cut off", self.path.display())));
-        }
-        Ok(bytes.into())
-    }
-}
-
-/// A reader from some offset on, in pieces of 64 KiB.
-pub(crate) struct StoredPart {
-    disk: Disk,
-    path: PathBuf,
-    at: u64,
-    buffer: Vec<u8>,
-    used: usize,
-}
-
-impl Read for StoredPart {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        if self.used == self.buffer.len() {
-            self.buffer = self.disk.read_at(&self.path, self.at, 64 << 10)?;
-            self.at += self.buffer.len() as u64;
-            self.used = 0;
-        }
-        let n = out.len().min(self.buffer.len() - self.used);
-        out[..n].copy_from_slice(&self.buffer[self.used..self.used + n]);
-        self.used += n;
-        Ok(n)
-    }
 }
 
 /// Batches of the named columns; `rows`: only these rows, in order (ascending ranges), else all.
@@ -127,7 +68,7 @@ pub(crate) fn read_all(disk: &Disk, path: &Path, rows: Option<Vec<Range<usize>>>
 fn open(disk: &Disk, path: &Path, picks_rows: bool) -> anyhow::Result<ParquetRecordBatchReaderBuilder<StoredFile>> {
     let policy = if picks_rows { PageIndexPolicy::Optional } else { PageIndexPolicy::Skip };
     let options = ArrowReaderOptions::new().with_page_index_policy(policy);
-    ParquetRecordBatchReaderBuilder::try_new_with_options(StoredFile::open(disk, path)?, options)
+    ParquetRecordBatchReaderBuilder::try_new_with_options(StoredFile::open(disk, path, &Arc::default())?, options)
         .with_context(|| format!("cannot read {}", path.display()))
 }
 
@@ -147,7 +88,7 @@ fn select(
 /// Batches of the named columns, of which `texts` come as dictionaries; a column that the file lacks is left out.
 pub(crate) fn read_dictionaries(disk: &Disk, path: &Path, columns: &[&str], texts: &[&str]) -> anyhow::Result<ParquetRecordBatchReader> {
     let cannot = || format!("cannot read {}", path.display());
-    let file = StoredFile::open(disk, path)?;
+    let file = StoredFile::open(disk, path, &Arc::default())?;
     let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Skip);
     let found = ArrowReaderMetadata::load(&file, options.clone()).with_context(cannot)?;
     let field = |field: &Arc<Field>| match texts.contains(&field.name().as_str()) {
@@ -220,7 +161,7 @@ pub(crate) fn tenant(batch: &RecordBatch, row: usize) -> anyhow::Result<&[u8]> {
 
 /// Names of a file's columns, in order.
 pub(crate) fn column_names(disk: &Disk, path: &Path) -> anyhow::Result<Vec<String>> {
-    let file = StoredFile::open(disk, path)?;
+    let file = StoredFile::open(disk, path, &Arc::default())?;
     let found = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Skip));
     let found = found.with_context(|| format!("cannot read {}", path.display()))?;
     Ok(found.schema().fields().iter().map(|field| field.name().clone()).collect())

@@ -14,7 +14,7 @@ use crate::facts::{self, encode_key};
 use crate::layout::{CHARGES, LINEAGE, LOGS, USAGE, escape_tenant, unescape_tenant};
 use crate::logs::{Lines, field_columns};
 use crate::snapshot::Snapshot;
-use crate::table::StoredFile;
+use crate::stored::StoredFile;
 use crate::{Fields, Options, charges, runs};
 use anyhow::Context;
 use arrow_array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, StringArray, UInt64Array};
@@ -130,7 +130,7 @@ impl Snapshot {
     /// Opens a file of this lake: its footer is read, no row yet.
     pub fn open(&self, file: &FileView) -> anyhow::Result<TableFile> {
         let path = self.root.join(&file.path);
-        let stored = StoredFile::open(&self.disk, &path)?;
+        let stored = StoredFile::open(&self.disk, &path, &Arc::default())?;
         let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Skip);
         let metadata = ArrowReaderMetadata::load(&stored, options).with_context(|| format!("cannot read {}", path.display()))?;
         let is_rest = |field: &Field| field.name() == REST && *field.data_type() == DataType::Binary;

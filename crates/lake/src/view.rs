@@ -9,10 +9,11 @@ use crate::commit::FileEntry;
 use crate::index::Bits;
 use crate::layout::unescape_tenant;
 use crate::matcher::{Check, Matcher, tenant_holds};
-use crate::opened::{Cache, Footer, Meter, MeteredFile};
+use crate::opened::{Cache, Footer};
 use crate::search::{SearchOptions, tenant_of};
 use crate::snapshot::Snapshot;
 use crate::stats::{Partial, PartialWhy, Stats, since};
+use crate::stored::{Meter, StoredFile};
 use crate::{Fields, table};
 use anyhow::{Context, bail};
 use arrow_schema::{DataType, Field, Schema};
@@ -136,17 +137,17 @@ impl<'a> Access<'a> {
     /// The files in question, in the order of their commits.
     pub(crate) fn choose(&self, check: &Check, options: &SearchOptions, stats: &mut Stats) -> anyhow::Result<Vec<Choice<'a>>> {
         let mut chosen = Vec::new();
-        let files = self.view.snapshot.logs();
-        stats.files += files.len() as u64;
-        for file in files {
+        for file in self.view.snapshot.logs() {
             let in_time =
                 options.since.is_none_or(|since| file.max_time >= since.0) && options.until.is_none_or(|until| file.min_time < until.0);
             let Some(tenant) = unescape_tenant(&file.tenant) else {
                 bail!("the commit log names a tenant {:?} that nobody wrote", file.tenant)
             };
-            let text = String::from_utf8_lossy(&tenant).into_owned();
-            let ours = options.holds_tenant(&tenant) && tenant_possible(check, &text);
-            if in_time && ours {
+            if !options.holds_tenant(&tenant) {
+                continue; // nobody learns how much others have
+            }
+            stats.files += 1;
+            if in_time && tenant_possible(check, &String::from_utf8_lossy(&tenant)) {
                 chosen.push(Choice { file, tenant });
             } else {
                 stats.files_pruned += 1;
@@ -172,7 +173,7 @@ impl<'a> Access<'a> {
         let mut absent = Vec::new();
         if asks_ids(check) {
             let footer = self.footer(choice.file)?;
-            let file = MeteredFile::new(self.view.disk, &self.path(&choice.file.path), &footer, &self.meter);
+            let file = StoredFile::open(self.view.disk, &self.path(&choice.file.path), &self.meter)?;
             let filters = Filters { file: &file, footer: &footer, names: matcher.names(), fields: &self.fields };
             groups = filters.groups(check);
             if groups.as_ref().is_some_and(|groups| groups.iter().all(|may| !may)) {
@@ -241,7 +242,7 @@ impl<'a> Access<'a> {
         let path = self.path(&file.path);
         let cannot = || format!("cannot read {}", path.display());
         let footer = self.footer(file)?;
-        let source = MeteredFile::new(self.view.disk, &path, &footer, &self.meter);
+        let source = StoredFile::open(self.view.disk, &path, &self.meter)?;
         let metadata = if dictionaries.is_empty() { footer.metadata.clone() } else { with_dictionaries(&footer, dictionaries)? };
         let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(source, metadata);
         // By place: the reader takes a dot in a name for a member of a struct, and no column of ours has any.
@@ -286,11 +287,7 @@ pub(crate) fn group_ranges(footer: &Footer) -> Vec<Range<usize>> {
 
 /// The column of a field in this file, if it has one that surely is this field.
 pub(crate) fn field_column(footer: &Footer, field: &str, kind: &DataType) -> Option<usize> {
-    // A name with a prefix may stand for another field: it is left to the line.
-    if field.starts_with("f_") {
-        return None;
-    }
-    let (at, found) = footer.metadata.schema().column_with_name(field)?;
+    let (at, found) = footer.metadata.schema().column_with_name(footer.notes.column(field)?)?;
     (found.is_nullable() && found.data_type() == kind).then_some(at)
 }
 
@@ -331,7 +328,7 @@ fn asks_ids(check: &Check) -> bool {
 
 /// The bloom filters of one file.
 struct Filters<'a> {
-    file: &'a MeteredFile,
+    file: &'a StoredFile,
     footer: &'a Footer,
     names: &'a [String],
     fields: &'a Fields,

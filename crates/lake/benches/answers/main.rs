@@ -12,12 +12,14 @@ mod data;
 use anyhow::{Context, bail};
 use flow::units::UnixNanos;
 use hub::disk::Disk;
-use lake::{Asked, Batch, Bounds, Buckets, Cache, HistogramBy, Query, SearchOptions, Snapshot, Stats, View, Wanted};
-use std::collections::HashMap;
+use lake::{Batch, Bounds, Buckets, Cache, HistogramBy, Pipeline, Query, SearchOptions, Snapshot, Stats, View};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+
+/// As `query.memory` is by default.
+const MEMORY_BYTES: usize = 256 << 20;
 
 struct Args {
     records: u64,
@@ -73,41 +75,22 @@ fn search<'a>(text: impl Fn(usize) -> String + 'a, options: SearchOptions) -> Qu
 }
 
 /// Latencies by model, to the tenth of a percent, as a histogram with 1,000 steps per factor of e.
-fn p99(view: &View<'_>) -> anyhow::Result<(u64, Stats)> {
-    let fields = vec![Wanted::Text("model".into()), Wanted::Number("latency_ms".into())];
-    let asked = Asked { fields, ..Asked::default() };
-    type Steps = HashMap<Vec<u8>, Vec<u64>>;
-    let each = |models: &mut Steps, batch: &Batch<'_>| {
-        let (model, latency) = (&batch.columns[0], &batch.columns[1]);
-        let mut of_code: Vec<Vec<f64>> = vec![Vec::new(); model.codes()];
-        let mut add = |text: &[u8], values: &[f64]| {
-            let steps = models.entry(text.to_vec()).or_insert_with(|| vec![0; 32_768]);
-            for value in values {
-                steps[(value.max(1e-6).ln() * 1_000.0 + 14_000.0).clamp(0.0, 32_767.0) as usize] += 1;
-            }
-        };
-        let mut rows = vec![0; model.codes()];
-        for row in batch.rows {
-            let Some(value) = latency.number(*row) else { continue };
-            match model.code(*row) {
-                Some(code) => {
-                    of_code[code].push(value);
-                    rows[code] = *row;
-                }
-                None => add(model.text(*row).unwrap_or_default(), &[value]),
-            }
-        }
-        for (values, row) in of_code.iter().zip(rows).filter(|(values, _)| !values.is_empty()) {
-            add(model.text(row).unwrap_or_default(), values);
+fn table(view: &View<'_>, query: &str) -> anyhow::Result<(u64, Stats)> {
+    let query = Query::parse(query).map_err(|error| anyhow::anyhow!("{error}"))?;
+    let make = || Pipeline::new(&query, &view.snapshot.fields(), MEMORY_BYTES / view.bounds.threads);
+    let each = |state: &mut anyhow::Result<Pipeline>, batch: &Batch<'_>| {
+        if let Ok(pipeline) = state
+            && let Err(error) = pipeline.push_batch(batch)
+        {
+            *state = Err(error);
         }
     };
-    let (states, stats) = view.scan_columns(&Query::all(), &SearchOptions::default(), &asked, &HashMap::new, &each)?;
-    let mut sum: Steps = HashMap::new();
-    for (model, steps) in states.into_iter().flatten() {
-        let all = sum.entry(model).or_insert_with(|| vec![0; 32_768]);
-        all.iter_mut().zip(steps).for_each(|(all, more)| *all += more);
+    let mut whole = Pipeline::new(&query, &view.snapshot.fields(), MEMORY_BYTES)?;
+    let (parts, stats) = view.scan_columns(&query, &SearchOptions::default(), &whole.asked(), &make, &each)?;
+    for part in parts {
+        whole.merge(part?)?;
     }
-    Ok((sum.values().flatten().sum(), stats))
+    Ok((whole.finish()?.rows.len() as u64, stats))
 }
 
 fn questions(needles: &data::Needles) -> Vec<(&'static str, Question<'_>)> {
@@ -135,7 +118,9 @@ fn questions(needles: &data::Needles) -> Vec<(&'static str, Question<'_>)> {
         ("histogram by level, one word", histogram("completed", HistogramBy::Level)),
         ("histogram by model, everything", histogram("", HistogramBy::Field("model".into()))),
         ("histogram of a phrase", histogram("\"connection reset by peer\"", HistogramBy::Nothing)),
-        ("p99(latency_ms) by model", Box::new(|view, _| p99(view))),
+        ("p99(latency_ms) by model", Box::new(|view, _| table(view, "* | stats p99(latency_ms) by (model)"))),
+        ("counts and sums of errors", Box::new(|view, _| table(view, "level:error | stats count(), sum(tokens_in) by (tenant, service)"))),
+        ("numbers over a bound", Box::new(|view, _| table(view, "latency_ms:>5000 | stats count() by (model)"))),
         (
             "6 facets, everything",
             Box::new(move |view, _| {

@@ -11,7 +11,7 @@ const POWERS: [f64; 23] =
     [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22];
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Number {
+pub(crate) struct Number {
     pub value: f64,
     /// [`write_number`] gives back the text as it was.
     pub is_plain: bool,
@@ -21,7 +21,7 @@ pub(super) struct Number {
 ///
 /// A text of up to 15 digits is always told apart from its neighbours, so reading and writing it is exact. Method: of such
 /// digits and a power of ten up to 22 the one multiplication or division rounds correctly (Clinger 1990).
-pub(super) fn parse(text: &[u8]) -> Option<Number> {
+pub(crate) fn parse(text: &[u8]) -> Option<Number> {
     let (is_negative, digits) = match text.split_first() {
         Some((b'-', rest)) => (true, rest),
         _ => (false, text),
@@ -69,7 +69,7 @@ fn parse_long(text: &[u8]) -> Option<Number> {
 }
 
 /// Appends the shortest decimal that means this float, without an exponent.
-pub(super) fn write_number(value: f64, out: &mut Vec<u8>) {
+pub(crate) fn write_number(value: f64, out: &mut Vec<u8>) {
     let whole = value as i64;
     let written = if whole as f64 == value && whole.unsigned_abs() < 1 << 53 { write!(out, "{whole}") } else { write!(out, "{value}") };
     written.expect("a vector takes what is written");

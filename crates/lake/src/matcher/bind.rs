@@ -133,8 +133,9 @@ pub(crate) struct Limit {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Value {
-    /// `small`: the same as a machine's integer, where it is one.
+    /// `text`: as it was written. `small`: the same as a machine's integer, where it is one.
     Number {
+        text: String,
         exact: Decimal,
         small: Option<i64>,
     },
@@ -230,7 +231,7 @@ fn limits(range: &Range) -> Vec<Limit> {
 fn limit(bound: &Bound, is_low: bool) -> Limit {
     let text = &bound.text;
     let value = if let Some(exact) = Decimal::parse(text) {
-        Value::Number { exact, small: small_integer(text.as_bytes()) }
+        Value::Number { text: text.clone(), exact, small: small_integer(text.as_bytes()) }
     } else if let Some(time) = parse_stamp(text.as_bytes()) {
         Value::Time(time)
     } else {

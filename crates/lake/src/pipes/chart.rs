@@ -55,6 +55,11 @@ impl Chart {
         Chart { groups, calls: calls.to_vec(), cost_max, span: span.unwrap_or(SPANS[0]), is_auto: span.is_none(), ends: None }
     }
 
+    /// The stretch of time that a row stands for, in nanoseconds; it grows by whole multiples.
+    pub(crate) fn span(&self) -> i64 {
+        self.span
+    }
+
     /// The chart shows this moment, whether something was there or not.
     pub(crate) fn show(&mut self, time: i64) -> anyhow::Result<()> {
         let (first, last) = self.ends.unwrap_or((time, time));
@@ -135,7 +140,7 @@ impl Chart {
         }
         let buckets = (last.saturating_sub(first) / self.span) as usize + 1;
         if buckets.saturating_mul(series.len()) > ROWS_MAX {
-            anyhow::bail!(
+            crate::unanswerable!(
                 "the chart has {buckets} stretches of time for each of {} series: more than {ROWS_MAX} rows\n  help: take a longer span, a shorter time, or group by fewer values",
                 series.len()
             );

@@ -6,7 +6,7 @@
 //! that is not enough the groups are too many, which is an error.
 
 use super::distinct::Distinct;
-use super::number::{Num, Sum};
+use super::number::{Num, Number, Sum};
 use super::percentile::Values;
 use super::table::Cell;
 use crate::query::{Call, Function};
@@ -21,10 +21,21 @@ pub(crate) enum Value<'a> {
     Null,
     Text(&'a [u8]),
     Whole(i128),
+    /// The number that the float's shortest text means.
+    Float(f64),
     Time(i64),
 }
 
 impl Value<'_> {
+    fn num(self) -> Option<Num> {
+        match self {
+            Value::Text(text) => Num::parse(text),
+            Value::Whole(n) => Some(Num::Exact(Number::new(n, 0))),
+            Value::Float(value) => Some(Num::of_float(value)),
+            Value::Null | Value::Time(_) => None,
+        }
+    }
+
     /// The value as text; `buffer` holds it if it has to be written.
     fn text<'b>(&'b self, buffer: &'b mut Vec<u8>) -> Option<&'b [u8]> {
         buffer.clear();
@@ -34,6 +45,7 @@ impl Value<'_> {
             Value::Whole(n) => {
                 let _ = write!(buffer, "{n}"); // memory does not refuse a write
             }
+            Value::Float(value) => crate::logs::numbers::write_number(*value, buffer),
             Value::Time(time) => buffer.extend_from_slice(UnixNanos(*time).rfc3339().as_bytes()),
         }
         Some(buffer)
@@ -47,6 +59,11 @@ impl Value<'_> {
                 out.push(1);
                 out.extend_from_slice(&(text.len() as u32).to_le_bytes());
                 out.extend_from_slice(text);
+            }
+            Value::Float(value) => {
+                let mut text = Vec::new();
+                crate::logs::numbers::write_number(*value, &mut text);
+                Value::Text(&text).encode(out);
             }
             Value::Whole(n) => {
                 out.push(2);
@@ -154,28 +171,20 @@ impl State {
         match self {
             State::Count(n) => *n += u64::from(call.field.is_none() || value != Value::Null),
             State::Weight(n) => *n += u128::from(weight),
-            State::Sum(sum) => match value {
-                Value::Text(text) => Num::parse(text).into_iter().for_each(|num| sum.add(num)),
-                Value::Whole(n) => sum.add(Num::Exact(super::number::Number::new(n, 0))),
-                Value::Null | Value::Time(_) => {}
-            },
+            State::Sum(sum) => value.num().into_iter().for_each(|num| sum.add(num)),
             State::Extreme(extreme) => {
                 let wanted = wanted(call.function);
-                match value {
-                    Value::Null => {}
-                    Value::Time(time) => extreme.time(time, wanted),
-                    Value::Whole(n) => extreme.number(Num::Exact(super::number::Number::new(n, 0)), wanted),
-                    Value::Text(text) => match Num::parse(text) {
-                        Some(num) => extreme.number(num, wanted),
-                        None => extreme.text(text, wanted),
-                    },
+                match (value, value.num()) {
+                    (_, Some(num)) => extreme.number(num, wanted),
+                    (Value::Time(time), None) => extreme.time(time, wanted),
+                    (Value::Text(text), None) => extreme.text(text, wanted),
+                    (_, None) => {}
                 }
             }
-            State::Percentile(values) => {
-                if let (Value::Text(_) | Value::Whole(_), Some(text)) = (value, value.text(buffer)) {
-                    values.add(text);
-                }
-            }
+            State::Percentile(values) => match value {
+                Value::Float(value) => values.add_float(value),
+                value => value.num().into_iter().for_each(|num| values.add(num)),
+            },
             State::Uniq(distinct) => value.text(buffer).into_iter().for_each(|text| distinct.add(text)),
         }
     }
@@ -286,6 +295,38 @@ impl Groups {
         self.bound()
     }
 
+    /// The group of a value of each column that it is grouped by; it is made if it is new.
+    pub(crate) fn group<'a>(&mut self, by: impl Iterator<Item = Value<'a>>) -> usize {
+        self.key.clear();
+        by.for_each(|value| value.encode(&mut self.key));
+        self.find() / self.calls.len().max(1)
+    }
+
+    /// Adds many records to one call: the group, the value and the weight of each. Then the bound has to be looked at.
+    pub(crate) fn add_all<'a>(&mut self, call: usize, records: impl Iterator<Item = (usize, Value<'a>, u32)>) {
+        let width = self.calls.len();
+        let function = self.calls[call].function;
+        let mut grown = 0;
+        for (group, value, weight) in records {
+            let state = &mut self.states[group * width + call];
+            match (state, value) {
+                (State::Percentile(values), Value::Float(value)) if !self.sketched => {
+                    values.add_float(value);
+                    grown += size_of::<f64>();
+                }
+                (state, value) => {
+                    // Only these grow with each record.
+                    let before = if matches!(function, Function::Percentile(_) | Function::Uniq) { state.cost() } else { 0 };
+                    state.add(&self.calls[call], value, weight, &mut self.buffer);
+                    if before > 0 {
+                        grown += state.cost() - before;
+                    }
+                }
+            }
+        }
+        self.cost += grown;
+    }
+
     /// The first state of the group in `key`; it is made if it is new.
     fn find(&mut self) -> usize {
         if let Some(group) = self.map.get(self.key.as_slice()) {
@@ -302,7 +343,8 @@ impl Groups {
         group * self.calls.len()
     }
 
-    fn bound(&mut self) -> anyhow::Result<()> {
+    /// Where too much is kept, percentiles and the like become estimates; where that is not enough, it is an error.
+    pub(crate) fn bound(&mut self) -> anyhow::Result<()> {
         if self.cost <= self.cost_max {
             return Ok(());
         }
@@ -310,7 +352,7 @@ impl Groups {
             self.sketch();
         }
         if self.cost > self.cost_max {
-            anyhow::bail!(
+            crate::unanswerable!(
                 "{} groups take more than the {} bytes that this query may use\n  help: add a filter or a shorter time, or group by fields with fewer values",
                 self.map.len(),
                 self.cost_max

@@ -29,6 +29,11 @@ pub(crate) enum Num {
     Rough(f64),
 }
 
+/// Fifteen digits: each decimal with no more has a float of its own.
+const SHORT_MAX: f64 = 1e15;
+/// Powers of ten that are floats exactly.
+const FLOAT_POWERS: [f64; 16] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
+
 fn power(n: u8) -> i128 {
     10i128.pow(u32::from(n))
 }
@@ -109,6 +114,29 @@ impl Num {
                 Some(Num::Rough(float.clamp(f64::MIN, f64::MAX)))
             }
         }
+    }
+
+    /// The number that this float's shortest text means.
+    pub(crate) fn of_float(value: f64) -> Num {
+        // A decimal of few digits is the shortest text of its float.
+        for scale in 0..=6 {
+            let unit = FLOAT_POWERS[usize::from(scale)];
+            let mantissa = (value * unit).round();
+            if mantissa.abs() < SHORT_MAX && mantissa / unit == value {
+                return Num::Exact(Number::new(mantissa as i128, scale));
+            }
+        }
+        let mut text = Vec::new();
+        crate::logs::numbers::write_number(value, &mut text);
+        Num::parse(&text).unwrap_or(Num::Rough(value))
+    }
+
+    /// The float from which [`Num::of_float`] makes this very number, where that is known without trying.
+    pub(crate) fn short_float(self) -> Option<f64> {
+        let Num::Exact(Number { mantissa, scale }) = self else { return None };
+        // One division of two floats that are exact rounds correctly (Clinger 1990).
+        let unit = FLOAT_POWERS.get(usize::from(scale))?;
+        (mantissa.unsigned_abs() < SHORT_MAX as u128).then_some(mantissa as f64 / unit)
     }
 
     pub(crate) fn to_f64(self) -> f64 {
@@ -334,6 +362,25 @@ mod tests {
         assert_eq!(num("1e400"), Num::Rough(f64::MAX));
         for text in ["", "-", "1.2.3", "1e", "e5", "0x10", "1_000", "NaN", "inf", ".", "1 ", "é"] {
             assert!(Num::parse(text.as_bytes()).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_float_is_the_number_of_its_shortest_text() {
+        for text in
+            ["0", "-0", "7", "-12.5", "0.1", "0.30000000000000004", "123456.789", "1e-7", "1e23", "9007199254740993", "1e300", "5e-324"]
+        {
+            let value: f64 = text.parse().unwrap();
+            let want = num(&format!("{value}"));
+            assert_eq!(Num::of_float(value).compare(want), Ordering::Equal, "{text}");
+            assert!(want.short_float().is_none_or(|short| short == value), "{text}");
+        }
+        let mut state = 3u64;
+        for _ in 0..20_000 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let (digits, scale) = (1 + (state >> 8) % 15, (state >> 16) % 16);
+            let want = Num::Exact(Number::new(i128::from((state >> 20) % 10u64.pow(digits as u32)), scale as u8));
+            assert_eq!(Num::of_float(want.short_float().unwrap()), want, "{}", want.cell());
         }
     }
 

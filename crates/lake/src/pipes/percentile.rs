@@ -1,53 +1,62 @@
 //! Percentiles: exact over kept values, or from a sketch that is 1 % off at most.
 //!
 //! In: numbers; out: the value at a rank (nearest rank: the smallest value that so many are not above). Exact:
-//! 8 bytes for a whole number, 48 for another. Sketch: 8 bytes for each bucket between the least and the
+//! 8 bytes for a number of up to 15 digits, 48 for another. Sketch: 8 bytes for each bucket between the least and the
 //! greatest value, which is 8 KiB from 1 to 10^9. Method of the sketch: DDSketch (Masson, Rim, Lee 2019), buckets
 //! that grow by 2 %; two sketches add up, so neither order nor split shows.
 
 use super::number::Num;
-use flow::decimal::small_integer;
 
 /// A value of the sketch is at most this share off.
 const ERROR: f64 = 0.01;
 
 #[derive(Clone, Debug)]
 pub(crate) enum Values {
-    Exact { small: Vec<i64>, other: Vec<Num> },
+    /// `short`: numbers that a float tells apart from all others of up to 15 digits.
+    Exact {
+        short: Vec<f64>,
+        other: Vec<Num>,
+    },
     Sketch(Sketch),
 }
 
 impl Values {
     pub(crate) fn new(sketched: bool) -> Values {
-        if sketched { Values::Sketch(Sketch::default()) } else { Values::Exact { small: Vec::new(), other: Vec::new() } }
+        if sketched { Values::Sketch(Sketch::default()) } else { Values::Exact { short: Vec::new(), other: Vec::new() } }
     }
 
-    /// Adds a number's text, if it is one.
-    pub(crate) fn add(&mut self, text: &[u8]) {
+    pub(crate) fn add(&mut self, num: Num) {
+        match (num.short_float(), self) {
+            (Some(float), values) => values.add_float(float),
+            (None, Values::Exact { other, .. }) => other.push(num),
+            (None, Values::Sketch(sketch)) => sketch.add(num.to_f64(), 1),
+        }
+    }
+
+    /// Adds the number that a float's shortest text means.
+    pub(crate) fn add_float(&mut self, value: f64) {
         match self {
-            Values::Exact { small, other } => match small_integer(text) {
-                Some(n) => small.push(n),
-                None => other.extend(Num::parse(text)),
-            },
-            Values::Sketch(sketch) => match small_integer(text) {
-                Some(n) => sketch.add(n as f64, 1),
-                None => Num::parse(text).into_iter().for_each(|num| sketch.add(num.to_f64(), 1)),
-            },
+            Values::Exact { short, .. } => short.push(value + 0.0), // no zero is negative
+            Values::Sketch(sketch) => sketch.add(value, 1),
         }
     }
 
     pub(crate) fn sketch(&mut self) {
-        let Values::Exact { small, other } = self else { return };
+        let Values::Exact { short, other } = self else { return };
         let mut sketch = Sketch::default();
-        small.iter().for_each(|n| sketch.add(*n as f64, 1));
+        short.iter().for_each(|value| sketch.add(*value, 1));
         other.iter().for_each(|n| sketch.add(n.to_f64(), 1));
         *self = Values::Sketch(sketch);
     }
 
     pub(crate) fn merge(&mut self, other: Values) {
         match (&mut *self, other) {
-            (Values::Exact { small, other }, Values::Exact { small: more, other: more_other }) => {
-                small.extend(more);
+            (Values::Exact { short, other }, Values::Exact { short: more, other: more_other }) => {
+                if short.is_empty() {
+                    *short = more;
+                } else {
+                    short.extend(more);
+                }
                 other.extend(more_other);
             }
             (Values::Sketch(sketch), mut other) => {
@@ -66,7 +75,7 @@ impl Values {
     /// Bytes; the same for the same values in any order.
     pub(crate) fn cost(&self) -> usize {
         match self {
-            Values::Exact { small, other } => small.len() * size_of::<i64>() + other.len() * size_of::<Num>(),
+            Values::Exact { short, other } => short.len() * size_of::<f64>() + other.len() * size_of::<Num>(),
             Values::Sketch(sketch) => (sketch.positive.counts.len() + sketch.negative.counts.len()) * size_of::<u64>(),
         }
     }
@@ -74,15 +83,14 @@ impl Values {
     /// The value that `thousandths` of a thousand are not above; `None` without values.
     pub(crate) fn at(&self, thousandths: u16) -> Option<Num> {
         match self {
-            Values::Exact { small, other } => {
-                let rank = rank((small.len() + other.len()) as u64, thousandths)? as usize;
+            Values::Exact { short, other } => {
+                let rank = rank((short.len() + other.len()) as u64, thousandths)? as usize;
                 if other.is_empty() {
-                    let mut values = small.clone();
-                    let (_, value, _) = values.select_nth_unstable(rank);
-                    return Some(Num::Exact(super::number::Number::new(i128::from(*value), 0)));
+                    let mut values = short.clone();
+                    let (_, value, _) = values.select_nth_unstable_by(rank, f64::total_cmp);
+                    return Some(Num::of_float(*value));
                 }
-                let whole = small.iter().map(|n| Num::Exact(super::number::Number::new(i128::from(*n), 0)));
-                let mut values: Vec<Num> = whole.chain(other.iter().copied()).collect();
+                let mut values: Vec<Num> = short.iter().map(|value| Num::of_float(*value)).chain(other.iter().copied()).collect();
                 let (_, value, _) = values.select_nth_unstable_by(rank, |a, b| a.compare(*b));
                 Some(*value)
             }
@@ -185,7 +193,7 @@ mod tests {
 
     fn values(texts: &[&str]) -> Values {
         let mut values = Values::new(false);
-        texts.iter().for_each(|text| values.add(text.as_bytes()));
+        texts.iter().filter_map(|text| Num::parse(text.as_bytes())).for_each(|num| values.add(num));
         values
     }
 
@@ -221,7 +229,7 @@ mod tests {
         whole.sketch();
         let mut split = Values::new(true);
         for text in texts.iter().rev() {
-            split.add(text.as_bytes());
+            split.add(Num::parse(text.as_bytes()).unwrap());
         }
         for thousandths in [0, 1, 50, 500, 900, 990, 999, 1000] {
             let (want, got) = (exact.at(thousandths).unwrap().to_f64(), whole.at(thousandths).unwrap().to_f64());

@@ -28,10 +28,11 @@ pub(crate) enum Slot {
 }
 
 impl Slot {
-    pub(crate) fn value<'a>(&self, values: &[Option<&'a [u8]>], row: &RowView<'a>) -> Value<'a> {
+    /// `values`: of the fields of lines.
+    pub(crate) fn value<'a>(&self, values: &[Value<'a>], row: &RowView<'a>) -> Value<'a> {
         match self {
             Slot::Nothing => Value::Null,
-            Slot::Fields(fields) => fields.iter().find_map(|at| values[*at]).map_or(Value::Null, Value::Text),
+            Slot::Fields(fields) => fields.iter().map(|at| values[*at]).find(|value| *value != Value::Null).unwrap_or(Value::Null),
             Slot::Time => Value::Time(row.time.0),
             Slot::Severity => Value::Whole(i128::from(row.severity)),
             Slot::Level => Value::Text(flow::severity::class_name(row.severity).as_bytes()),

@@ -4,13 +4,13 @@
 //! a sort, only so many rows are kept (twice as many for a while); else all are, and too many are an error.
 
 use super::groups::Value;
+use super::number::Num;
 use super::plan::{LINE, Names, Slot};
 use super::table::{Cell, Table, compare_rows};
 use super::{RowView, run_pipes};
 use crate::Fields;
 use crate::matcher::{Matcher, Row};
 use crate::query::{Pipe, Query};
-use anyhow::bail;
 use flow::units::UnixNanos;
 use std::cmp::Ordering;
 use std::ops::ControlFlow;
@@ -82,7 +82,7 @@ impl Records {
         Records { columns, slots, rows: Vec::new(), keep, keys, edge: None, cost: 0, cost_max, fields: fields.clone() }
     }
 
-    pub(super) fn add(&mut self, values: &[Option<&[u8]>], row: &RowView<'_>) -> anyhow::Result<ControlFlow<()>> {
+    pub(super) fn add(&mut self, values: &[Value<'_>], row: &RowView<'_>) -> anyhow::Result<ControlFlow<()>> {
         if self.keep == Some(0) {
             return Ok(ControlFlow::Break(()));
         }
@@ -96,7 +96,7 @@ impl Records {
     }
 
     /// Whether so many rows come before this one that it is not wanted; asked before anything is copied.
-    fn is_beyond(&self, values: &[Option<&[u8]>], row: &RowView<'_>) -> bool {
+    fn is_beyond(&self, values: &[Value<'_>], row: &RowView<'_>) -> bool {
         let Some((place, cells)) = &self.edge else { return false };
         for (at, descending) in &self.keys {
             let order = cell(self.slots[*at].value(values, row)).compare(&cells[*at]);
@@ -115,7 +115,7 @@ impl Records {
             self.prune();
         }
         if self.cost > self.cost_max {
-            bail!(
+            crate::unanswerable!(
                 "{} records take more than the {} bytes that this query may use\n  help: add a limit, a filter or a shorter time, or name fewer fields",
                 self.rows.len(),
                 self.cost_max
@@ -185,6 +185,7 @@ fn cell(value: Value<'_>) -> Cell {
         Value::Null => Cell::Null,
         Value::Text(text) => Cell::of_text(text),
         Value::Whole(n) => Cell::Int(n),
+        Value::Float(value) => Num::of_float(value).cell(),
         Value::Time(time) => Cell::Time(UnixNanos(time)),
     }
 }

@@ -134,7 +134,7 @@ pub(crate) fn compare_rows(a: &[Cell], b: &[Cell], keys: &[(usize, bool)]) -> Or
 impl Table {
     pub(crate) fn column(&self, name: &str) -> anyhow::Result<usize> {
         let found = self.columns.iter().position(|column| column == name);
-        found.ok_or_else(|| anyhow::anyhow!("the table has no column {name}; it has {}", self.columns.join(", ")))
+        found.ok_or_else(|| crate::Unanswerable(format!("the table has no column {name}; it has {}", self.columns.join(", "))).into())
     }
 
     pub(crate) fn sort(&mut self, keys: &[SortKey]) -> anyhow::Result<()> {

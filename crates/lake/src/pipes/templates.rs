@@ -101,7 +101,7 @@ impl Templates {
     fn bound(&mut self) -> anyhow::Result<()> {
         while self.map.len() > TEMPLATES_MAX || self.cost > self.cost_max {
             if self.level + 1 == LEVELS.len() {
-                anyhow::bail!(
+                crate::unanswerable!(
                     "patterns take more than the {} bytes that this query may use\n  help: give the query more memory",
                     self.cost_max
                 );

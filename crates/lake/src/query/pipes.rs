@@ -42,6 +42,24 @@ pub enum Pipe {
     Where(Query),
 }
 
+impl Pipe {
+    /// As it is written.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Pipe::Stats { .. } => "stats",
+            Pipe::Top { rare: false, .. } => "top",
+            Pipe::Top { .. } => "rare",
+            Pipe::Sort(_) => "sort",
+            Pipe::Fields(_) => "fields",
+            Pipe::Limit(_) => "limit",
+            Pipe::Context(_) => "context",
+            Pipe::Patterns { .. } => "patterns",
+            Pipe::Timechart { .. } => "timechart",
+            Pipe::Where(_) => "where",
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SortKey {
     pub field: String,

@@ -2,6 +2,7 @@
 //!
 //! A batch borrows from the columns that were read; nothing is copied but what comes out of lines.
 
+use crate::pipes::Value;
 use arrow_array::types::Int32Type;
 use arrow_array::{Array, DictionaryArray, Float64Array, StringArray};
 
@@ -24,7 +25,7 @@ pub enum Wanted {
 }
 
 impl Wanted {
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         match self {
             Wanted::Text(name) | Wanted::Number(name) => name,
         }
@@ -70,6 +71,17 @@ pub(super) enum Values<'a> {
     Lines(Vec<Option<Box<[u8]>>>),
 }
 
+#[cfg(test)]
+impl Column<'_> {
+    pub(crate) fn of_texts(texts: Vec<Option<Box<[u8]>>>) -> Self {
+        Column { values: Values::Lines(texts) }
+    }
+
+    pub(crate) fn of_numbers(numbers: Float64Array) -> Self {
+        Column { values: Values::Numbers(Box::leak(Box::new(numbers))) }
+    }
+}
+
 impl Column<'_> {
     /// The value as text; `None` where the field is missing or null. Numbers asked for as such have none.
     pub fn text(&self, row: u32) -> Option<&[u8]> {
@@ -79,6 +91,14 @@ impl Column<'_> {
             Values::Texts(texts) => texts.is_valid(row).then(|| texts.value(row).as_bytes()),
             Values::Numbers(_) => None,
             Values::Lines(texts) => texts.get(row)?.as_deref(),
+        }
+    }
+
+    /// The value for pipes: the text, or the number where the column has numbers.
+    pub(crate) fn value(&self, row: u32) -> Value<'_> {
+        match &self.values {
+            Values::Numbers(numbers) if numbers.is_valid(row as usize) => Value::Float(numbers.value(row as usize)),
+            _ => self.text(row).map_or(Value::Null, Value::Text),
         }
     }
 

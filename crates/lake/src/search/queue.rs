@@ -14,8 +14,12 @@ pub(super) struct Unit {
 pub(super) enum Kind {
     /// All of a chosen file.
     File(usize),
-    /// Some rows of a chosen file, ascending.
-    Slice(usize, Vec<u32>),
+    /// Some rows of a chosen file, ascending, and their times where they are few.
+    Slice {
+        at: usize,
+        rows: Vec<u32>,
+        times: Vec<i64>,
+    },
     Tail,
 }
 
@@ -36,7 +40,7 @@ impl Queue {
 
     pub fn push(&mut self, unit: Unit) {
         let near = if self.newest_first { -i128::from(unit.last) } else { i128::from(unit.first) };
-        if let Kind::Slice(_, rows) = &unit.kind {
+        if let Kind::Slice { rows, .. } = &unit.kind {
             self.sliced_rows += rows.len();
         }
         self.heap.push(Reverse((near, self.pushed)));
@@ -52,7 +56,7 @@ impl Queue {
 
     pub fn pop(&mut self) -> Option<Unit> {
         let unit = self.units.remove(&self.heap.pop()?.0.1)?;
-        if let Kind::Slice(_, rows) = &unit.kind {
+        if let Kind::Slice { rows, .. } = &unit.kind {
             self.sliced_rows -= rows.len();
         }
         Some(unit)

@@ -14,7 +14,7 @@ fn stored(options: Options, lines: &[Line]) -> (RecordBatch, BTreeMap<String, u6
     let is_log = |p: &PathBuf| p.starts_with("logs") && p.extension().is_some_and(|e| e == "parquet");
     let path = folder.path().join(files_of(folder.path()).into_keys().find(is_log).unwrap());
     let file = SerializedFileReader::new(std::fs::File::open(&path).unwrap()).unwrap();
-    let incomplete = logs::incomplete(file.metadata().file_metadata()).unwrap();
+    let incomplete = logs::Notes::of(file.metadata().file_metadata()).unwrap().incomplete;
     let batch = table::read_all(&Disk::Real, &path, None).unwrap().next().unwrap().unwrap();
     let mut raws: Vec<Vec<u8>> = find_all(&Disk::Real, folder.path(), &[], "").into_iter().map(|hit| hit.raw).collect();
     raws.sort();
