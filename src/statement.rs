@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use sql::{Format, Partial, Printer, Source, SqlError, SqlOptions, Stats};
 use std::io::Write;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const STARTS_MAX: usize = 3;

@@ -270,7 +270,7 @@ struct Shape {
     /// A function that would gather all rows of a window for each of its rows.
     gathers: Option<String>,
     /// `SELECT a + 1 AS a FROM (SELECT a + 1 AS a ...)`: the optimizer of DataFusion 55 takes the outer one for the inner one again and
-    /// leaves it out (`merge_consecutive_projections`), so the answer would be wrong.
+    /// leaves it out, so the answer would be wrong (mended by apache/datafusion#24686; to be removed with the release that has it).
     repeats: bool,
 }
 
