@@ -78,7 +78,10 @@ impl Desk {
     fn sources(&self) -> anyhow::Result<Vec<Source>> {
         let lakes = self.lakes_within(TAIL_BYTES_MAX)?;
         if lakes.iter().any(|lake| lake.is_cut) {
-            bail!("more records wait for the lake than a statement reads, {}; ask again when they are stored", ByteSize(TAIL_BYTES_MAX as u64));
+            bail!(
+                "more records wait for the lake than a statement reads, {}; ask again when they are stored",
+                ByteSize(TAIL_BYTES_MAX as u64)
+            );
         }
         let source = |lake: OpenLake| Source { writer: self.writers.get(&lake.root).cloned(), snapshot: lake.snapshot, tail: lake.tail };
         Ok(lakes.into_iter().map(source).collect())

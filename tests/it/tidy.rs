@@ -238,7 +238,14 @@ fn unsafe_code_has_a_reason_beside_it() {
         }
     }
     assert_none("unsafe without #[expect(unsafe_code, reason = ...)]", breaches);
-    for root in ["src/main.rs", "crates/flow/src/lib.rs", "crates/hub/src/lib.rs", "crates/bill/src/lib.rs", "crates/lake/src/lib.rs", "crates/sql/src/lib.rs"] {
+    for root in [
+        "src/main.rs",
+        "crates/flow/src/lib.rs",
+        "crates/hub/src/lib.rs",
+        "crates/bill/src/lib.rs",
+        "crates/lake/src/lib.rs",
+        "crates/sql/src/lib.rs",
+    ] {
         let text = read(root);
         assert!(text.contains("#![deny(unsafe_code)]") || text.contains("#![forbid(unsafe_code)]"), "{root} allows unsafe code");
     }

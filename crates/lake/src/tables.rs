@@ -17,8 +17,8 @@ use crate::snapshot::Snapshot;
 use crate::stored::StoredFile;
 use crate::{Fields, Options, charges, runs};
 use anyhow::Context;
-use arrow_array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, StringArray, UInt64Array};
 use arrow_array::builder::BinaryBuilder;
+use arrow_array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, StringArray, UInt64Array};
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 use flow::units::UnixNanos;
 use parquet::arrow::ProjectionMask;
@@ -136,10 +136,11 @@ impl Snapshot {
         let is_rest = |field: &Field| field.name() == REST && *field.data_type() == DataType::Binary;
         // In a file of an older release a column of this name is a field's text, and `raw` has every line.
         let has_rest = file.is_log && metadata.schema().fields().iter().any(|field| is_rest(field));
-        let shown = metadata.schema().fields().iter().filter(|field| !(has_rest && is_rest(field))).map(|field| match field.name() == "tenant" {
-            true => Arc::new(Field::new("tenant", DataType::Utf8, false)),
-            false => Arc::clone(field),
-        });
+        let shown =
+            metadata.schema().fields().iter().filter(|field| !(has_rest && is_rest(field))).map(|field| match field.name() == "tenant" {
+                true => Arc::new(Field::new("tenant", DataType::Utf8, false)),
+                false => Arc::clone(field),
+            });
         let schema = Arc::new(Schema::new(shown.collect::<Vec<_>>()));
         Ok(TableFile { path, stored, metadata, schema, has_rest, tenant: file.tenant_text() })
     }

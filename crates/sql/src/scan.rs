@@ -334,7 +334,10 @@ impl Filter {
         let filter = Arc::clone(self);
         let judge = move |batch: RecordBatch| -> std::result::Result<BooleanArray, ArrowError> {
             let rows = batch.num_rows();
-            let verdict = filter.early.as_ref().map(|early| adapt(&batch, &early.schema).and_then(|batch| early.expr.evaluate(&batch)?.into_array(rows)));
+            let verdict = filter
+                .early
+                .as_ref()
+                .map(|early| adapt(&batch, &early.schema).and_then(|batch| early.expr.evaluate(&batch)?.into_array(rows)));
             // What fails here fails again above, where it is the query's fault and not the file's.
             let known = verdict.and_then(Result::ok).and_then(|verdict| verdict.as_boolean_opt().cloned());
             Ok(known.unwrap_or_else(|| BooleanArray::from(vec![true; rows])))

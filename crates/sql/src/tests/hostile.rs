@@ -79,7 +79,8 @@ fn memory_beyond_the_bound_is_an_error_that_names_it() {
         assert!(run(&sources, sql, &options(512 << 20), Format::Csv).is_ok(), "{sql} needs no more than 512 MiB");
     }
     // Texts that grow with each level are not held by any operator.
-    let doubled = (0..14).fold("SELECT raw::text AS a0 FROM logs".to_owned(), |inner, n| format!("SELECT a{n} || a{n} AS a{} FROM ({inner})", n + 1));
+    let doubled =
+        (0..14).fold("SELECT raw::text AS a0 FROM logs".to_owned(), |inner, n| format!("SELECT a{n} || a{n} AS a{} FROM ({inner})", n + 1));
     let error = soon(&sources, &format!("SELECT max(length(a14)) FROM ({doubled})")).map(|answer| answer.0).unwrap_err();
     assert!(matches!(error, SqlError::Memory { .. }), "{error}");
     for sql in

@@ -168,10 +168,7 @@ fn an_error_points_at_the_fault_and_tells_the_way_out() {
         "SELECT servce FROM logs",
         "query:1:8: there is no column servce\n  SELECT servce FROM logs\n         ^\n  help: did you mean service?",
     );
-    check(
-        "SELECT *\nFROM log",
-        "query:2:6: there is no table log\n  FROM log\n       ^\n  help: did you mean logs?",
-    );
+    check("SELECT *\nFROM log", "query:2:6: there is no table log\n  FROM log\n       ^\n  help: did you mean logs?");
     check("SELECT 'a FROM logs", "query:1:8: Unterminated string literal\n  SELECT 'a FROM logs\n         ^");
     check(
         "",
@@ -184,10 +181,14 @@ fn an_error_points_at_the_fault_and_tells_the_way_out() {
     refused(&three(), "SELECT 1 / 0", "ivide by zero");
     // The engine would leave the outer one out.
     for between in ["", " WHERE w > 0", " ORDER BY w", " LIMIT 5"] {
-        let sql = format!("SELECT w + 1 AS w FROM (SELECT w + 1 AS w FROM (SELECT w + 1 AS w FROM (SELECT weight AS w FROM logs)){between})");
+        let sql =
+            format!("SELECT w + 1 AS w FROM (SELECT w + 1 AS w FROM (SELECT w + 1 AS w FROM (SELECT weight AS w FROM logs)){between})");
         refused(&three(), &sql, "compute the same column");
     }
-    assert_eq!(answer(&three(), "SELECT c + 1 AS w FROM (SELECT w + 1 AS c FROM (SELECT weight + 1 AS w FROM logs))", None), ["4", "4", "6"]);
+    assert_eq!(
+        answer(&three(), "SELECT c + 1 AS w FROM (SELECT w + 1 AS c FROM (SELECT weight + 1 AS w FROM logs))", None),
+        ["4", "4", "6"]
+    );
 }
 
 #[test]
