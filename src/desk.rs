@@ -15,6 +15,7 @@ use crate::runtime::open::{self, Manifest, Opened};
 use crate::runtime::reload::Reloader;
 use crate::sinks::archive::{Archive, Settings};
 use crate::sinks::http;
+use crate::statement::Statement;
 use anyhow::{Context, bail};
 use flow::event::{EventKind, Reason, StreamId, UsageEvent, UsageFact};
 use flow::units::UnixNanos;
@@ -62,6 +63,7 @@ pub enum Question {
         newest_first: bool,
         memory_bytes: usize,
     },
+    Sql(Statement),
     /// Records as they are decided, until the asker goes away.
     Follow {
         query: String,
@@ -94,6 +96,8 @@ pub struct Desk {
     disk: Disk,
     /// Footers and indexes of files that were asked about.
     cache: Cache,
+    /// How each lake is written, by its root.
+    pub writers: BTreeMap<PathBuf, Arc<lake::Options>>,
     /// Of each lake, what was sealed when somebody last asked.
     snapshots: Mutex<BTreeMap<PathBuf, Arc<Snapshot>>>,
     pipelines: Vec<DeskPipeline>,
@@ -325,11 +329,15 @@ pub fn books(data: &Path) -> anyhow::Result<Books> {
 
 impl Desk {
     pub fn new(disk: Disk, opened: &[(Config, &Opened)]) -> Desk {
+        let mut writers = BTreeMap::new();
         let pipeline = |(config, opened): &(Config, &Opened)| {
             let (mut lakes, mut archives, mut https) = (Vec::new(), Vec::new(), Vec::new());
             for sink in &opened.plan.sinks {
                 match &sink.kind {
-                    SinkKind::Lake { root, .. } => lakes.push((sink.name.clone(), root.clone())),
+                    SinkKind::Lake { root, options, .. } => {
+                        lakes.push((sink.name.clone(), root.clone()));
+                        writers.insert(root.clone(), Arc::new((**options).clone()));
+                    }
                     SinkKind::Archive { settings, .. } => archives.push((sink.name.clone(), (**settings).clone())),
                     SinkKind::Http { settings } => https.push((sink.name.clone(), (**settings).clone())),
                     SinkKind::Stdout | SinkKind::Blackhole => {}
@@ -346,7 +354,7 @@ impl Desk {
             }
         };
         let pipelines = opened.iter().map(pipeline).collect();
-        Desk { disk, cache: Cache::new(lake::CACHE_BYTES), snapshots: Mutex::default(), pipelines }
+        Desk { disk, cache: Cache::new(lake::CACHE_BYTES), snapshots: Mutex::default(), writers, pipelines }
     }
 
     /// Writes the answer: a status line, then what the question asks for.
@@ -362,6 +370,7 @@ impl Desk {
                 let inquiry = Inquiry { query, tenant: tenant.clone(), since, until, limit: *limit, newest_first: *newest_first, limits };
                 self.search(&inquiry, out)
             }
+            Question::Sql(statement) => self.write_rows(statement, out),
             Question::Follow { query, tenant } => {
                 let query = Query::parse(query).map_err(|e| anyhow::anyhow!("{e}"))?;
                 query.tail_limit().map_err(|e| anyhow::anyhow!(e))?;

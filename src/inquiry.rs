@@ -27,7 +27,7 @@ const PATH_DEPTH_MAX: usize = 5;
 /// Most hits whose neighbours are fetched.
 const CONTEXT_HITS_MAX: usize = 1_000;
 /// Frames of a lake that are not sealed, as far as a question reads them: the lake seals long before that, unless it cannot.
-const TAIL_BYTES_MAX: usize = 256 << 20;
+pub const TAIL_BYTES_MAX: usize = 256 << 20;
 /// Hits of each of several lakes that wait for their turn.
 const HITS_WAITING_MAX: usize = 16;
 /// Buckets of a histogram whose width nobody gave.

@@ -22,6 +22,7 @@ mod runtime;
 mod secrets;
 mod sinks;
 mod sources;
+mod statement;
 
 fn main() -> std::process::ExitCode {
     heap::keep_freed();

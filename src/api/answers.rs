@@ -62,7 +62,7 @@ fn wrong_query(text: &str, error: &QueryError) -> Refusal {
     refusal
 }
 
-fn bounded(name: &str, given: Option<usize>, usual: usize, most: usize) -> Result<usize, Refusal> {
+pub fn bounded(name: &str, given: Option<usize>, usual: usize, most: usize) -> Result<usize, Refusal> {
     let count = given.unwrap_or(usual);
     if count > most {
         return Err(Refusal::wrong(format!("{name} is {count}"), format!("it is {most} at most")));

@@ -10,6 +10,7 @@
 mod access;
 mod answers;
 mod body;
+mod sql;
 
 pub use access::Access;
 
@@ -68,6 +69,7 @@ const HISTOGRAM: Path =
 const FACETS: Path = Path { name: "/api/v1/facets", takes: &["query", "tenant", "since", "until", "fields", "top"], follows: false };
 const CONTEXT: Path = Path { name: "/api/v1/context", takes: &["tenant", "stream", "position", "before", "after"], follows: false };
 const FIELDS: Path = Path { name: "/api/v1/fields", takes: &["tenant"], follows: false };
+const SQL: Path = Path { name: "/api/v1/sql", takes: &["query", "tenant", "limit"], follows: false };
 const EXPORT: Path = Path { name: "/api/v1/export", takes: &["query", "tenant", "since", "until", "limit", "order"], follows: false };
 const TAIL: Path = Path { name: "/api/v1/tail", takes: &["query", "tenant"], follows: true };
 
@@ -86,6 +88,7 @@ pub fn routes(api: Arc<Api>) -> Router {
         .route(FACETS.name, asks(FACETS, answers::facets))
         .route(CONTEXT.name, asks(CONTEXT, answers::context))
         .route(FIELDS.name, asks(FIELDS, answers::fields))
+        .route(SQL.name, asks(SQL, sql::sql))
         .route(EXPORT.name, streams(EXPORT, "application/x-ndjson", answers::export))
         .route(TAIL.name, streams(TAIL, "text/event-stream", answers::tail))
         .route("/api/v1/openapi.json", get(|| async { ([(CONTENT_TYPE, JSON)], OPENAPI) }))

@@ -13,6 +13,7 @@ pub mod reload;
 pub mod run;
 pub mod schema;
 pub mod search;
+pub mod sql;
 pub mod tail;
 pub mod test;
 
@@ -20,11 +21,14 @@ mod lines;
 mod look;
 mod seen;
 
+use crate::statement::Statement;
+use ::sql::Format;
 use clap::{CommandFactory, Parser, Subcommand};
-use flow::units::ByteSize;
+use flow::units::{ByteSize, Span};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Ships logs and metrics, tells what happened to every record, who pays for it and where it came from.
 #[derive(Parser)]
@@ -130,6 +134,34 @@ enum Verb {
         /// Most memory of a table.
         #[arg(long, default_value = "128MiB", value_parser = read_bytes)]
         memory: ByteSize,
+    },
+    /// Answer a SQL statement over the tables logs, usage, charges and lineage.
+    Sql {
+        /// `SELECT service, count(*) FROM logs GROUP BY service`; also WITH, EXPLAIN, SHOW TABLES and `DESCRIBE logs`.
+        statement: String,
+        #[arg(long, default_value = "weir-data")]
+        data: PathBuf,
+        /// Only this tenant's rows, in every table.
+        #[arg(long)]
+        tenant: Option<String>,
+        /// Print each row as a JSON object; decimals and times are texts.
+        #[arg(long)]
+        json: bool,
+        /// Print rows as CSV, the names of the columns first.
+        #[arg(long, conflicts_with = "json")]
+        csv: bool,
+        /// Most rows; of more the first are printed, and the answer is not whole.
+        #[arg(long, default_value_t = 1_000_000)]
+        limit: u64,
+        /// Tell on standard error what the answer cost: files, row groups and rows read.
+        #[arg(long)]
+        explain: bool,
+        /// Most memory of groups, sorted rows and joins.
+        #[arg(long, default_value = "128MiB", value_parser = read_bytes)]
+        memory: ByteSize,
+        /// How long it may take; then what was found is printed, and the answer is not whole.
+        #[arg(long, default_value = "1m", value_parser = read_span)]
+        deadline: Span,
     },
     /// Print records of a running weir as they are kept, those that answer a query.
     Tail {
@@ -261,6 +293,16 @@ pub fn main() -> ExitCode {
                 memory,
             })
         }
+        Verb::Sql { statement: sql, data, tenant, json, csv, limit: rows_max, explain, memory, deadline } => {
+            let format = match (json, csv) {
+                (true, _) => Format::Json,
+                (_, true) => Format::Csv,
+                _ => Format::Table,
+            };
+            let deadline = Duration::from_nanos(deadline.0.unsigned_abs());
+            let statement = Statement { sql, tenant, format, rows_max, memory_bytes: memory.0, read_bytes_max: None, deadline };
+            sql::run(sql::Options { statement, data, explain })
+        }
         Verb::Tail { query, data, tenant, limit, json, columns, color } => {
             look::Printer::new(json, color, &columns).and_then(|printer| tail::run(tail::Options { query, data, tenant, limit, printer }))
         }
@@ -292,6 +334,10 @@ pub fn main() -> ExitCode {
         eprintln!("error: {error:#}");
         ExitCode::from(if error.is::<Mistake>() { 2 } else { 1 })
     })
+}
+
+fn read_span(text: &str) -> Result<Span, String> {
+    Span::parse(text)
 }
 
 fn read_bytes(text: &str) -> Result<ByteSize, String> {

@@ -93,7 +93,8 @@ fn search_data(options: &Options, query: &Query, printer: &mut Printer, out: &mu
     Ok(code)
 }
 
-fn tell(done: &DoneLine, explain: bool) {
+/// Says on standard error what is to be known of an answer.
+pub fn tell(done: &DoneLine, explain: bool) {
     done.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
     if let Some(why) = &done.partial {
         eprintln!("error: the answer is not whole: {why}");

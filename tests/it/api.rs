@@ -170,6 +170,15 @@ fn questions_over_the_port_are_answered_as_the_lines_say() {
     let want = select(&lines, |r| r["service"].as_str().expect("text").starts_with("chat-"));
     assert_same_lines("export", &crate::harness::lines(body.as_bytes()), &want);
 
+    let sql = "SELECT service, count(*) AS n FROM logs GROUP BY service ORDER BY service";
+    let answer = good(&address, "sql", &[("query", sql)]);
+    let want: Vec<Value> = sums.iter().map(|(service, (n, _))| json!([service, n])).collect();
+    assert_eq!(answer["table"], json!({ "columns": ["service", "n"], "rows": want }));
+    let answer = good(&address, "sql", &[("query", "SELECT raw FROM logs"), ("limit", "5")]);
+    assert_eq!((answer["table"]["rows"].as_array().map(Vec::len), answer["partial"].is_object()), (Some(5), true));
+    let (status, _, body) = ask(&address, &url("sql", &[("query", "SELECT servce FROM logs")]), "");
+    assert!(status == 400 && body.contains("did you mean service?"), "{status} {body}");
+
     // A field that nobody has is told, where nothing is found.
     let answer = good(&address, "search", &[("query", "sevrice:chat-8b-gateway")]);
     assert!(answer["warnings"][0]["help"].as_str().expect("a help").contains("service"), "{answer}");
@@ -234,6 +243,10 @@ fn a_token_sees_its_tenant_and_nothing_else_whatever_it_asks() {
     }
     let count: Value = serde_json::from_str(&ask(&address, &url("search", &[("query", "* | stats count() as n")]), acme).2).expect("JSON");
     assert_eq!(count["table"]["rows"][0][0], select(&lines, |r| r["tenant"] == "acme-search").len() as u64);
+    for query in ["SELECT * FROM logs WHERE tenant <> 'acme-search' OR true", "SELECT tenant, count(*) FROM usage GROUP BY tenant"] {
+        let (status, _, body) = ask(&address, &url("sql", &[("query", query)]), acme);
+        assert!(status == 200 && !foreign(&body) && !body.contains("fjord-bank"), "{query}: {status}");
+    }
     let around = ask(&address, &url("context", &[("stream", &stream), ("position", &position), ("before", "50"), ("after", "50")]), acme);
     assert!(!foreign(&around.2), "{}", around.2);
     let facet = ask(&address, &url("facets", &[("fields", "tenant")]), acme);
@@ -242,6 +255,7 @@ fn a_token_sees_its_tenant_and_nothing_else_whatever_it_asks() {
     for (path, headers, want) in [
         (url("search", &[("tenant", "fjord-bank")]), acme, 403),
         (url("search", &[("tenant", "acme-search")]), acme, 200),
+        (url("sql", &[("query", "SELECT 1"), ("tenant", "fjord-bank")]), acme, 403),
         (url("search", &[("tenant", "")]), acme, 403),
         (url("search", &[("tenant", "acme-search"), ("tenant", "fjord-bank")]), acme, 400),
         (url("search", &[("Tenant", "fjord-bank")]), acme, 400),

@@ -13,7 +13,7 @@ use crate::table;
 use anyhow::{Context, anyhow};
 use arrow_array::builder::{Decimal128Builder, StringBuilder, TimestampMillisecondBuilder, UInt32Builder, UInt64Builder};
 use arrow_array::{ArrayRef, RecordBatch, StringArray};
-use arrow_schema::{DataType, Field, Schema, TimeUnit};
+use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use bill::stored::StoredRow;
 use bill::{Book, Month, Row};
 use flow::units::UnixNanos;
@@ -159,13 +159,24 @@ fn write_files(files: &mut NewFiles<'_>, rows: &[Row]) -> anyhow::Result<Vec<Fil
 
 /// One Parquet file of these rows, all of one tenant, in their order.
 fn write(tenant: &[u8], rows: &[&Row]) -> anyhow::Result<Vec<u8>> {
+    let schema = schema(table::tenant_field(tenant));
+    let mut writer = table::writer(Arc::clone(&schema), table::properties()?.build())?;
+    for chunk in rows.chunks(table::BATCH_ROWS) {
+        let columns = columns(tenant, chunk)?;
+        writer.write(&RecordBatch::try_new(Arc::clone(&schema), columns)?)?;
+    }
+    Ok(writer.into_inner()?)
+}
+
+/// The columns of the table, with this one for the tenant.
+pub(crate) fn schema(tenant: Field) -> SchemaRef {
     let text = |name: &str| Field::new(name, DataType::Utf8, false);
     let maybe = |name: &str| Field::new(name, DataType::Utf8, true);
     let time = |name: &str, nullable| Field::new(name, DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())), nullable);
     let whole = |name: &str| Field::new(name, DataType::Decimal128(38, 0), false);
     let money = |name: &str| Field::new(name, DataType::Decimal128(38, 12), false);
-    let schema = Arc::new(Schema::new(vec![
-        table::tenant_field(tenant),
+    Arc::new(Schema::new(vec![
+        tenant,
         text("id"),
         time("charge_period_start", false),
         time("charge_period_end", false),
@@ -195,13 +206,7 @@ fn write(tenant: &[u8], rows: &[&Row]) -> anyhow::Result<Vec<u8>> {
         maybe("reversal_of"),
         maybe("reversal_reason"),
         text("row"),
-    ]));
-    let mut writer = table::writer(Arc::clone(&schema), table::properties()?.build())?;
-    for chunk in rows.chunks(table::BATCH_ROWS) {
-        let columns = columns(tenant, chunk)?;
-        writer.write(&RecordBatch::try_new(Arc::clone(&schema), columns)?)?;
-    }
-    Ok(writer.into_inner()?)
+    ]))
 }
 
 fn columns(tenant: &[u8], rows: &[&Row]) -> anyhow::Result<Vec<ArrayRef>> {

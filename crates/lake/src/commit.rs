@@ -280,6 +280,8 @@ pub(crate) struct Log {
     /// Files by table, in commit order.
     pub files: BTreeMap<String, Vec<FileEntry>>,
     pub fields: Option<Fields>,
+    /// Those of earlier commits that are others, oldest first: one for each change of the config.
+    pub former_fields: Vec<Fields>,
     /// Events of charges, in order.
     pub charges: Vec<Charged>,
     /// In commit order. Who needs no more of them may empty it.
@@ -348,7 +350,12 @@ impl Log {
             self.charges.push(Charged { number: commit.number, event, charges, usage });
         }
         self.number = commit.number;
-        self.fields = Some(commit.fields);
+        if let Some(former) = self.fields.replace(commit.fields)
+            && self.fields.as_ref() != Some(&former)
+            && !self.former_fields.contains(&former)
+        {
+            self.former_fields.push(former);
+        }
         Ok(())
     }
 

@@ -19,7 +19,7 @@ use arrow_array::{
     Array, ArrayRef, Decimal128Array, DictionaryArray, RecordBatch, StringArray, TimestampMicrosecondArray, TimestampMillisecondArray,
     UInt64Array,
 };
-use arrow_schema::{DataType, Field, Schema, TimeUnit};
+use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use flow::event::{EventKind, StreamId, UsageEvent, UsageFact};
 use flow::step::usage::NAMED;
 use flow::units::{NANOS_PER_MINUTE, UnixNanos};
@@ -104,10 +104,22 @@ pub(crate) fn dims_of(frame: &Frame, fact: &Fact) -> anyhow::Result<Vec<(String,
 pub(crate) fn write(facts: &mut Vec<UsageFact>) -> anyhow::Result<Vec<u8>> {
     split_large(facts);
     facts.sort_by(|a, b| key(a).cmp(&key(b)));
+    let schema = schema(table::tenant_field(facts.first().map_or(&[], |f| &f.tenant)));
+    let mut writer = table::writer(Arc::clone(&schema), table::properties()?.build())?;
+    for chunk in facts.chunks(table::BATCH_ROWS) {
+        let mut columns = Columns { tenant: table::Tenants::new(&chunk[0].tenant), ..Columns::default() };
+        chunk.iter().try_for_each(|fact| columns.push(fact))?;
+        writer.write(&RecordBatch::try_new(Arc::clone(&schema), columns.finish()?)?)?;
+    }
+    Ok(writer.into_inner()?)
+}
+
+/// The columns of the table, with this one for the tenant.
+pub(crate) fn schema(tenant: Field) -> SchemaRef {
     let text = |name: &str, nullable| Field::new(name, DataType::Utf8, nullable);
     let number = |name: &str| Field::new(name, DataType::UInt64, false);
-    let schema = Arc::new(Schema::new(vec![
-        table::tenant_field(facts.first().map_or(&[], |f| &f.tenant)),
+    Arc::new(Schema::new(vec![
+        tenant,
         text("meter", false),
         text("unit", false),
         Field::new("minute", DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())), false),
@@ -126,14 +138,17 @@ pub(crate) fn write(facts: &mut Vec<UsageFact>) -> anyhow::Result<Vec<u8>> {
         Field::new("end", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), true),
         text("key", true),
         Field::new("position", DataType::UInt64, true),
-    ]));
-    let mut writer = table::writer(Arc::clone(&schema), table::properties()?.build())?;
-    for chunk in facts.chunks(table::BATCH_ROWS) {
-        let mut columns = Columns { tenant: table::Tenants::new(&chunk[0].tenant), ..Columns::default() };
-        chunk.iter().try_for_each(|fact| columns.push(fact))?;
-        writer.write(&RecordBatch::try_new(Arc::clone(&schema), columns.finish()?)?)?;
-    }
-    Ok(writer.into_inner()?)
+    ]))
+}
+
+/// These facts as a file has them, but for the tenant, which is text in any case: see [`encode_key`].
+pub(crate) fn batch(mut facts: Vec<UsageFact>) -> anyhow::Result<RecordBatch> {
+    split_large(&mut facts);
+    let mut columns = Columns::default();
+    facts.iter().try_for_each(|fact| columns.push(fact))?;
+    let mut arrays = columns.finish()?;
+    arrays[0] = Arc::new(facts.iter().map(|fact| Some(encode_key(&fact.tenant))).collect::<StringArray>());
+    Ok(RecordBatch::try_new(schema(Field::new("tenant", DataType::Utf8, false)), arrays)?)
 }
 
 fn split_large(facts: &mut Vec<UsageFact>) {
@@ -548,7 +563,7 @@ fn hex_text(bytes: &[u8]) -> String {
 }
 
 /// A key as text; one that is none, or looks like the form for that, in hexadecimal.
-fn encode_key(key: &[u8]) -> std::borrow::Cow<'_, str> {
+pub(crate) fn encode_key(key: &[u8]) -> std::borrow::Cow<'_, str> {
     match std::str::from_utf8(key) {
         Ok(text) if !text.starts_with(HEX) => text.into(),
         _ => hex_text(key).into(),

@@ -4,7 +4,7 @@
 //! the tables `logs`, `facts` (usage), `charges`, `runs` (lineage) with `table` below them and `lineage` (what an event says), `index`; then
 //! the way back: `snapshot`, `query` (the line), `matcher` (the one judge), `view` (what is asked, and what narrows it
 //! down: `opened`, `bloom`, `columns`), `search`, `scan` and what is made of it (`histogram`, `facets`), `context`, `pipes` (rows to a
-//! table), `loose`, `sieve` (what comes); last `maintain`, which merges, drops and mends files behind the writer. The only crate that
+//! table), `loose`, `sieve` (what comes), `tables` (columns for SQL); last `maintain`, which merges, drops and mends files behind the writer. The only crate that
 //! names tantivy and parquet.
 #![deny(unsafe_code)]
 
@@ -45,6 +45,8 @@ mod histogram;
 mod scan;
 mod search;
 mod sieve;
+
+pub mod tables;
 
 pub mod maintain;
 
@@ -105,6 +107,12 @@ pub struct Options {
     pub hour_bytes_min: u64,
     /// What is known about data sets, models and reports; without it no lineage is written.
     pub lineage: Option<lineage::Block>,
+}
+
+impl Options {
+    pub fn fields(&self) -> Fields {
+        Fields { index: self.index.clone(), text: self.text.clone(), ids: self.ids.clone(), numbers: self.numbers.clone() }
+    }
 }
 
 /// Fields of text for people, under every name that loggers give them.

@@ -69,6 +69,15 @@ pub(crate) fn field_columns(fields: &Fields) -> Vec<FieldColumn> {
     columns
 }
 
+/// The number that a column of numbers holds for this value of a line.
+pub(crate) fn number(span: &Span, line: &[u8]) -> Option<f64> {
+    parse_number(span, line).map(|number| number.value)
+}
+
+fn parse_number(span: &Span, line: &[u8]) -> Option<numbers::Number> {
+    if span.kind == Kind::Number { numbers::parse(span.raw(line)) } else { None }
+}
+
 /// One kept row: which frame, which row of it, and the stream of its part.
 #[derive(Clone, Copy)]
 pub(crate) struct RowRef {
@@ -402,7 +411,7 @@ impl Columns {
                     }
                 }
                 Values::Number(builder) => {
-                    let number = if spans[i].kind == Kind::Number { numbers::parse(spans[i].raw(line)) } else { None };
+                    let number = parse_number(&spans[i], line);
                     builder.append_option(number.map(|n| n.value));
                     incomplete[i] += u64::from(number.is_none() && values[i].is_some());
                     if cutter.is_some() && number.is_some_and(|n| n.is_plain) {

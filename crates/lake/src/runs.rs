@@ -10,7 +10,7 @@ use crate::table;
 use anyhow::Context;
 use arrow_array::builder::{StringBuilder, TimestampNanosecondBuilder};
 use arrow_array::{ArrayRef, RecordBatch, StringArray, TimestampNanosecondArray};
-use arrow_schema::{DataType, Field, Schema, TimeUnit};
+use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use flow::units::UnixNanos;
 use hub::disk::Disk;
 use hub::frame::{Frame, Part};
@@ -47,23 +47,32 @@ const TEXTS: [&str; 6] = ["key", "event_type", "run_id", "job_namespace", "job_n
 /// One Parquet file of these events, sorted by time and key.
 pub(crate) fn write(events: &mut [Event]) -> anyhow::Result<Vec<u8>> {
     events.sort_by(|a, b| (a.event_time, &a.key).cmp(&(b.event_time, &b.key)));
-    let mut fields = vec![Field::new("event_time", DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into())), false)];
-    fields.extend(TEXTS.iter().map(|name| Field::new(*name, DataType::Utf8, false)));
-    let schema = Arc::new(Schema::new(fields));
-    let mut writer = table::writer(Arc::clone(&schema), table::properties()?.build())?;
+    let mut writer = table::writer(schema(), table::properties()?.build())?;
     for chunk in events.chunks(table::BATCH_ROWS) {
-        let mut time = TimestampNanosecondBuilder::new();
-        let mut texts: Vec<StringBuilder> = TEXTS.iter().map(|_| StringBuilder::new()).collect();
-        for event in chunk {
-            time.append_value(event.event_time.0);
-            let values = [&event.key, &event.event_type, &event.run_id, &event.job_namespace, &event.job_name, &event.json];
-            texts.iter_mut().zip(values).for_each(|(builder, value)| builder.append_value(value));
-        }
-        let mut arrays: Vec<ArrayRef> = vec![Arc::new(time.finish().with_timezone("UTC"))];
-        arrays.extend(texts.iter_mut().map(|builder| Arc::new(builder.finish()) as ArrayRef));
-        writer.write(&RecordBatch::try_new(Arc::clone(&schema), arrays)?)?;
+        writer.write(&batch(chunk)?)?;
     }
     Ok(writer.into_inner()?)
+}
+
+/// The columns of the table.
+pub(crate) fn schema() -> SchemaRef {
+    let mut fields = vec![Field::new("event_time", DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into())), false)];
+    fields.extend(TEXTS.iter().map(|name| Field::new(*name, DataType::Utf8, false)));
+    Arc::new(Schema::new(fields))
+}
+
+/// These events as a file has them.
+pub(crate) fn batch(events: &[Event]) -> anyhow::Result<RecordBatch> {
+    let mut time = TimestampNanosecondBuilder::new();
+    let mut texts: Vec<StringBuilder> = TEXTS.iter().map(|_| StringBuilder::new()).collect();
+    for event in events {
+        time.append_value(event.event_time.0);
+        let values = [&event.key, &event.event_type, &event.run_id, &event.job_namespace, &event.job_name, &event.json];
+        texts.iter_mut().zip(values).for_each(|(builder, value)| builder.append_value(value));
+    }
+    let mut arrays: Vec<ArrayRef> = vec![Arc::new(time.finish().with_timezone("UTC"))];
+    arrays.extend(texts.iter_mut().map(|builder| Arc::new(builder.finish()) as ArrayRef));
+    Ok(RecordBatch::try_new(schema(), arrays)?)
 }
 
 /// The events of one file, in file order.

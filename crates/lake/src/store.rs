@@ -66,8 +66,7 @@ impl Lake {
     /// that a commit removed stay for those who read an older snapshot; `maintain::sweep_removed` takes them. So nobody else may
     /// write to the lake meanwhile: let [`crate::maintain::Keeper`] begin after this, and end before the lake is opened again.
     pub fn open(disk: Disk, root: &Path, options: Options) -> anyhow::Result<Lake> {
-        let fields =
-            Fields { index: options.index.clone(), text: options.text.clone(), ids: options.ids.clone(), numbers: options.numbers.clone() };
+        let fields = options.fields();
         let columns = field_columns(&fields).len();
         if columns > FIELDS_MAX {
             bail!("the lake has {columns} fields to index, {FIELDS_MAX} are possible");
