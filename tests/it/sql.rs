@@ -117,7 +117,7 @@ fn sql_counts_what_was_logged_sealed_unsealed_and_half() {
     let place = place();
     let lines = platform(31, 5400);
     let (first, second) = lines.split_at(3400);
-    place.append("in/a.log", &first[..500].concat());
+    place.append("in/a.log", first[..500].concat());
     let mut running = place.start();
     let lake = place.data().join("lake");
     place.wait_received(&mut running, 500);

@@ -101,12 +101,12 @@ fn answers_equal_a_naive_count_sealed_unsealed_and_half() {
 
 fn check_all(sources: &[Source], lines: &[Line]) {
     let ask = |sql: &str| answer(sources, sql, None);
-    let mut groups: BTreeMap<(Option<String>, Option<String>), (u64, u64, i64, i64)> = BTreeMap::new();
+    let mut groups: BTreeMap<[Option<String>; 2], (u64, u64, i64, i64)> = BTreeMap::new();
     for line in lines {
-        let group = groups.entry((field(line, "service"), field(line, "level"))).or_insert((0, 0, i64::MAX, i64::MIN));
+        let group = groups.entry([field(line, "service"), field(line, "level")]).or_insert((0, 0, i64::MAX, i64::MIN));
         *group = (group.0 + 1, group.1 + u64::from(line.weight), group.2.min(line.time), group.3.max(line.time));
     }
-    let want = groups.iter().map(|((service, level), (count, weight, min, max))| {
+    let want = groups.iter().map(|([service, level], (count, weight, min, max))| {
         format!("{},{},{count},{weight},{},{}", csv(service.as_deref()), csv(level.as_deref()), min - START, max - START)
     });
     let since = format!("CAST(time AS BIGINT) - {START}");
