@@ -5,6 +5,34 @@
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(pub u64);
 
+/// What the records of a stream are, as OpenTelemetry names it: which table of a store they belong into.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Signal {
+    #[default]
+    Logs = 0,
+    /// Samples: one value of one series at one time.
+    Metrics = 1,
+    /// Spans.
+    Traces = 2,
+}
+
+impl Signal {
+    pub const ALL: [Signal; 3] = [Signal::Logs, Signal::Metrics, Signal::Traces];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Signal::Logs => "logs",
+            Signal::Metrics => "metrics",
+            Signal::Traces => "traces",
+        }
+    }
+
+    pub fn from_code(code: u8) -> Option<Signal> {
+        Signal::ALL.into_iter().find(|signal| *signal as u8 == code)
+    }
+}
+
 /// How far a stream was read. Records are numbered by the offset at which they were complete, so one
 /// number says which are done; parts of a record that is not complete yet lie from `resume` on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -16,7 +16,7 @@
 
 use crate::codec::{Reader, put_bytes, put_i64, put_i64s, put_len, put_u16s, put_u32, put_u32s, put_u64, put_u64s};
 use crate::ledger::RowCount;
-use flow::event::{EventKind, Note, Outcome, Severity, Skip, StreamId};
+use flow::event::{EventKind, Note, Outcome, Severity, Signal, Skip, StreamId};
 use flow::units::UnixNanos;
 use std::ops::Range;
 use std::sync::Arc;
@@ -31,8 +31,8 @@ pub const STATE_ENTRY_BYTES: usize = 32;
 const COUNT_MAX: u64 = 1 << 48;
 /// Version 2 has [`Part::before`], and in its head the rows counted and what was lost; version 3, written
 /// only where they say something, has [`Frame::sinks`], [`Part::selected`], [`Rows::sinks`] and [`Rows::requests`]; version 4, written
-/// only where a fact has one, [`Fact::event`]. All are read.
-const VERSION: u8 = 4;
+/// only where a fact has one, [`Fact::event`]; version 5, written only where records are no logs, [`Part::signal`]. All are read.
+const VERSION: u8 = 5;
 /// Sinks that a frame can tell apart.
 pub const SINKS_MAX: usize = 32;
 /// In [`Frame::sinks`]: every sink that has no name there. No sink's own name is empty.
@@ -124,6 +124,8 @@ pub struct Meter {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Part {
     pub stream: StreamId,
+    /// What its records are; the same in every part of a stream.
+    pub signal: Signal,
     /// Records complete in (from, to] of the stream are decided in this part.
     pub from: u64,
     pub to: u64,
@@ -298,7 +300,9 @@ impl Frame {
     /// The oldest version that can say what this frame says.
     pub(crate) fn version(&self) -> u8 {
         let selects = !self.sinks.is_empty() || self.parts.iter().any(|part| !part.selected.is_empty());
-        if self.parts.iter().flat_map(|part| &part.facts).any(|fact| fact.event.is_some()) {
+        if self.parts.iter().any(|part| part.signal != Signal::Logs) {
+            5
+        } else if self.parts.iter().flat_map(|part| &part.facts).any(|fact| fact.event.is_some()) {
             4
         } else if selects || !self.rows.sinks.is_empty() || !self.rows.requests.is_empty() {
             3
@@ -677,6 +681,9 @@ impl Part {
             put_u32s(out, &[selected.tenant, selected.sinks]);
             put_u64s(out, &[selected.records, selected.bytes]);
         }
+        if version >= 5 {
+            out.push(self.signal as u8);
+        }
     }
 
     fn decode(r: &mut Reader, version: u8) -> Result<Part, Corrupt> {
@@ -708,6 +715,9 @@ impl Part {
             let n = r.count(24)?;
             let selected = |r: &mut Reader| Ok(Selected { tenant: r.u32()?, sinks: r.u32()?, records: r.u64()?, bytes: r.u64()? });
             part.selected = (0..n).map(|_| selected(r)).collect::<Result<_, _>>()?;
+        }
+        if version >= 5 {
+            part.signal = Signal::from_code(r.u8()?).ok_or_else(|| r.corrupt("unknown signal of a part"))?;
         }
         Ok(part)
     }
@@ -870,16 +880,17 @@ mod tests {
         assert_eq!(Frame::decode(&bytes), Ok(Frame::default()));
     }
 
-    /// A frame without events is byte for byte what an older release wrote and reads.
+    /// A frame of logs without events is byte for byte what an older release wrote and reads.
     #[test]
     fn a_version_is_written_only_where_it_is_needed() {
-        let mut seen = [0; 5];
+        let mut seen = [0; 6];
         for seed in 1..400 {
             let frame = sample::frame(&mut Random(seed));
             let mut bytes = Vec::new();
             frame.encode(&mut bytes);
             let has_event = frame.parts.iter().flat_map(|p| &p.facts).any(|f| f.event.is_some());
-            assert_eq!(bytes[0] == 4, has_event, "seed {seed}");
+            let is_logs = frame.parts.iter().all(|p| p.signal == Signal::Logs);
+            assert_eq!((bytes[0] == 5, bytes[0] >= 4), (!is_logs, has_event || !is_logs), "seed {seed}");
             seen[bytes[0] as usize] += 1;
         }
         assert!(seen[2..].iter().all(|n| *n > 20), "{seen:?}");

@@ -1,7 +1,7 @@
 //! Frames for tests: random ones that are valid, and plain ones that say what they are about.
 
 use crate::frame::{Count, Fact, FactEvent, Frame, Lost, LostReason, MISSING, Meter, Part, Resumed, Rows, Selected, StateChange};
-use flow::event::{EventKind, Note, Outcome, Reason, Skip, StreamId};
+use flow::event::{EventKind, Note, Outcome, Reason, Signal, Skip, StreamId};
 use flow::units::UnixNanos;
 
 /// xorshift64 (Marsaglia 2003); the seed must not be 0.
@@ -154,6 +154,7 @@ fn part(random: &mut Random, frame: &mut Frame) {
     let to = from + random.below(1 << 20);
     let mut part = Part {
         stream: StreamId(random.next()),
+        signal: if random.below(6) == 0 { Signal::ALL[random.below(3) as usize] } else { Signal::Logs },
         from,
         to,
         resume: random.below(to + 1),

@@ -9,7 +9,7 @@
 //! Memory: about 300 bytes per file and 200 per file that was removed and is not yet swept.
 
 use crate::Fields;
-use crate::layout::{CHARGES, COMMITS, LOGS, USAGE, commit_name, commit_number, unescape_tenant};
+use crate::layout::{CHARGES, COMMITS, RECORDS, USAGE, commit_name, commit_number, unescape_tenant};
 use anyhow::{Context, anyhow, bail};
 use flow::event::StreamId;
 use flow::units::UnixNanos;
@@ -368,27 +368,35 @@ impl Log {
             }
         }
         let (mut rewritten, mut expired) = (Vec::new(), Vec::new());
-        self.files.entry(LOGS.to_owned()).or_default().retain(|file| match reasons.remove(file.path.as_str()) {
-            None => true,
-            Some(reason) => {
-                if reason == Reason::Expired { &mut expired } else { &mut rewritten }.push(file.clone());
-                false
-            }
-        });
+        for table in RECORDS {
+            let Some(files) = self.files.get_mut(table) else { continue };
+            files.retain(|file| match reasons.remove(file.path.as_str()) {
+                None => true,
+                Some(reason) => {
+                    if reason == Reason::Expired { &mut expired } else { &mut rewritten }.push(file.clone());
+                    false
+                }
+            });
+        }
         if let Some(path) = reasons.keys().next() {
             bail!("it removes {path}, which the lake does not have");
         }
-        let sums = |files: &[FileEntry]| -> BTreeMap<String, [u64; 3]> {
+        let sums = |files: &mut dyn Iterator<Item = &FileEntry>| -> BTreeMap<String, [u64; 3]> {
             let mut sums = Sums::new();
-            files.iter().for_each(|file| add_to(&mut sums, &file.tenant, [file.rows, file.raw_bytes, file.origin_bytes]));
+            files.for_each(|file| add_to(&mut sums, &file.tenant, [file.rows, file.raw_bytes, file.origin_bytes]));
             sums.into_iter().map(|(tenant, sum)| (tenant.to_owned(), sum)).collect()
         };
-        if !rewritten.is_empty() && sums(&rewritten) != sums(commit.tables.get(LOGS).map_or(&[], Vec::as_slice)) {
+        let mut added = RECORDS.iter().filter_map(|table| commit.tables.get(*table)).flatten();
+        if !rewritten.is_empty() && sums(&mut rewritten.iter()) != sums(&mut added) {
             bail!("the files it rewrites do not add up to those it adds");
         }
         let mut counted = Sums::new();
         commit.dropped.iter().for_each(|drop| add_to(&mut counted, &drop.tenant, [drop.rows, drop.raw_bytes, drop.origin_bytes]));
-        if !counted.iter().map(|(tenant, sum)| (*tenant, *sum)).eq(sums(&expired).iter().map(|(tenant, sum)| (tenant.as_str(), *sum))) {
+        if !counted
+            .iter()
+            .map(|(tenant, sum)| (*tenant, *sum))
+            .eq(sums(&mut expired.iter()).iter().map(|(tenant, sum)| (tenant.as_str(), *sum)))
+        {
             bail!("the files that expired do not add up to what it says was dropped");
         }
         let at_ns = commit.at_ns.unwrap_or(i64::MIN);
@@ -414,8 +422,9 @@ impl Log {
         self.files.get(name).map_or(&[], Vec::as_slice)
     }
 
-    pub(crate) fn log_rows(&self) -> u64 {
-        self.table(LOGS).iter().map(|f| f.rows).sum()
+    /// Files of records, whatever their table.
+    pub(crate) fn records(&self) -> impl Iterator<Item = &FileEntry> {
+        RECORDS.iter().flat_map(|table| self.table(table))
     }
 }
 

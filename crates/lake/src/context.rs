@@ -11,7 +11,7 @@ use crate::table;
 use crate::view::{Access, Choice, View, group_ranges};
 use anyhow::Context;
 use arrow_array::UInt64Array;
-use flow::event::StreamId;
+use flow::event::{Signal, StreamId};
 use parquet::file::statistics::Statistics;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -103,7 +103,7 @@ impl View<'_> {
     }
 
     fn tail_places(&self, options: &SearchOptions, stream: StreamId, nearest: &mut Nearest, stats: &mut Stats) -> anyhow::Result<()> {
-        for (f, p) in self.snapshot.unsealed(self.tail)?.parts {
+        for (f, p) in self.snapshot.unsealed_of(Signal::Logs, self.tail)?.parts {
             let frame = &self.tail[f];
             for row in frame.parts[p].rows.clone().filter(|_| frame.parts[p].stream == stream) {
                 let row = row as usize;

@@ -13,7 +13,11 @@ pub(crate) const LOGS: &str = "logs";
 pub(crate) const USAGE: &str = "usage";
 pub(crate) const LINEAGE: &str = "lineage";
 pub(crate) const CHARGES: &str = "charges";
-pub(crate) const TABLES: [&str; 4] = [LOGS, USAGE, LINEAGE, CHARGES];
+pub(crate) const METRICS: &str = "metrics";
+pub(crate) const TRACES: &str = "traces";
+pub(crate) const TABLES: [&str; 6] = [LOGS, METRICS, TRACES, USAGE, LINEAGE, CHARGES];
+/// Tables whose rows are kept records: each record is in one of them.
+pub(crate) const RECORDS: [&str; 3] = [LOGS, METRICS, TRACES];
 /// The tenant of rows that are about the platform itself.
 pub(crate) const NOBODY: &[u8] = b"_weir";
 

@@ -1,10 +1,10 @@
 //! The open store: Parquet in folders by tenant, day and hour, one commit log, a search index beside the logs.
 //!
 //! Read in this order: `store` (frames in, one commit out), `commit` (the log), `layout` (where things lie),
-//! the tables `logs`, `facts` (usage), `charges`, `runs` (lineage) with `table` below them and `lineage` (what an event says), `index`; then
+//! the tables `logs` (and traces), `samples` (metrics), `facts` (usage), `charges`, `runs` (lineage) with `table` below them and `lineage` (what an event says), `index`; then
 //! the way back: `snapshot`, `query` (the line), `matcher` (the one judge), `view` (what is asked, and what narrows it
 //! down: `opened`, `bloom`, `columns`), `search`, `scan` and what is made of it (`histogram`, `facets`), `context`, `pipes` (rows to a
-//! table), `loose`, `sieve` (what comes), `tables` (columns for SQL); last `maintain`, which merges, drops and mends files behind the writer. The only crate that
+//! table), `loose`, `sieve` (what comes), `tables` (columns for SQL), `series` (metrics); last `maintain`, which merges, drops and mends files behind the writer. The only crate that
 //! names tantivy and parquet.
 #![deny(unsafe_code)]
 
@@ -19,6 +19,7 @@ mod focus;
 pub mod lineage;
 mod logs;
 mod runs;
+mod samples;
 mod stored;
 mod table;
 
@@ -48,6 +49,8 @@ mod sieve;
 
 pub mod tables;
 
+mod series;
+
 pub mod maintain;
 
 #[cfg(test)]
@@ -70,6 +73,7 @@ pub use query::{
 };
 pub use scan::{Asked, Batch, Column, Times, Wanted};
 pub use search::{Hit, SearchOptions, WINDOW_BYTES, search};
+pub use series::{Wanted as WantedSeries, read_series};
 pub use sieve::Sieve;
 pub use snapshot::{Snapshot, each_fact, lineage_events, tail_facts, usage};
 pub use stats::{Partial, PartialWhy, Stats};

@@ -25,6 +25,7 @@ use arrow_array::types::Int32Type;
 use arrow_array::{Array, DictionaryArray, RecordBatch, StringArray, TimestampNanosecondArray, UInt8Array, UInt32Array};
 use arrow_schema::DataType;
 use batch::Values;
+use flow::event::Signal;
 use flow::fields::{FIELDS_MAX, FieldSet, Scanner, Span};
 use parquet::file::metadata::RowGroupMetaData;
 use parquet::file::statistics::Statistics;
@@ -370,7 +371,7 @@ impl<W> Scan<'_, W> {
     fn tail(&self, worker: &mut Worker<W>) -> anyhow::Result<()> {
         let view = &self.access.view;
         let kinds: Vec<Option<ColumnKind<'_>>> = self.asked.fields.iter().map(|_| None).collect();
-        for (f, p) in view.snapshot.unsealed(view.tail)?.parts {
+        for (f, p) in view.snapshot.unsealed_of(Signal::Logs, view.tail)?.parts {
             let frame = &view.tail[f];
             let rows = &frame.rows;
             // By tenant, as rows of files are.

@@ -24,7 +24,7 @@ use crate::table;
 use crate::view::{Access, Bounds, Choice, View, in_parallel};
 use anyhow::Context;
 use arrow_array::{TimestampNanosecondArray, UInt8Array};
-use flow::event::{Severity, StreamId};
+use flow::event::{Severity, Signal, StreamId};
 use flow::units::UnixNanos;
 use hub::disk::Disk;
 use hub::frame::{Frame, Part};
@@ -149,7 +149,7 @@ impl View<'_> {
         let start = Instant::now();
         let access = Access::new(*self);
         let matcher = Matcher::new(query, &access.fields)?;
-        let taken = self.snapshot.unsealed(self.tail)?;
+        let taken = self.snapshot.unsealed_of(Signal::Logs, self.tail)?;
         let mut stats = Stats::default();
         let chosen = access.choose(&matcher.check, options, &mut stats)?;
         stats.plan_ns += since(start);

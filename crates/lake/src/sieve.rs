@@ -7,6 +7,7 @@ use crate::Fields;
 use crate::matcher::{Matcher, Row};
 use crate::query::Query;
 use crate::search::{Hit, tenant_of};
+use flow::event::Signal;
 use hub::frame::Frame;
 use std::ops::ControlFlow;
 
@@ -25,7 +26,7 @@ impl Sieve {
     /// Hands the rows of a frame that answer to `hit`, until it breaks.
     pub fn each(&mut self, frame: &Frame, hit: &mut dyn FnMut(Hit) -> ControlFlow<()>) -> ControlFlow<()> {
         let rows = &frame.rows;
-        for part in &frame.parts {
+        for part in frame.parts.iter().filter(|part| part.signal == Signal::Logs) {
             for row in part.rows.clone() {
                 let row = row as usize;
                 let tenant = tenant_of(frame, row);

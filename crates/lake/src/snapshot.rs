@@ -10,7 +10,7 @@ use crate::store::{Taken, new_events, take_parts};
 use crate::{FactView, Fields, facts, lineage, runs, table};
 use anyhow::Context;
 use arrow_array::UInt32Array;
-use flow::event::{StreamId, UsageFact};
+use flow::event::{Signal, StreamId, UsageFact};
 use flow::units::{NANOS_PER_MINUTE, UnixNanos};
 use hub::disk::Disk;
 use hub::frame::Frame;
@@ -49,8 +49,8 @@ impl Snapshot {
     /// is to take a new snapshot and to search again; else the error is one.
     pub fn is_outdated(&self) -> anyhow::Result<bool> {
         let log = Log::read(&self.disk, &self.root)?;
-        let live: HashSet<&str> = log.table(LOGS).iter().map(|file| file.path.as_str()).collect();
-        for file in self.logs().iter().filter(|file| !live.contains(file.path.as_str())) {
+        let live: HashSet<&str> = log.records().map(|file| file.path.as_str()).collect();
+        for file in self.log.records().filter(|file| !live.contains(file.path.as_str())) {
             if !self.disk.exists(&self.root.join(&file.path))? {
                 return Ok(true);
             }
@@ -84,15 +84,15 @@ impl Snapshot {
         self.log.fields.clone().unwrap_or_default()
     }
 
-    /// Rows of `logs` as the commits count them.
+    /// Kept records of all tables, as the commits count them.
     pub fn rows(&self) -> u64 {
-        self.log.log_rows()
+        self.log.records().map(|file| file.rows).sum()
     }
 
     /// Rows and origin bytes by tenant, counted anew from the Parquet files: the commits' numbers are not used.
     pub fn rows_by_tenant(&self) -> anyhow::Result<BTreeMap<Vec<u8>, (u64, u64)>> {
         let mut counts: BTreeMap<Vec<u8>, (u64, u64)> = BTreeMap::new();
-        for file in self.logs() {
+        for file in self.log.records() {
             let path = self.root.join(&file.path);
             for batch in table::read(&self.disk, &path, &["tenant", "origin_bytes"], None)? {
                 let batch = batch.with_context(|| format!("cannot read {}", path.display()))?;
@@ -123,6 +123,13 @@ impl Snapshot {
 
     pub(crate) fn logs(&self) -> &[FileEntry] {
         self.log.table(LOGS)
+    }
+
+    /// The parts of the tail with records of this kind that the lake does not have.
+    pub(crate) fn unsealed_of(&self, signal: Signal, tail: &[Arc<Frame>]) -> anyhow::Result<Taken> {
+        let mut taken = self.unsealed(tail)?;
+        taken.parts.retain(|(f, p)| tail[*f].parts[*p].signal == signal);
+        Ok(taken)
     }
 
     /// The parts of the tail that the lake does not have.

@@ -9,13 +9,16 @@
 
 use crate::commit::{Commit, FileEntry, Log, list_names, publish, stream_name, write_tmp};
 use crate::facts;
-use crate::layout::{COMMITS, LINEAGE, LOGS, NOBODY, TABLES, USAGE, commit_number, content_name, day_and_hour, escape_tenant, folder};
+use crate::layout::{
+    COMMITS, LINEAGE, LOGS, METRICS, NOBODY, TABLES, TRACES, USAGE, commit_number, content_name, day_and_hour, escape_tenant, folder,
+};
 use crate::lineage;
 use crate::logs::{LogFile, LogWriter, RowRef, Spent, field_columns};
 use crate::runs::{self, Seen};
+use crate::samples;
 use crate::{Fields, Options};
 use anyhow::{Context, anyhow, bail};
-use flow::event::{StreamId, UsageFact};
+use flow::event::{Signal, StreamId, UsageFact};
 use flow::fields::FIELDS_MAX;
 use hub::disk::Disk;
 use hub::frame::Frame;
@@ -265,13 +268,15 @@ fn write_files(
 ) -> anyhow::Result<Written> {
     let mut tables = BTreeMap::new();
     let mut sealed = Sealed::default();
-    let logs = write_logs(files, frames, taken, options, fields, &mut sealed, spent)?;
+    let logs = write_logs(files, frames, taken, (LOGS, Signal::Logs), options, fields, &mut sealed, spent)?;
+    let traces = write_logs(files, frames, taken, (TRACES, Signal::Traces), options, fields, &mut sealed, spent)?;
+    let metrics = write_metrics(files, frames, taken, options, &mut sealed)?;
     let usage = write_usage(files, frames, taken, &mut sealed)?;
     let (lineage, keys) = match &options.lineage {
         Some(block) => write_lineage(files, frames, taken, block, lineage_keys, &mut sealed)?,
         None => (Vec::new(), Vec::new()),
     };
-    for (table, entries) in [(LOGS, logs), (USAGE, usage), (LINEAGE, lineage)] {
+    for (table, entries) in [(LOGS, logs), (METRICS, metrics), (TRACES, traces), (USAGE, usage), (LINEAGE, lineage)] {
         if !entries.is_empty() {
             sealed.files += entries.len() as u64;
             tables.insert(table.to_owned(), entries);
@@ -287,10 +292,12 @@ struct Group {
     raw_bytes: u64,
 }
 
+#[expect(clippy::too_many_arguments, reason = "two tables are written the same way")]
 fn write_logs(
     files: &mut NewFiles<'_>,
     frames: &[Arc<Frame>],
     taken: &Taken,
+    (table, signal): (&str, Signal),
     options: &Options,
     fields: &Fields,
     sealed: &mut Sealed,
@@ -298,23 +305,49 @@ fn write_logs(
 ) -> anyhow::Result<Vec<FileEntry>> {
     let mut writer = LogWriter::new(fields);
     let mut entries = Vec::new();
-    for ((tenant, day), group) in group_by_day(frames, taken)? {
+    for ((tenant, day), group) in group_by_day(frames, taken, signal)? {
         for (hour, mut group) in split_hours(frames, group, options.hour_bytes_min) {
             let indexed = group.raw_bytes >= options.index_bytes_min;
             let made = writer.write(frames, &mut group.rows, tenant, indexed, spent)?;
             let start = Instant::now();
-            let entry = add_log_file(files, &folder(LOGS, tenant, day, hour), tenant, frames, &group.rows, &made)?;
+            let entry = add_log_file(files, &folder(table, tenant, day, hour), tenant, frames, &group.rows, &made)?;
             spent.files += start.elapsed();
-            let count = sealed.by_tenant.entry(tenant.to_vec()).or_default();
-            *count = (count.0 + entry.rows, count.1 + entry.origin_bytes);
-            sealed.rows += entry.rows;
-            sealed.raw_bytes += entry.raw_bytes;
-            sealed.parquet_bytes += entry.stored_bytes;
-            sealed.index_bytes += entry.index_bytes;
+            sealed.count(tenant, &entry);
             entries.push(entry);
         }
     }
     Ok(entries)
+}
+
+fn write_metrics(
+    files: &mut NewFiles<'_>,
+    frames: &[Arc<Frame>],
+    taken: &Taken,
+    options: &Options,
+    sealed: &mut Sealed,
+) -> anyhow::Result<Vec<FileEntry>> {
+    let mut entries = Vec::new();
+    for ((tenant, day), group) in group_by_day(frames, taken, Signal::Metrics)? {
+        for (hour, mut group) in split_hours(frames, group, options.hour_bytes_min) {
+            let made = LogFile { parquet: samples::write(frames, &mut group.rows, tenant)?, index: None };
+            let entry = add_log_file(files, &folder(METRICS, tenant, day, hour), tenant, frames, &group.rows, &made)?;
+            sealed.count(tenant, &entry);
+            entries.push(entry);
+        }
+    }
+    Ok(entries)
+}
+
+impl Sealed {
+    /// Adds a file of records.
+    fn count(&mut self, tenant: &[u8], entry: &FileEntry) {
+        let count = self.by_tenant.entry(tenant.to_vec()).or_default();
+        *count = (count.0 + entry.rows, count.1 + entry.origin_bytes);
+        self.rows += entry.rows;
+        self.raw_bytes += entry.raw_bytes;
+        self.parquet_bytes += entry.stored_bytes;
+        self.index_bytes += entry.index_bytes;
+    }
 }
 
 /// Puts a log file and its index into `folder`. `rows`: those it was made of.
@@ -345,12 +378,15 @@ pub(crate) fn add_log_file(
     })
 }
 
-fn group_by_day<'a>(frames: &'a [Arc<Frame>], taken: &Taken) -> anyhow::Result<BTreeMap<(&'a [u8], i64), Group>> {
+fn group_by_day<'a>(frames: &'a [Arc<Frame>], taken: &Taken, signal: Signal) -> anyhow::Result<BTreeMap<(&'a [u8], i64), Group>> {
     let mut places: BTreeMap<(&[u8], i64), usize> = BTreeMap::new();
     let mut groups: Vec<Group> = Vec::new();
     for (f, p) in &taken.parts {
         let frame = &frames[*f];
         let part = &frame.parts[*p];
+        if part.signal != signal {
+            continue;
+        }
         // Neighbouring rows are mostly of one tenant and day: the map is asked only where that changes.
         let mut last = (u32::MAX, i64::MIN, 0);
         for row in part.rows.clone() {

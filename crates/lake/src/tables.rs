@@ -11,11 +11,11 @@ mod tail;
 pub use tail::Tail;
 
 use crate::facts::{self, encode_key};
-use crate::layout::{CHARGES, LINEAGE, LOGS, USAGE, escape_tenant, unescape_tenant};
+use crate::layout::{CHARGES, LINEAGE, LOGS, METRICS, TRACES, USAGE, escape_tenant, unescape_tenant};
 use crate::logs::{Lines, field_columns};
 use crate::snapshot::Snapshot;
 use crate::stored::StoredFile;
-use crate::{Fields, Options, charges, runs};
+use crate::{Fields, Options, charges, runs, samples};
 use anyhow::Context;
 use arrow_array::builder::BinaryBuilder;
 use arrow_array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, StringArray, UInt64Array};
@@ -37,17 +37,23 @@ const BATCH_ROWS_MAX: usize = 8192;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Table {
     Logs,
+    /// Samples of series.
+    Metrics,
+    /// Spans, with the columns of logs.
+    Traces,
     Usage,
     Charges,
     Lineage,
 }
 
 impl Table {
-    pub const ALL: [Table; 4] = [Table::Logs, Table::Usage, Table::Charges, Table::Lineage];
+    pub const ALL: [Table; 6] = [Table::Logs, Table::Metrics, Table::Traces, Table::Usage, Table::Charges, Table::Lineage];
 
     pub fn name(self) -> &'static str {
         match self {
             Table::Logs => LOGS,
+            Table::Metrics => METRICS,
+            Table::Traces => TRACES,
             Table::Usage => USAGE,
             Table::Charges => CHARGES,
             Table::Lineage => LINEAGE,
@@ -57,7 +63,7 @@ impl Table {
     /// Columns of times that lie within [`FileView::min_time`] and [`FileView::max_time`].
     pub fn time_columns(self) -> &'static [&'static str] {
         match self {
-            Table::Logs => &["time"],
+            Table::Logs | Table::Metrics | Table::Traces => &["time"],
             Table::Usage => &["minute"],
             Table::Charges => &["charge_period_start", "charge_period_end"],
             Table::Lineage => &["event_time"],
@@ -74,6 +80,7 @@ pub struct FileView {
     pub tenant: Vec<u8>,
     pub rows: u64,
     pub stored_bytes: u64,
+    /// Its lines are cut up among its columns.
     pub is_log: bool,
     pub min_time: UnixNanos,
     pub max_time: UnixNanos,
@@ -98,7 +105,7 @@ impl Snapshot {
                 tenant,
                 rows: entry.rows,
                 stored_bytes: entry.stored_bytes,
-                is_log: table == Table::Logs,
+                is_log: matches!(table, Table::Logs | Table::Traces),
                 min_time: UnixNanos(entry.min_time),
                 max_time: UnixNanos(entry.max_time),
             })
@@ -111,11 +118,12 @@ impl Snapshot {
     pub fn columns(&self, table: Table, writer: Option<&Options>) -> Vec<SchemaRef> {
         let tenant = Field::new("tenant", DataType::Utf8, false);
         match table {
-            Table::Logs => {
+            Table::Logs | Table::Traces => {
                 let committed = self.log.fields.iter().chain(self.log.former_fields.iter().rev());
                 let all = std::iter::once(self.newest_fields(writer)).chain(committed.cloned());
                 all.map(|fields| tail::log_schema(&field_columns(&fields))).collect()
             }
+            Table::Metrics => vec![samples::schema(tenant)],
             Table::Usage => vec![facts::schema(tenant)],
             Table::Charges => vec![charges::schema(tenant)],
             Table::Lineage => vec![runs::schema()],

@@ -17,6 +17,7 @@ use crate::stored::{Meter, StoredFile};
 use crate::{Fields, table};
 use anyhow::{Context, bail};
 use arrow_schema::{DataType, Field, Schema};
+use flow::event::Signal;
 use hub::disk::Disk;
 use hub::frame::Frame;
 use parquet::arrow::ProjectionMask;
@@ -71,7 +72,7 @@ impl View<'_> {
                 add(file.min_time, file.max_time);
             }
         }
-        for (f, p) in self.snapshot.unsealed(self.tail)?.parts {
+        for (f, p) in self.snapshot.unsealed_of(Signal::Logs, self.tail)?.parts {
             let frame = &self.tail[f];
             for row in frame.parts[p].rows.clone() {
                 let row = row as usize;

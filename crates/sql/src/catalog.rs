@@ -1,4 +1,4 @@
-//! Which tables there are: `logs`, `usage`, `charges` and `lineage`, of all lakes put together.
+//! Which tables there are: `logs`, `metrics`, `traces`, `usage`, `charges` and `lineage`, of all lakes put together.
 //!
 //! In: snapshots and tails of lakes; out: tables for DataFusion, made when a query names them. A table has the columns that this
 //! release writes, with those of all fields that the lake's commits name; what a file lacks is missing in its rows. With a tenant, only

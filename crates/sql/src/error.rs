@@ -226,7 +226,7 @@ fn missing_table(message: &str) -> Option<&str> {
 fn table_help(name: &str) -> String {
     match nearest(name, &Table::ALL.map(Table::name)) {
         Some(near) => format!("did you mean {near}?"),
-        None => "the tables are logs, usage, charges and lineage".to_owned(),
+        None => "the tables are logs, metrics, traces, usage, charges and lineage".to_owned(),
     }
 }
 

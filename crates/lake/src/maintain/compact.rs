@@ -8,7 +8,6 @@
 use super::rewrite::{Loaded, held_bytes};
 use super::{Change, Keeper, partition_of};
 use crate::commit::{FileEntry, Reason, Removed};
-use crate::layout::LOGS;
 use crate::store::{NewFiles, add_log_file};
 use flow::units::{Span, UnixNanos};
 use std::collections::BTreeMap;
@@ -103,7 +102,7 @@ impl Keeper {
     fn plan(&self, options: &CompactOptions, now: UnixNanos) -> Vec<Vec<FileEntry>> {
         let fields = self.log.fields.clone().unwrap_or_default();
         let mut partitions: BTreeMap<&str, Vec<&FileEntry>> = BTreeMap::new();
-        for file in self.log.table(LOGS) {
+        for file in self.log.records() {
             partitions.entry(partition_of(&file.path)).or_default().push(file);
         }
         let cold_before = now.0.saturating_sub(options.cold_after.0);
@@ -142,7 +141,7 @@ impl Keeper {
         between: &mut dyn FnMut(),
     ) -> anyhow::Result<Outcome> {
         let (disk, root) = (self.disk.clone(), self.root.clone());
-        let mut loaded = Loaded::new(&group[0].tenant)?;
+        let mut loaded = Loaded::new(&group[0])?;
         for file in group {
             if let Err(error) = loaded.add(&disk, &root, file) {
                 self.refresh()?;

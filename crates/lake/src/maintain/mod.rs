@@ -25,11 +25,10 @@ pub use retain::{Retention, TenantRetention};
 pub use sweep::Swept;
 
 use crate::commit::{Commit, DropEntry, Dropped, FileEntry, Log, Removed, publish};
-use crate::layout::LOGS;
 use crate::store::NewFiles;
 use flow::units::{Span, UnixNanos};
 use hub::disk::Disk;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 /// What a lake is kept like.
@@ -108,7 +107,7 @@ impl Keeper {
     }
 
     fn has_all<'a>(&self, mut paths: impl Iterator<Item = &'a str>) -> bool {
-        let live: HashSet<&str> = self.log.table(LOGS).iter().map(|file| file.path.as_str()).collect();
+        let live: HashSet<&str> = self.log.records().map(|file| file.path.as_str()).collect();
         paths.all(|path| live.contains(path))
     }
 
@@ -124,8 +123,8 @@ impl Keeper {
             commit.removed = change.removed.clone();
             commit.dropped = change.dropped.clone();
             commit.swept = (self.swept > 0).then_some(self.swept);
-            if !change.added.is_empty() {
-                commit.tables = BTreeMap::from([(LOGS.to_owned(), change.added.clone())]);
+            for file in &change.added {
+                commit.tables.entry(table_of(&file.path).to_owned()).or_default().push(file.clone());
             }
             if publish(&self.disk, &self.root, &commit)? {
                 let number = commit.number;
@@ -169,6 +168,11 @@ pub fn sweep_removed(disk: &Disk, root: &Path, grace: Span, now: UnixNanos) -> a
 /// [`Keeper::run`] for one call; who calls often keeps the [`Keeper`].
 pub fn run(disk: &Disk, root: &Path, options: &Options, now: UnixNanos) -> anyhow::Result<Maintained> {
     Keeper::open(disk, root)?.run(options, now)
+}
+
+/// The table a file is of.
+fn table_of(path: &str) -> &str {
+    path.split('/').next().unwrap_or_default()
 }
 
 /// The folder a file lies in: its partition, a tenant's day or an hour of it.

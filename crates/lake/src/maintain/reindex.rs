@@ -141,7 +141,7 @@ impl Keeper {
     /// `false`: another program changed the file's entry first.
     fn rebuild(&mut self, file: &FileEntry, now: UnixNanos) -> Result<bool, Failure> {
         let (disk, root) = (self.disk.clone(), self.root.clone());
-        let mut loaded = Loaded::new(&file.tenant)?;
+        let mut loaded = Loaded::new(file)?;
         if let Err(error) = loaded.add(&disk, &root, file) {
             self.refresh()?;
             if !self.has_entry(file) {

@@ -1,6 +1,6 @@
 //! Drops what is too old or too much: whole partitions, all of a run under one commit that counts them.
 //!
-//! A partition is a tenant's day, or an hour of a day that has files by hour. By age it goes when its newest row is older than
+//! A partition is a tenant's day, or an hour of a day that has files by hour, of one table of records: logs, metrics, traces. By age it goes when its newest row is older than
 //! the tenant keeps rows. By bytes (Parquet and indexes as stored; what was removed and waits to be swept does not count) the
 //! tenant's oldest go, by their newest row, until it fits. By the bytes of all tenants, only those that have more than an equal
 //! share are touched: of the one furthest over it the oldest goes. A partition with rows of the current hour, or newer, goes last:
@@ -9,7 +9,7 @@
 
 use super::{Change, Keeper, partition_of};
 use crate::commit::{DropEntry, DropRule, Dropped, FileEntry, Reason, Removed};
-use crate::layout::{LOGS, unescape_tenant};
+use crate::layout::unescape_tenant;
 use anyhow::Context;
 use flow::units::{ByteSize, NANOS_PER_HOUR, Span, UnixNanos};
 use schemars::JsonSchema;
@@ -90,7 +90,7 @@ impl Keeper {
     /// By tenant, escaped.
     fn partitions(&self) -> anyhow::Result<BTreeMap<&str, Partitions<'_>>> {
         let mut folders: BTreeMap<(&str, &str), Partition<'_>> = BTreeMap::new();
-        for file in self.log.table(LOGS) {
+        for file in self.log.records() {
             let key = (file.tenant.as_str(), partition_of(&file.path));
             let empty = || Partition { files: Vec::new(), stored_bytes: 0, max_time: i64::MIN };
             let partition = folders.entry(key).or_insert_with(empty);

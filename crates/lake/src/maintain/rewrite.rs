@@ -1,4 +1,4 @@
-//! Rows out of log files and into one: what merging and mending share.
+//! Rows out of files of records and into one: what merging and mending share.
 //!
 //! In: files of one partition; out: a file as the writer would make it today from the same rows, in its order, with its columns
 //! and its index. Tenant, times, rows, raw bytes and origin bytes must be what the files' commits say: a file that holds anything
@@ -7,9 +7,9 @@
 
 use crate::Fields;
 use crate::commit::FileEntry;
-use crate::layout::unescape_tenant;
+use crate::layout::{METRICS, unescape_tenant};
 use crate::logs::{Lines, LogFile, LogWriter, RowRef, Spent, field_columns};
-use crate::table;
+use crate::{samples, table};
 use anyhow::{Context, bail, ensure};
 use arrow_array::{TimestampNanosecondArray, UInt8Array, UInt16Array, UInt32Array, UInt64Array};
 use flow::event::StreamId;
@@ -29,9 +29,15 @@ pub(super) fn held_bytes(file: &FileEntry, fields: &Fields) -> u64 {
     file.raw_bytes.saturating_add(file.rows.saturating_mul(ROW_BYTES + SPAN_BYTES * columns))
 }
 
-/// Rows of one tenant, out of files.
+enum AnyLines<'a> {
+    Logs(Lines<'a>),
+    Samples(samples::Lines<'a>),
+}
+
+/// Rows of one tenant, out of files of one table.
 pub(super) struct Loaded {
     pub tenant: Vec<u8>,
+    is_metrics: bool,
     /// One per file.
     pub frames: Vec<Arc<Frame>>,
     /// In the order of the files and of their rows.
@@ -39,9 +45,12 @@ pub(super) struct Loaded {
 }
 
 impl Loaded {
-    pub(super) fn new(tenant: &str) -> anyhow::Result<Loaded> {
+    /// `file`: the first of them.
+    pub(super) fn new(file: &FileEntry) -> anyhow::Result<Loaded> {
+        let tenant = &file.tenant;
         let Some(tenant) = unescape_tenant(tenant) else { bail!("the commit log names a tenant {tenant:?} that nobody wrote") };
-        Ok(Loaded { tenant, frames: Vec::new(), rows: Vec::new() })
+        let is_metrics = file.path.split('/').next() == Some(METRICS);
+        Ok(Loaded { tenant, is_metrics, frames: Vec::new(), rows: Vec::new() })
     }
 
     /// Reads the rows of one more file.
@@ -54,13 +63,15 @@ impl Loaded {
         for batch in table::read_all(disk, &path, None)? {
             let batch = batch.with_context(damaged)?;
             let time: &TimestampNanosecondArray = table::column(&batch, "time")?;
-            let severity: &UInt8Array = table::column(&batch, "severity")?;
             let weight: &UInt32Array = table::column(&batch, "weight")?;
             let stream: &UInt64Array = table::column(&batch, "stream")?;
             let position: &UInt64Array = table::column(&batch, "position")?;
             let origin_bytes: &UInt32Array = table::column(&batch, "origin_bytes")?;
             let notes: &UInt16Array = table::column(&batch, "notes")?;
-            let lines = Lines::of(&batch).with_context(damaged)?;
+            let mut lines = match self.is_metrics {
+                true => AnyLines::Samples(samples::Lines::of(&batch).with_context(damaged)?),
+                false => AnyLines::Logs(Lines::of(&batch).with_context(damaged)?),
+            };
             if batch.num_rows() > 0 && table::tenant(&batch, 0)? != self.tenant {
                 bail!("{} is about another tenant than its commit says", path.display());
             }
@@ -68,12 +79,18 @@ impl Loaded {
             ensure!((rows.len() + batch.num_rows()) as u64 <= file.rows, more());
             for at in 0..batch.num_rows() {
                 self.rows.push(RowRef { frame: number, row: rows.len() as u32, stream: StreamId(stream.value(at)) });
-                rows.bytes.extend_from_slice(lines.line(at, &mut buffer).with_context(damaged)?);
+                match &mut lines {
+                    AnyLines::Logs(lines) => rows.bytes.extend_from_slice(lines.line(at, &mut buffer).with_context(damaged)?),
+                    AnyLines::Samples(lines) => lines.put(at, &mut rows.bytes),
+                }
                 ensure!(rows.bytes.len() as u64 <= file.raw_bytes, more());
                 rows.ends.push(u32::try_from(rows.bytes.len()).with_context(|| format!("{} is too large", path.display()))?);
             }
             rows.time.extend_from_slice(time.values());
-            rows.severity.extend_from_slice(severity.values());
+            match self.is_metrics {
+                true => rows.severity.resize(rows.time.len(), flow::severity::UNKNOWN),
+                false => rows.severity.extend_from_slice(table::column::<UInt8Array>(&batch, "severity")?.values()),
+            }
             rows.weight.extend_from_slice(weight.values());
             rows.position.extend_from_slice(position.values());
             rows.origin_bytes.extend_from_slice(origin_bytes.values());
@@ -92,6 +109,9 @@ impl Loaded {
 
     /// The rows as the writer would store them today. Afterwards they are in file order.
     pub(super) fn write(&mut self, fields: &Fields, indexed: bool) -> anyhow::Result<LogFile> {
+        if self.is_metrics {
+            return Ok(LogFile { parquet: samples::write(&self.frames, &mut self.rows, &self.tenant)?, index: None });
+        }
         LogWriter::new(fields).write(&self.frames, &mut self.rows, &self.tenant, indexed, &mut Spent::default())
     }
 

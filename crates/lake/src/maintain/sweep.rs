@@ -5,7 +5,7 @@
 //! A file that is named again (with another index) stays. Folders that become empty stay.
 
 use super::Keeper;
-use crate::layout::{COMMITS, LOGS};
+use crate::layout::COMMITS;
 use anyhow::Context;
 use flow::units::{Span, UnixNanos};
 use std::collections::HashSet;
@@ -33,7 +33,7 @@ impl Keeper {
         let before = now.0.saturating_sub(grace.0);
         let (due, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.log.gone).into_iter().partition(|gone| gone.at_ns <= before);
         let mut kept: HashSet<&str> = HashSet::new();
-        for file in self.log.table(LOGS) {
+        for file in self.log.records() {
             kept.insert(&file.path);
             kept.extend(file.index.as_deref());
         }

@@ -8,15 +8,16 @@ use crate::Options;
 use crate::facts::{self, encode_key};
 use crate::layout::{LINEAGE, NOBODY};
 use crate::logs::{FieldColumn, field_columns, number};
-use crate::runs;
 use crate::snapshot::Snapshot;
 use crate::store::new_events;
+use crate::{runs, samples};
 use anyhow::{Context, anyhow};
 use arrow_array::builder::{ArrayBuilder, BinaryBuilder, Float64Builder, StringBuilder};
 use arrow_array::{
     ArrayRef, RecordBatch, RecordBatchOptions, StringArray, TimestampNanosecondArray, UInt8Array, UInt16Array, UInt32Array, UInt64Array,
 };
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use flow::event::Signal;
 use flow::fields::{FieldSet, Scanner, Span};
 use hub::frame::{Frame, Part};
 use std::collections::HashSet;
@@ -36,11 +37,16 @@ pub struct Tail {
 impl Snapshot {
     /// What `tail` adds to a table. `writer`: how the lake is written now; without it the tail tells no lineage.
     pub fn tail(&self, table: Table, tail: &[Arc<Frame>], writer: Option<&Options>) -> anyhow::Result<Tail> {
-        let taken = self.unsealed(tail)?;
+        let taken = match table {
+            Table::Logs => self.unsealed_of(Signal::Logs, tail)?,
+            Table::Metrics => self.unsealed_of(Signal::Metrics, tail)?,
+            Table::Traces => self.unsealed_of(Signal::Traces, tail)?,
+            Table::Usage | Table::Charges | Table::Lineage => self.unsealed(tail)?,
+        };
         let mut rest = Tail { table, columns: Vec::new(), frames: tail.to_vec(), parts: Vec::new(), events: None };
         match (table, writer.and_then(|writer| writer.lineage.as_ref())) {
-            (Table::Logs, _) => (rest.columns, rest.parts) = (field_columns(&self.newest_fields(writer)), taken.parts),
-            (Table::Usage, _) => rest.parts = taken.parts,
+            (Table::Logs | Table::Traces, _) => (rest.columns, rest.parts) = (field_columns(&self.newest_fields(writer)), taken.parts),
+            (Table::Metrics | Table::Usage, _) => rest.parts = taken.parts,
             (Table::Lineage, Some(block)) if !taken.parts.is_empty() => {
                 let mut known: HashSet<String> = HashSet::new();
                 for file in self.log.table(LINEAGE) {
@@ -69,7 +75,8 @@ impl Tail {
             (None, Some((f, p))) => {
                 let (frame, part) = (&self.frames[*f], &self.frames[*f].parts[*p]);
                 match self.table {
-                    Table::Logs => return self.log_batch(frame, part, columns, tenant),
+                    Table::Logs | Table::Traces => return self.log_batch(frame, part, columns, tenant),
+                    Table::Metrics => sample_batch(frame, part, tenant)?,
                     _ => usage_batch(frame, part, tenant)?,
                 }
             }
@@ -82,12 +89,7 @@ impl Tail {
 
     fn log_batch(&self, frame: &Frame, part: &Part, columns: &[&str], tenant: Option<&[u8]>) -> anyhow::Result<RecordBatch> {
         let rows = &frame.rows;
-        let chosen: Vec<usize> = part
-            .rows
-            .clone()
-            .map(|row| row as usize)
-            .filter(|row| tenant.is_none_or(|tenant| frame.tenants.get(rows.tenant[*row] as usize).is_some_and(|own| **own == *tenant)))
-            .collect();
+        let chosen: Vec<usize> = rows_of(frame, part, tenant).collect();
         let names: Vec<String> = frame.tenants.iter().map(|tenant| encode_key(tenant).into_owned()).collect();
         let all = log_schema(&self.columns);
         let fields: Vec<_> = all.fields().iter().filter(|field| columns.contains(&field.name().as_str())).cloned().collect();
@@ -161,6 +163,20 @@ impl Values {
             Values::Number(mut builder) => ArrayBuilder::finish(&mut builder),
         }
     }
+}
+
+/// The rows of a part, of one tenant or of all.
+fn rows_of<'a>(frame: &'a Frame, part: &Part, tenant: Option<&'a [u8]>) -> impl Iterator<Item = usize> + 'a {
+    let own = move |row: &usize| frame.tenants.get(frame.rows.tenant[*row] as usize);
+    part.rows.clone().map(|row| row as usize).filter(move |row| tenant.is_none_or(|tenant| own(row).is_some_and(|own| **own == *tenant)))
+}
+
+fn sample_batch(frame: &Frame, part: &Part, tenant: Option<&[u8]>) -> anyhow::Result<RecordBatch> {
+    let names: Vec<String> = frame.tenants.iter().map(|tenant| encode_key(tenant).into_owned()).collect();
+    let row = |row: usize| Some((row, names.get(frame.rows.tenant[row] as usize)?.as_str()));
+    let rows: Option<Vec<_>> = rows_of(frame, part, tenant).map(row).collect();
+    let rows = rows.with_context(|| format!("frame {} is damaged: a row names a tenant that is not there", frame.seq))?;
+    samples::batch(frame, part.stream, rows.into_iter())
 }
 
 fn usage_batch(frame: &Frame, part: &Part, tenant: Option<&[u8]>) -> anyhow::Result<RecordBatch> {

@@ -1,6 +1,6 @@
 //! What a lake promises, tested from outside: `answers` (a search equals a naive scan that shares no code with
 //! it), `counts` (histograms, facets, columns and contexts equal one, too), `columns` (what other programs find), `crashes` (after a crash
-//! at any step every row is there once), `events` (facts one by one), `proposals` (what an index says to ranges and regexes), and the
+//! at any step every row is there once), `events` (facts one by one), `metrics` (samples and spans), `proposals` (what an index says to ranges and regexes), and the
 //! promises below.
 
 mod answers;
@@ -8,6 +8,7 @@ mod columns;
 mod counts;
 mod crashes;
 mod events;
+mod metrics;
 mod proposals;
 
 use crate::*;

@@ -15,6 +15,7 @@ use arrow_array::{TimestampNanosecondArray, UInt8Array, UInt16Array, UInt32Array
 use flow::units::NANOS_PER_HOUR;
 use hub::disk::Sim;
 use hub::frame::Frame;
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 

@@ -3,6 +3,7 @@
 use super::*;
 use crate::Options as LakeOptions;
 use crate::commit::FileEntry;
+use crate::layout::LOGS;
 use crate::tests::find_all;
 
 fn logs(disk: &Disk) -> Vec<FileEntry> {

@@ -1,0 +1,321 @@
+//! The table `metrics`: samples of one tenant and day (or hour), as a Parquet file sorted by series and time.
+//!
+//! In: rows of frames, each the record of a sample (`telemetry::sample`); out: bytes of the file, the same for the same rows, and the
+//! lines again. Who a sample is of stands in `series`, the beginning of its line, and in `metric`, `type`, `unit` and `labels` for
+//! whoever asks; these are dictionaries, so a series is stored once in a row group. Times are differences, values are split by
+//! byte. `detail` has the rest of a line that says more than its time and one number (a histogram, exemplars), and `raw` a whole line that is
+//! built otherwise: then steps have changed it, or it is no sample. So every line comes back as it was. Memory: 60 bytes a row of
+//! one file, and each series once.
+
+use crate::logs::RowRef;
+use crate::table;
+use anyhow::Context;
+use arrow_array::builder::{
+    BinaryBuilder, Float64Builder, StringBuilder, TimestampNanosecondBuilder, UInt16Builder, UInt32Builder, UInt64Builder,
+};
+use arrow_array::{Array, ArrayRef, BinaryArray, Float64Array, RecordBatch, StringArray, TimestampNanosecondArray};
+use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use flow::event::StreamId;
+use flow::time::TimeParser;
+use flow::units::UnixNanos;
+use hub::frame::Frame;
+use parquet::basic::Encoding;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
+use std::collections::HashMap;
+use std::sync::Arc;
+use telemetry::sample::{self, Number, Series, Stamp};
+
+/// Bytes of all texts of one column in a row group, before they are stored row by row.
+const DICTIONARY_BYTES: usize = 4 << 20;
+
+/// Who samples are of, as columns hold it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    metric: String,
+    labels: String,
+    unit: String,
+    kind: &'static str,
+    /// The beginning of its lines.
+    series: String,
+}
+
+impl Key {
+    fn of(part: &[u8]) -> Option<Key> {
+        let series = Series::parse(part)?;
+        let labels: serde_json::Map<String, serde_json::Value> =
+            series.labels.into_iter().map(|(name, value)| (name, serde_json::Value::String(value))).collect();
+        Some(Key {
+            metric: series.metric,
+            labels: serde_json::Value::Object(labels).to_string(),
+            unit: series.unit,
+            kind: series.kind.name(),
+            series: String::from_utf8(part.to_vec()).ok()?,
+        })
+    }
+}
+
+/// What a row says.
+struct Read {
+    /// Number of its key; `None`: it is no sample.
+    key: Option<u32>,
+    value: Option<f64>,
+    rest: Rest,
+}
+
+/// How the line comes back.
+enum Rest {
+    /// Out of time and value.
+    Plain,
+    /// This follows the series, with a comma in place of its brace.
+    Detail(String),
+    /// It is stored whole.
+    Raw,
+}
+
+/// Reads rows; each series part is read once.
+#[derive(Default)]
+pub(crate) struct Reader {
+    times: TimeParser,
+    buffer: Vec<u8>,
+    numbers: HashMap<Box<[u8]>, Option<u32>>,
+    keys: Vec<Key>,
+    stamp: Stamp,
+    made: Vec<u8>,
+}
+
+impl Reader {
+    fn read(&mut self, line: &[u8], time: i64) -> Read {
+        let Some(sample) = sample::read(line, &mut self.times, &mut self.buffer) else {
+            return Read { key: None, value: None, rest: Rest::Raw };
+        };
+        let key = match self.numbers.get(sample.series) {
+            Some(key) => *key,
+            None => {
+                let key = Key::of(sample.series).and_then(|key| {
+                    let number = u32::try_from(self.keys.len()).ok()?;
+                    self.keys.push(key);
+                    Some(number)
+                });
+                self.numbers.insert(sample.series.into(), key);
+                key
+            }
+        };
+        let value = sample.value.map(Number::double);
+        let rest = match line.strip_prefix(sample.series) {
+            Some(tail) => {
+                self.made.clear();
+                put_tail(&mut self.made, &mut self.stamp, time, value.unwrap_or_default());
+                match tail.strip_prefix(b",").map(|inside| std::str::from_utf8(inside)) {
+                    _ if value.is_some() && tail == self.made => Rest::Plain,
+                    Some(Ok(inside)) => Rest::Detail(format!("{{{inside}")),
+                    _ => Rest::Raw,
+                }
+            }
+            None => Rest::Raw,
+        };
+        Read { key, value, rest }
+    }
+}
+
+/// What follows the series in the line of a sample that is one number.
+fn put_tail(out: &mut Vec<u8>, stamp: &mut Stamp, time: i64, value: f64) {
+    stamp.put(out, UnixNanos(time));
+    sample::put_value_end(out, value);
+    out.pop(); // the line's end is not stored
+}
+
+/// The lines of a batch of a file.
+pub(crate) struct Lines<'a> {
+    time: &'a TimestampNanosecondArray,
+    series: &'a StringArray,
+    value: &'a Float64Array,
+    detail: &'a StringArray,
+    raw: &'a BinaryArray,
+    stamp: Stamp,
+}
+
+impl<'a> Lines<'a> {
+    pub(crate) fn of(batch: &'a RecordBatch) -> anyhow::Result<Lines<'a>> {
+        Ok(Lines {
+            time: table::column(batch, "time")?,
+            series: table::column(batch, "series")?,
+            value: table::column(batch, "value")?,
+            detail: table::column(batch, "detail")?,
+            raw: table::column(batch, "raw")?,
+            stamp: Stamp::default(),
+        })
+    }
+
+    /// Appends a line, as it came.
+    pub(crate) fn put(&mut self, row: usize, out: &mut Vec<u8>) {
+        if self.raw.is_valid(row) {
+            return out.extend_from_slice(self.raw.value(row));
+        }
+        out.extend_from_slice(self.series.value(row).as_bytes());
+        if self.detail.is_valid(row) {
+            out.push(b',');
+            out.extend_from_slice(self.detail.value(row).strip_prefix('{').unwrap_or_default().as_bytes());
+            return;
+        }
+        put_tail(out, &mut self.stamp, self.time.value(row), self.value.value(row));
+    }
+}
+
+/// The columns; `tenant` as the file or the tail has it.
+pub(crate) fn schema(tenant: Field) -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("time", DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into())), false),
+        tenant,
+        Field::new("metric", DataType::Utf8, true),
+        Field::new("type", DataType::Utf8, true),
+        Field::new("unit", DataType::Utf8, true),
+        Field::new("labels", DataType::Utf8, true),
+        Field::new("series", DataType::Utf8, true),
+        Field::new("value", DataType::Float64, true),
+        Field::new("detail", DataType::Utf8, true),
+        Field::new("weight", DataType::UInt32, false),
+        Field::new("stream", DataType::UInt64, false),
+        Field::new("position", DataType::UInt64, false),
+        Field::new("origin_bytes", DataType::UInt32, false),
+        Field::new("notes", DataType::UInt16, false),
+        Field::new("raw", DataType::Binary, true),
+    ]))
+}
+
+fn properties() -> anyhow::Result<WriterProperties> {
+    let path = |name: &str| ColumnPath::new(vec![name.to_owned()]);
+    let mut properties = table::properties()?.set_dictionary_page_size_limit(DICTIONARY_BYTES);
+    for name in ["time", "position", "origin_bytes"] {
+        properties =
+            properties.set_column_dictionary_enabled(path(name), false).set_column_encoding(path(name), Encoding::DELTA_BINARY_PACKED);
+    }
+    properties =
+        properties.set_column_dictionary_enabled(path("value"), false).set_column_encoding(path("value"), Encoding::BYTE_STREAM_SPLIT);
+    for name in ["detail", "raw"] {
+        properties =
+            properties.set_column_dictionary_enabled(path(name), false).set_column_statistics_enabled(path(name), EnabledStatistics::None);
+    }
+    Ok(properties.build())
+}
+
+fn read_row(reader: &mut Reader, frame: &Frame, row: usize) -> Read {
+    reader.read(frame.rows.row(row), frame.rows.time[row])
+}
+
+/// One file. Puts `rows` into its order: by metric, labels and what else is said of the series, then time, stream and position.
+pub(crate) fn write(frames: &[Arc<Frame>], rows: &mut [RowRef], tenant: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let mut reader = Reader::default();
+    let mut read: Vec<(Read, RowRef)> =
+        rows.iter().map(|row| (read_row(&mut reader, &frames[row.frame as usize], row.row as usize), *row)).collect();
+    let mut order: Vec<u32> = (0..reader.keys.len() as u32).collect();
+    order.sort_by(|a, b| reader.keys[*a as usize].cmp(&reader.keys[*b as usize]));
+    let mut rank = vec![0u32; order.len()];
+    order.iter().enumerate().for_each(|(place, key)| rank[*key as usize] = place as u32 + 1);
+    let at =
+        |row: &RowRef| (frames[row.frame as usize].rows.time[row.row as usize], frames[row.frame as usize].rows.position[row.row as usize]);
+    read.sort_by_cached_key(|(read, row)| (read.key.map_or(0, |key| rank[key as usize]), at(row).0, row.stream, at(row).1));
+    let mut writer = table::writer(schema(table::tenant_field(tenant)), properties()?)?;
+    for chunk in read.chunks(table::BATCH_ROWS) {
+        let mut columns = Columns::new(table::Tenants::new(tenant));
+        for (read, row) in chunk {
+            columns.push(&reader.keys, read, &frames[row.frame as usize], row.row as usize, row.stream, tenant);
+        }
+        writer.write(&columns.finish(schema(table::tenant_field(tenant)))?)?;
+    }
+    rows.iter_mut().zip(&read).for_each(|(row, (_, sorted))| *row = *sorted);
+    Ok(writer.into_inner()?)
+}
+
+/// Rows of the tail, in their order. `rows`: row and the tenant as it is shown.
+pub(crate) fn batch<'a>(frame: &Frame, stream: StreamId, rows: impl Iterator<Item = (usize, &'a str)>) -> anyhow::Result<RecordBatch> {
+    let mut reader = Reader::default();
+    let mut columns = Columns::new(table::Tenants::default());
+    for (row, tenant) in rows {
+        let read = read_row(&mut reader, frame, row);
+        columns.push(&reader.keys, &read, frame, row, stream, tenant.as_bytes());
+    }
+    columns.finish(schema(Field::new("tenant", DataType::Utf8, false)))
+}
+
+struct Columns {
+    time: TimestampNanosecondBuilder,
+    tenant: table::Tenants,
+    metric: StringBuilder,
+    kind: StringBuilder,
+    unit: StringBuilder,
+    labels: StringBuilder,
+    series: StringBuilder,
+    value: Float64Builder,
+    detail: StringBuilder,
+    weight: UInt32Builder,
+    stream: UInt64Builder,
+    position: UInt64Builder,
+    origin_bytes: UInt32Builder,
+    notes: UInt16Builder,
+    raw: BinaryBuilder,
+}
+
+impl Columns {
+    fn new(tenant: table::Tenants) -> Columns {
+        Columns {
+            time: TimestampNanosecondBuilder::new().with_timezone("UTC"),
+            tenant,
+            metric: StringBuilder::new(),
+            kind: StringBuilder::new(),
+            unit: StringBuilder::new(),
+            labels: StringBuilder::new(),
+            series: StringBuilder::new(),
+            value: Float64Builder::new(),
+            detail: StringBuilder::new(),
+            weight: UInt32Builder::new(),
+            stream: UInt64Builder::new(),
+            position: UInt64Builder::new(),
+            origin_bytes: UInt32Builder::new(),
+            notes: UInt16Builder::new(),
+            raw: BinaryBuilder::new(),
+        }
+    }
+
+    fn push(&mut self, keys: &[Key], read: &Read, frame: &Frame, row: usize, stream: StreamId, tenant: &[u8]) {
+        let rows = &frame.rows;
+        let key = read.key.map(|key| &keys[key as usize]);
+        self.time.append_value(rows.time[row]);
+        self.tenant.push(tenant);
+        self.metric.append_option(key.map(|key| &key.metric));
+        self.kind.append_option(key.map(|key| key.kind));
+        self.unit.append_option(key.map(|key| &key.unit).filter(|unit| !unit.is_empty()));
+        self.labels.append_option(key.map(|key| &key.labels));
+        let is_raw = matches!(read.rest, Rest::Raw);
+        self.series.append_option(key.map(|key| &key.series).filter(|_| !is_raw));
+        self.value.append_option(read.value.filter(|_| key.is_some()));
+        self.detail.append_option(if let Rest::Detail(detail) = &read.rest { Some(detail) } else { None });
+        self.weight.append_value(rows.weight[row]);
+        self.stream.append_value(stream.0);
+        self.position.append_value(rows.position[row]);
+        self.origin_bytes.append_value(rows.origin_bytes[row]);
+        self.notes.append_value(rows.notes[row]);
+        self.raw.append_option(is_raw.then(|| rows.row(row)));
+    }
+
+    fn finish(mut self, schema: SchemaRef) -> anyhow::Result<RecordBatch> {
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(self.time.finish()),
+            self.tenant.finish(),
+            Arc::new(self.metric.finish()),
+            Arc::new(self.kind.finish()),
+            Arc::new(self.unit.finish()),
+            Arc::new(self.labels.finish()),
+            Arc::new(self.series.finish()),
+            Arc::new(self.value.finish()),
+            Arc::new(self.detail.finish()),
+            Arc::new(self.weight.finish()),
+            Arc::new(self.stream.finish()),
+            Arc::new(self.position.finish()),
+            Arc::new(self.origin_bytes.finish()),
+            Arc::new(self.notes.finish()),
+            Arc::new(self.raw.finish()),
+        ];
+        RecordBatch::try_new(schema, columns).context("the columns of samples do not fit together")
+    }
+}
