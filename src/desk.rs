@@ -64,6 +64,7 @@ pub enum Question {
         memory_bytes: usize,
     },
     Sql(Statement),
+    Metrics(crate::promql::Question),
     /// Records as they are decided, until the asker goes away.
     Follow {
         query: String,
@@ -340,7 +341,7 @@ impl Desk {
                     }
                     SinkKind::Archive { settings, .. } => archives.push((sink.name.clone(), (**settings).clone())),
                     SinkKind::Http { settings } => https.push((sink.name.clone(), (**settings).clone())),
-                    SinkKind::Stdout | SinkKind::Blackhole => {}
+                    SinkKind::Stdout | SinkKind::Blackhole | SinkKind::Prometheus { .. } => {}
                 }
             }
             DeskPipeline {
@@ -371,6 +372,7 @@ impl Desk {
                 self.search(&inquiry, out)
             }
             Question::Sql(statement) => self.write_rows(statement, out),
+            Question::Metrics(question) => self.write_metrics(question, out),
             Question::Follow { query, tenant } => {
                 let query = Query::parse(query).map_err(|e| anyhow::anyhow!("{e}"))?;
                 query.tail_limit().map_err(|e| anyhow::anyhow!(e))?;

@@ -18,6 +18,7 @@ mod import;
 mod inquiry;
 mod metrics;
 mod plan;
+mod promql;
 mod runtime;
 mod secrets;
 mod sinks;

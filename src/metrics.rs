@@ -9,13 +9,15 @@
 
 use crate::env;
 use crate::runtime::control::Vitals;
+use crate::runtime::deliver::SinkSignals;
+use crate::runtime::readers;
 use crate::runtime::reload::{Current, Outcome, Reloads};
 use crate::sources::status::{self, State};
 use flow::event::Outcome as Became;
 use flow::step::sample::LEVELS;
 use hub::{Ledger, Tally};
 use prometheus::core::Collector;
-use prometheus::{Encoder, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{Encoder, GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -45,6 +47,15 @@ impl Page {
             counters.with_label_values(&values).inc_by(value);
         }
         self.add(counters);
+    }
+
+    fn seconds(&self, name: &str, help: &str, labels: &[&str], rows: Vec<(Vec<String>, f64)>) {
+        let gauges = GaugeVec::new(Opts::new(name, help), labels).expect("names and labels are constants");
+        for (values, value) in rows {
+            let values: Vec<&str> = values.iter().map(String::as_str).collect();
+            gauges.with_label_values(&values).add(value);
+        }
+        self.add(gauges);
     }
 
     fn gauges(&self, name: &str, help: &str, labels: &[&str], rows: Vec<(Vec<String>, i64)>) {
@@ -83,10 +94,10 @@ pub fn render(vitals: &Vitals) -> String {
             oldest = Some(frame.received);
             false
         });
-        ages.push((labels, oldest.map_or(0, |at| (env::now().0 - at.0).max(0) / 1_000_000)));
+        ages.push((labels, oldest.map_or(0.0, |at| (env::now().0 - at.0).max(0) as f64 / 1e9)));
     }
-    page.gauges(
-        "weir_sink_oldest_undelivered_milliseconds",
+    page.seconds(
+        "weir_sink_oldest_undelivered_seconds",
         "Age of the oldest record that a sink has not committed.",
         &["pipeline", "sink"],
         ages,
@@ -252,6 +263,16 @@ fn add_https(page: &Page, vitals: &Vitals) {
         answers.extend(stats.answers.into_iter().map(|(status, count)| ([labels(), vec![name(status)]].concat(), count)));
         sent.push((labels(), stats.sent_bytes));
     }
+    let unshown = |(pipeline, sink, signals): &(String, String, Arc<SinkSignals>)| {
+        (vec![pipeline.clone(), sink.clone()], signals.unshown.load(Ordering::Relaxed))
+    };
+    let unshown = vitals.sinks.iter().map(unshown).filter(|(_, n)| *n > 0).collect();
+    let help = "Samples of series that a prometheus sink has no room for.";
+    page.counters("weir_exposition_refused_samples_total", help, &["pipeline", "sink"], unshown);
+    let lost =
+        |(pipeline, sink, signals): &(String, String, Arc<SinkSignals>)| (vec![pipeline.clone(), sink.clone()], readers::lost(signals));
+    let lost = vitals.sinks.iter().map(lost).filter(|(_, n)| *n > 0).collect();
+    page.counters("weir_spans_lost_total", "Spans of our own that went by unsent.", &["pipeline", "sink"], lost);
     page.counters("weir_http_answers_total", "Requests of a sink by status of the answer.", &["pipeline", "sink", "result"], answers);
     page.counters("weir_http_sent_bytes_total", "Bytes of bodies that a sink sent, packed.", &["pipeline", "sink"], sent);
 }

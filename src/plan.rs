@@ -8,7 +8,7 @@ mod prices;
 use crate::config::Config;
 use crate::runtime::caretaker::{GRACE, RUN_BYTES_MAX};
 use crate::sinks::archive::{self, Calendar, Compress, Room, Settings, Template};
-use crate::sinks::{self, ArchiveConfig, HttpBody, HttpConfig, LakeConfig, SinkConfig, http};
+use crate::sinks::{self, ArchiveConfig, HttpBody, HttpConfig, LakeConfig, PrometheusSink, SinkConfig, http};
 use crate::sources::{self, Malformed, ParseConfig, SourceConfig};
 use anyhow::Context;
 use flow::condition::{Condition, Expression};
@@ -79,6 +79,7 @@ pub enum SinkKind {
     Archive { settings: Box<Settings>, columns: Vec<usize>, commit: sinks::CommitConfig, drops_newest: bool },
     Lake { root: std::path::PathBuf, options: Box<lake::Options>, seal: sinks::SealConfig, care: Box<lake::maintain::Options> },
     Http { settings: Box<http::Settings> },
+    Prometheus { config: Box<PrometheusSink> },
 }
 
 /// Numbers the fields that a plan names, in order of first mention.
@@ -195,6 +196,10 @@ fn compile_source(name: &str, source: &SourceConfig, config: &Config) -> anyhow:
         SourceConfig::Syslog(c) => {
             let line = ByteSize(c.message_bytes_max.0.saturating_mul(8));
             (sources::Format::Json, Malformed::Keep, line, &whole, None, Encoding::Utf8)
+        }
+        // What weir itself writes, out of bodies that are bounded.
+        SourceConfig::Otlp(_) | SourceConfig::RemoteWrite(_) | SourceConfig::Scrape(_) | SourceConfig::Watch(_) => {
+            (sources::Format::Json, Malformed::Keep, ByteSize(64 << 20), &whole, None, Encoding::Utf8)
         }
     };
     let multiline =
@@ -577,7 +582,11 @@ fn compile_sinks(pipeline: &str, config: &Config, data: &Path, fields: &mut Fiel
             SinkConfig::Blackhole(_) => SinkKind::Blackhole,
             SinkConfig::Archive(archive) => compile_archive(pipeline, name, archive, data, fields, &mut columns)?,
             SinkConfig::Lake(lake) => compile_lake(config, lake, data)?,
-            SinkConfig::Http(http) => compile_http(pipeline, name, http, data, fields, &mut columns)?,
+            SinkConfig::Http(_) | SinkConfig::RemoteWrite(_) | SinkConfig::Otlp(_) => {
+                let http = sink.http().context("a sink that sends has a url")?;
+                compile_http(pipeline, name, &http, data, fields, &mut columns)?
+            }
+            SinkConfig::Prometheus(config) => SinkKind::Prometheus { config: Box::new(config.clone()) },
         };
         sinks.push(SinkPlan { name: name.clone(), kind });
     }

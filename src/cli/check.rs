@@ -6,8 +6,8 @@
 use super::seen;
 use crate::config::memory::{self, Need};
 use crate::config::{self, Config, HubConfig, Loaded, Report, WhenFull};
-use crate::sinks::config::{Boundary, HttpBody, HttpCompress, HttpConfig as SinkHttp, NameZone, SinkConfig};
-use crate::sources::config::{Ack, FileConfig, Format, HttpConfig, Malformed, SourceConfig, Start, SyslogConfig};
+use crate::sinks::config::{Boundary, HttpBody, HttpCompress, HttpConfig as SinkHttp, NameZone, RemoteWriteVersion, SinkConfig};
+use crate::sources::config::{Ack, FileConfig, Format, HttpConfig, Malformed, OtlpConfig, ScrapeConfig, SourceConfig, Start, SyslogConfig};
 use crate::sources::kubernetes::{KubernetesConfig, Trust};
 use flow::event::{Reason, ReasonClass};
 use flow::step::quota::Unit;
@@ -234,8 +234,17 @@ fn describe_source(source: &SourceConfig) -> String {
         SourceConfig::Stdin(stdin) => {
             (format!("stdin, {}, lines up to {}", format_name(stdin.format), stdin.line_bytes_max), stdin.malformed)
         }
-        SourceConfig::Http(http) => (describe_http_source(http), http.malformed),
+        SourceConfig::Http(http) => (describe_http_source(http, source), http.malformed),
         SourceConfig::Syslog(syslog) => (describe_syslog(syslog), Malformed::Keep),
+        SourceConfig::Otlp(otlp) => (describe_otlp(otlp, source), Malformed::Keep),
+        SourceConfig::RemoteWrite(remote) => {
+            (format!("remote_write on {}, at {}, {}", remote.listen, remote.path, describe_answering(source)), Malformed::Keep)
+        }
+        SourceConfig::Scrape(scrape) => (describe_scrape(scrape), Malformed::Keep),
+        SourceConfig::Watch(watch) => {
+            let names: Vec<String> = watch.rules.keys().cloned().collect();
+            (format!("watch: alerts of {} about samples of this pipeline", list(&names)), Malformed::Keep)
+        }
     };
     for stage in source.parse() {
         let what = stage.field.as_ref().map_or("lines".to_string(), |field| format!("member {field}"));
@@ -251,24 +260,42 @@ fn describe_source(source: &SourceConfig) -> String {
     text
 }
 
-fn describe_http_source(http: &HttpConfig) -> String {
-    let mut tenants: Vec<String> = http.tokens.iter().map(|token| token.tenant.clone()).collect();
+fn describe_http_source(http: &HttpConfig, source: &SourceConfig) -> String {
+    let usage = if http.usage { ", usage events at /api/v1/usage" } else { "" };
+    let at = list(&http.paths);
+    format!("http on {}, records at {at}, /_bulk and /loki/api/v1/push{usage}, {}", http.listen, describe_answering(source))
+}
+
+fn describe_otlp(otlp: &OtlpConfig, source: &SourceConfig) -> String {
+    let listens = [("grpc", &otlp.grpc), ("http", &otlp.http)];
+    let listens: Vec<String> = listens.into_iter().filter(|(_, at)| !at.is_empty()).map(|(over, at)| format!("{over} {at}")).collect();
+    format!("otlp on {}, {}", listens.join(" and "), describe_answering(source))
+}
+
+fn describe_answering(source: &SourceConfig) -> String {
+    let Some(answering) = source.answering() else { return String::new() };
+    let mut tenants: Vec<String> = answering.tokens.iter().map(|token| token.tenant.clone()).collect();
     tenants.dedup();
     let who = match tenants[..] {
         [] => "without tokens, records say who pays".to_string(),
         _ => format!("with tokens of {}, who pay whatever records say", list(&tenants)),
     };
-    let usage = if http.usage { ", usage events at /api/v1/usage" } else { "" };
-    let answered = match http.ack {
+    let answered = match answering.ack {
         Ack::Durable => "answered when records are kept",
         Ack::OnReceipt => "answered on receipt",
     };
+    format!("{who}; bodies up to {}, {} at hand, then 503; {answered}, at least once", answering.body_bytes_max, answering.buffer_bytes_max)
+}
+
+fn describe_scrape(scrape: &ScrapeConfig) -> String {
+    let files = if scrape.files.is_empty() { String::new() } else { format!(" and those of {}", list(&scrape.files)) };
+    let targets = match scrape.targets.len() {
+        0..=4 => list(&scrape.targets),
+        more => format!("{more} targets"),
+    };
     format!(
-        "http on {}, records at {}, /_bulk and /loki/api/v1/push{usage}, {who}; bodies up to {}, {} at hand, then 503; {answered}, at least once",
-        http.listen,
-        list(&http.paths),
-        http.body_bytes_max,
-        http.buffer_bytes_max
+        "scrape {targets}{files} every {}, within {}, bodies up to {}, {} at hand, then scrapes are left out",
+        scrape.interval, scrape.timeout, scrape.body_bytes_max, scrape.buffer_bytes_max
     )
 }
 
@@ -287,6 +314,9 @@ fn describe_http_sink(http: &SinkHttp) -> String {
             let labels: Vec<String> = http.labels.iter().map(|(name, text)| format!("{name}={text}")).collect();
             format!("Loki's push with labels {}", list(&labels))
         }
+        HttpBody::RemoteWrite(RemoteWriteVersion::V1) => "remote write 1.0".to_string(),
+        HttpBody::RemoteWrite(RemoteWriteVersion::V2) => "remote write 2.0".to_string(),
+        HttpBody::Otlp => "OTLP".to_string(),
     };
     let packed = match http.compress {
         HttpCompress::None => "",
@@ -585,6 +615,11 @@ fn describe_sink(sink: &SinkConfig) -> String {
             text
         }
         SinkConfig::Http(http) => describe_http_sink(http),
+        SinkConfig::RemoteWrite(_) | SinkConfig::Otlp(_) => sink.http().as_ref().map_or_else(String::new, describe_http_sink),
+        SinkConfig::Prometheus(prometheus) => format!(
+            "prometheus: the newest sample of each of at most {} series on {}, at {}, for {}",
+            prometheus.series_max, prometheus.listen, prometheus.path, prometheus.age
+        ),
         SinkConfig::Lake(lake) => format!(
             "lake at {}, exactly once, sealed at {} or {}, indexed {}, by word {}, identifiers {}",
             lake.url,
@@ -646,8 +681,7 @@ fn notes(loaded: &Loaded) -> Vec<String> {
         for (name, source) in &config.sources {
             let on_receipt = match source {
                 SourceConfig::Stdin(stdin) => stdin.ack == Ack::OnReceipt,
-                SourceConfig::Http(http) => http.ack == Ack::OnReceipt,
-                SourceConfig::File(_) | SourceConfig::Syslog(_) => false,
+                other => other.answering().is_some_and(|answering| answering.ack == Ack::OnReceipt),
             };
             if on_receipt {
                 notes.push(format!("source {name}: `ack: on_receipt`: what a crash finds in memory is lost"));
@@ -655,9 +689,13 @@ fn notes(loaded: &Loaded) -> Vec<String> {
         }
     }
     for (name, source) in &config.sources {
-        if let SourceConfig::Http(http) = source
-            && http.listen.parse::<SocketAddr>().is_ok_and(|address| !address.ip().is_loopback())
-        {
+        let listens = match source {
+            SourceConfig::Http(http) => vec![&http.listen],
+            SourceConfig::Otlp(otlp) => vec![&otlp.grpc, &otlp.http],
+            SourceConfig::RemoteWrite(remote) => vec![&remote.listen],
+            _ => Vec::new(),
+        };
+        if listens.iter().any(|listen| listen.parse::<SocketAddr>().is_ok_and(|address| !address.ip().is_loopback())) {
             notes.push(format!("source {name}: TLS is not built: without a proxy in front that ends it, tokens can be read on the way"));
         }
         if let SourceConfig::Syslog(_) = source {

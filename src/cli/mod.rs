@@ -6,9 +6,11 @@ pub mod buffer;
 pub mod check;
 pub mod cost;
 pub mod eval;
+pub mod exporters;
 pub mod import;
 pub mod ledger;
 pub mod lineage;
+pub mod metrics;
 pub mod reload;
 pub mod run;
 pub mod schema;
@@ -59,7 +61,10 @@ enum Verb {
         quiet: bool,
     },
     /// Tell every mistake in pipeline files, or the plan: limits, memory, disk, meters. Opens nothing.
+    #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
     Check {
+        #[command(subcommand)]
+        verb: Option<CheckVerb>,
         #[arg(required = true)]
         files: Vec<PathBuf>,
         /// Lines as the sources would read them: fields that steps read and none of them has are told.
@@ -135,7 +140,7 @@ enum Verb {
         #[arg(long, default_value = "128MiB", value_parser = read_bytes)]
         memory: ByteSize,
     },
-    /// Answer a SQL statement over the tables logs, usage, charges and lineage.
+    /// Answer a SQL statement over the tables logs, metrics, traces, usage, charges and lineage.
     Sql {
         /// `SELECT service, count(*) FROM logs GROUP BY service`; also WITH, EXPLAIN, SHOW TABLES and `DESCRIBE logs`.
         statement: String,
@@ -160,6 +165,31 @@ enum Verb {
         #[arg(long, default_value = "128MiB", value_parser = read_bytes)]
         memory: ByteSize,
         /// How long it may take; then what was found is printed, and the answer is not whole.
+        #[arg(long, default_value = "1m", value_parser = read_span)]
+        deadline: Span,
+    },
+    /// Ask for series of metrics and their values: `http_requests_total{tenant="a"}`, `rate(http_requests_total[5m])`.
+    Metrics {
+        /// A selector as PromQL has it, or one of rate, increase, delta, sum, avg, min, max, count, histogram_quantile, absent around one.
+        query: String,
+        #[arg(long, default_value = "weir-data")]
+        data: PathBuf,
+        /// Only this tenant's series.
+        #[arg(long)]
+        tenant: Option<String>,
+        /// From this time on, every point: RFC 3339, or a duration before now such as 1h. Absent: the value at one moment.
+        #[arg(long)]
+        since: Option<String>,
+        /// The moment, or the end. Absent: now.
+        #[arg(long, alias = "until")]
+        at: Option<String>,
+        /// With --since: the value at every step, such as 1m, instead of every point.
+        #[arg(long, value_parser = read_span)]
+        step: Option<Span>,
+        /// Print each series as a JSON object.
+        #[arg(long)]
+        json: bool,
+        /// How long it may take.
         #[arg(long, default_value = "1m", value_parser = read_span)]
         deadline: Span,
     },
@@ -240,6 +270,22 @@ enum LedgerVerb {
 }
 
 #[derive(Subcommand)]
+enum CheckVerb {
+    /// Find scrapes that will not find their metrics: ports, paths and schemes of Kubernetes manifests and scrape configs, held
+    /// against what the services declare. Exits 1 for a mismatch, 2 where a file cannot be read.
+    Exporters {
+        /// Folders of manifests, or files.
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+        /// Ask this host and port for the path of each scrape, too, as in 127.0.0.1:8080.
+        #[arg(long)]
+        probe_at: Option<String>,
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Subcommand)]
 enum LineageVerb {
     /// What a thing was made from.
     Up(LineageArgs),
@@ -271,7 +317,10 @@ pub fn main() -> ExitCode {
     };
     let result = match args.verb {
         Verb::Run { files, once, data, json, quiet } => run::run(&files, run::Options { once, data, json, quiet }),
-        Verb::Check { files, sample, json } => check::run(&files, sample.as_deref(), json),
+        Verb::Check { verb: Some(CheckVerb::Exporters { paths, probe_at, json }), .. } => {
+            exporters::run(&exporters::Options { paths, probe_at, json })
+        }
+        Verb::Check { verb: None, files, sample, json } => check::run(&files, sample.as_deref(), json),
         Verb::Test { files, json } => test::run(&files, json),
         Verb::Eval { expression, files, limit, json } => eval::run(&eval::Options { expression, files, limit, json }),
         Verb::Import(verb) => import::run(&verb),
@@ -302,6 +351,9 @@ pub fn main() -> ExitCode {
             let deadline = Duration::from_nanos(deadline.0.unsigned_abs());
             let statement = Statement { sql, tenant, format, rows_max, memory_bytes: memory.0, read_bytes_max: None, deadline };
             sql::run(sql::Options { statement, data, explain })
+        }
+        Verb::Metrics { query, data, tenant, since, at, step, json, deadline } => {
+            metrics::run(metrics::Options { query, data, tenant, since, at, step, json, deadline })
         }
         Verb::Tail { query, data, tenant, limit, json, columns, color } => {
             look::Printer::new(json, color, &columns).and_then(|printer| tail::run(tail::Options { query, data, tenant, limit, printer }))

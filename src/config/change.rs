@@ -109,6 +109,7 @@ pub fn restart_needed(before: &[Loaded], after: &[Loaded], data_is_given: bool) 
         ("data", !data_is_given && old.data != new.data),
         ("lanes", lanes(&old) != lanes(&new)),
         ("admin", old.admin != new.admin),
+        ("telemetry", old.telemetry != new.telemetry),
         ("query", old.query != new.query),
     ] {
         let owner = after.iter().find(|loaded| loaded.written.contains(&key)).or(after.first());

@@ -6,7 +6,7 @@
 use super::model::{Config, HubConfig, WhenFull};
 use crate::sinks::config::{ArchiveConfig, RoomFull, SinkConfig};
 use crate::sinks::http::COMMIT_BATCHES;
-use crate::sources::config::{JoinConfig, SourceConfig};
+use crate::sources::config::{JoinConfig, SeriesConfig, SourceConfig};
 use crate::sources::http::UNPACKERS;
 use crate::sources::kubernetes::KubernetesConfig;
 use flow::step::{MeterConfig, OverQuota, Policy, StepConfig};
@@ -72,10 +72,14 @@ const WINDOWS_BYTES: u64 = MIB;
 /// A connection's buffers while it says little, and what a read of syslog asks for.
 const CONNECTION_BYTES: u64 = 16 << 10;
 const READ_BYTES: u64 = 32 << 10;
+/// Series that a source of samples knows by heart.
+const DICTIONARY_BYTES: u64 = 64 << 20;
 
 /// A series and its place in two tables; a value of a request label in one table.
 const SERIES_BYTES: u64 = 160;
 const VALUE_BYTES: u64 = 64;
+/// A series that is shown to who scrapes: its labels twice, and its newest sample.
+const SERIES_SHOWN_BYTES: u64 = 600;
 
 /// Facts of a lane's frame that are one event each: 64 Ki of 64 bytes in the meter, 200 in the frame, and their keys.
 const EVENTS_BYTES: (u64, u64) = (MIB / 4, 24 * MIB);
@@ -208,9 +212,26 @@ fn source_need(component: String, config: &SourceConfig) -> Need {
         SourceConfig::Stdin(stdin) => Need::new(component, MIB / 4, MIB + stdin.line_bytes_max.0.saturating_add(joined(&stdin.join))),
         // What is held, and the lines that bodies become while they are read: twice as much each.
         SourceConfig::Http(http) => {
-            let lines = http.body_bytes_max.0.saturating_mul(2 * UNPACKERS as u64).saturating_add(http.line_bytes_max.0);
-            let connections = u64::from(http.connections_max) * CONNECTION_BYTES;
-            Need::new(component, 2 * MIB, (2 * MIB + connections).saturating_add(lines).saturating_add(http.buffer_bytes_max.0))
+            let need = answering_need(component, config);
+            Need { ceiling_bytes: need.ceiling_bytes.saturating_add(http.line_bytes_max.0), ..need }
+        }
+        SourceConfig::Otlp(_) => answering_need(component, config),
+        // And who its series are.
+        SourceConfig::RemoteWrite(remote) => {
+            let need = answering_need(component, config);
+            let series = series_bytes(remote.series.as_ref());
+            Need { ceiling_bytes: need.ceiling_bytes.saturating_add(DICTIONARY_BYTES).saturating_add(series), ..need }
+        }
+        // Of each target the series of its last scrape, which no limit bounds but that of the body; the usual target has 1,000.
+        SourceConfig::Scrape(scrape) => {
+            let bodies = scrape.body_bytes_max.0.saturating_mul(2 * UNPACKERS as u64);
+            let held = bodies.saturating_add(scrape.buffer_bytes_max.0).saturating_add(series_bytes(scrape.series.as_ref()));
+            Need::new(component, 2 * MIB, (2 * MIB + DICTIONARY_BYTES).saturating_add(held))
+        }
+        // Frames that wait, the series that rules are about, members.
+        SourceConfig::Watch(watch) => {
+            let members: u64 = watch.rules.values().map(|rule| u64::from(rule.members_max)).sum();
+            Need::new(component, MIB, (32 * MIB + DICTIONARY_BYTES).saturating_add(members.saturating_mul(SERIES_SHOWN_BYTES)))
         }
         SourceConfig::Syslog(syslog) => {
             let each = READ_BYTES + syslog.message_bytes_max.0;
@@ -218,6 +239,19 @@ fn source_need(component: String, config: &SourceConfig) -> Need {
             Need::new(component, MIB, (MIB + connections).saturating_add(syslog.buffer_bytes_max.0))
         }
     }
+}
+
+/// Of each series its text, and what is known of it.
+fn series_bytes(series: Option<&SeriesConfig>) -> u64 {
+    series.map_or(0, |series| u64::from(series.total).saturating_mul(SERIES_SHOWN_BYTES))
+}
+
+/// What is held, and the lines that bodies become while they are read: twice as much each.
+fn answering_need(component: String, config: &SourceConfig) -> Need {
+    let Some(answering) = config.answering() else { return Need::new(component, 0, 0) };
+    let lines = answering.body_bytes_max.0.saturating_mul(2 * UNPACKERS as u64);
+    let connections = u64::from(answering.connections_max) * CONNECTION_BYTES;
+    Need::new(component, 2 * MIB, (2 * MIB + connections).saturating_add(lines).saturating_add(answering.buffer_bytes_max.0))
 }
 
 /// What comes of a chunk, the metadata files while they are read, and what is kept of their pods: no more than the files
@@ -234,7 +268,13 @@ fn sink_need(component: String, config: &SinkConfig) -> Need {
             Need::new(component, MIB, 2 * MIB + u64::from(archive.open_files_max) * ARCHIVE_FILE_BYTES + COMPRESS_BYTES)
         }
         // Gathered rows, the columns made of them, and the index writer; when memory is short a seal comes early.
-        SinkConfig::Http(http) => {
+        SinkConfig::Prometheus(prometheus) => {
+            // A page in the making may be as large.
+            let series = u64::from(prometheus.series_max).saturating_mul(SERIES_SHOWN_BYTES);
+            Need::new(component, MIB, (2 * MIB).saturating_add(series.saturating_mul(2)))
+        }
+        SinkConfig::Http(_) | SinkConfig::RemoteWrite(_) | SinkConfig::Otlp(_) => {
+            let Some(http) = config.http() else { return Need::new(component, 0, 0) };
             // Frames of one commit, one body and what it packs to, its answer.
             let batch = http.batch.bytes.0;
             let held = batch.saturating_mul(COMMIT_BATCHES).saturating_add(2 * MIB);
@@ -280,9 +320,13 @@ pub fn disk(config: &Config) -> Vec<String> {
     }
     for (name, sink) in &config.sinks {
         match sink {
-            SinkConfig::Stdout(_) | SinkConfig::Blackhole(_) => {}
-            SinkConfig::Http(http) => {
-                lines.push(format!("sink {name}: dead letters, at most {}, then the older half goes", http.dead_letters.bytes_max))
+            SinkConfig::Stdout(_) | SinkConfig::Blackhole(_) | SinkConfig::Prometheus(_) => {}
+            SinkConfig::Http(_) | SinkConfig::RemoteWrite(_) | SinkConfig::Otlp(_) => {
+                lines.extend(
+                    sink.http().map(|http| {
+                        format!("sink {name}: dead letters, at most {}, then the older half goes", http.dead_letters.bytes_max)
+                    }),
+                );
             }
             SinkConfig::Archive(archive) => lines.push(archive_disk(name, archive)),
             SinkConfig::Lake(lake) => lines.push(format!("sink {name}: {}", lake_disk(&lake.keep))),

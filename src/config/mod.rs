@@ -21,7 +21,7 @@ mod report;
 pub mod schemas;
 
 pub use change::{Changes, restart_needed};
-pub use model::{AdminConfig, Config, HubConfig, QueryConfig, WhenFull};
+pub use model::{AdminConfig, Config, HubConfig, QueryConfig, TelemetryConfig, WhenFull};
 pub use report::{Mistake, Report, Warning};
 #[cfg(test)]
 use rules::template_fields;
@@ -66,6 +66,7 @@ pub struct Process {
     pub memory: ByteSize,
     pub lanes: Option<u32>,
     pub admin: Option<AdminConfig>,
+    pub telemetry: Option<TelemetryConfig>,
     pub query: QueryConfig,
 }
 
@@ -113,6 +114,7 @@ pub fn process(loaded: &[Loaded]) -> Process {
         memory: first("memory").memory,
         lanes: first("lanes").lanes,
         admin: first("admin").admin.clone(),
+        telemetry: first("telemetry").telemetry.clone(),
         query: first("query").query.clone(),
     }
 }
@@ -123,7 +125,7 @@ pub fn lanes(process: &Process) -> u32 {
     process.lanes.unwrap_or(cores).clamp(1, rules::LANES_MAX)
 }
 
-const SHARED: [&str; 5] = ["data", "memory", "lanes", "admin", "query"];
+const SHARED: [&str; 6] = ["data", "memory", "lanes", "admin", "telemetry", "query"];
 
 fn load_file(path: &FilePath, env: Env<'_>, mistakes: &mut Vec<Mistake>) -> Option<(Loaded, Tree)> {
     let file = path.display().to_string();
@@ -245,6 +247,17 @@ pub fn card(path: &FilePath, text: Option<String>) -> Result<LoadedCard, Report>
     loaded.ok_or(Report { mistakes })
 }
 
+/// Reads a file of YAML that is no pipeline, such as one that names targets; JSON is YAML, too.
+pub fn read_yaml<T: serde::de::DeserializeOwned>(file: &str, text: &str) -> anyhow::Result<T> {
+    let mut mistakes = Vec::new();
+    let read = Tree::parse(file, text, &|_| None, &mut mistakes).and_then(|mut tree| read::read(&mut tree, &mut mistakes));
+    match (read, mistakes.into_iter().next()) {
+        (_, Some(mistake)) => Err(anyhow::anyhow!("{mistake}")),
+        (Some(value), None) => Ok(value),
+        (None, None) => anyhow::bail!("{file} is empty"),
+    }
+}
+
 fn compile_card(path: &FilePath, text: String, env: Env<'_>, mistakes: &mut Vec<Mistake>) -> Option<LoadedCard> {
     let before = mistakes.len();
     let mut tree = Tree::parse(&path.display().to_string(), &text, env, mistakes)?;
@@ -331,6 +344,7 @@ fn check_together(read: &[(Loaded, Tree)], mistakes: &mut Vec<Mistake>) {
                 "memory" => other.config.memory != loaded.config.memory,
                 "lanes" => other.config.lanes != loaded.config.lanes,
                 "admin" => other.config.admin != loaded.config.admin,
+                "telemetry" => other.config.telemetry != loaded.config.telemetry,
                 _ => other.config.query != loaded.config.query,
             };
             if let Some(other) = other.filter(differs) {

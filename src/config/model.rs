@@ -6,7 +6,7 @@
 use crate::sinks::config::SinkConfig;
 use crate::sources::config::SourceConfig;
 use flow::step::{FieldsConfig, Named, OverQuota, QuotaConfig, StepConfig, TenancyConfig};
-use flow::units::{ByteSize, Span};
+use flow::units::{ByteSize, Ratio, Span};
 use parse::definition::{Definition, Format};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -74,6 +74,8 @@ pub struct Config {
     pub lineage: Option<lake::lineage::Block>,
     /// The port for health, metrics and questions. Absent: none is opened.
     pub admin: Option<AdminConfig>,
+    /// Where weir's own telemetry goes besides the admin port. Absent: nowhere.
+    pub telemetry: Option<TelemetryConfig>,
     /// What questions about stored records may take.
     #[serde(default)]
     pub query: QueryConfig,
@@ -338,6 +340,25 @@ pub struct AdminConfig {
     pub tokens_file: Option<PathBuf>,
 }
 
+/// Weir's own telemetry, pushed by OTLP over HTTP: the metrics of the page `/metrics`, the same number in each, and spans of what sinks
+/// deliver.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TelemetryConfig {
+    /// Where requests go, as in `http://127.0.0.1:4318`: `/v1/metrics` and `/v1/traces` are put behind it. TLS is not built: for `https` put
+    /// a proxy on this machine that speaks it.
+    pub otlp: String,
+    /// How often, 1s to 1h.
+    #[serde(default = "telemetry_interval")]
+    pub interval: Span,
+    /// Share of deliveries of which a span is sent, 0 to 1; of one sink at most 256 in an interval.
+    #[serde(default = "no_spans")]
+    pub spans: Ratio,
+    /// The attribute `service.name`.
+    #[serde(default = "telemetry_service")]
+    pub service: String,
+}
+
 /// What questions about stored records over the port may take; on the command line `--memory` says how much memory.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -404,6 +425,18 @@ fn sync_interval() -> Span {
 
 fn memory_bytes_max() -> ByteSize {
     ByteSize(32 << 20)
+}
+
+fn no_spans() -> Ratio {
+    Ratio::new(0.0).expect("0 is a ratio")
+}
+
+fn telemetry_interval() -> Span {
+    Span(15_000_000_000)
+}
+
+fn telemetry_service() -> String {
+    "weir".into()
 }
 
 fn admin_listen() -> String {

@@ -151,6 +151,9 @@ impl Rules<'_> {
             );
         }
         self.query(&config.query, &root.key("query"));
+        if let Some(telemetry) = &config.telemetry {
+            self.telemetry(&root.key("telemetry"), telemetry);
+        }
         if let Some(admin) = &config.admin {
             let at = root.key("admin").key("listen");
             match admin.listen.parse::<SocketAddr>() {
@@ -210,8 +213,12 @@ impl Rules<'_> {
                     );
                 }
             }
-            SourceConfig::Http(http) => self.http_source(&at.key("http"), http, hub),
+            SourceConfig::Http(http) => self.http_source(&at.key("http"), http, source, hub),
             SourceConfig::Syslog(syslog) => self.syslog(&at.key("syslog"), syslog),
+            SourceConfig::Otlp(otlp) => self.otlp_source(&at.key("otlp"), otlp, source, hub),
+            SourceConfig::RemoteWrite(remote) => self.remote_write_source(&at.key("remote_write"), remote, source, hub),
+            SourceConfig::Scrape(scrape) => self.scrape(&at.key("scrape"), scrape),
+            SourceConfig::Watch(watch) => self.watch(&at.key("watch"), watch),
         }
     }
 
@@ -944,6 +951,12 @@ impl Rules<'_> {
             SinkConfig::Archive(archive) => self.archive(&at, archive, hub),
             SinkConfig::Lake(lake) => self.lake(&at, lake),
             SinkConfig::Http(http) => self.http_sink(&at, http),
+            SinkConfig::RemoteWrite(_) | SinkConfig::Otlp(_) => {
+                if let Some(http) = sink.http() {
+                    self.http_sink(&at, &http);
+                }
+            }
+            SinkConfig::Prometheus(prometheus) => self.prometheus_sink(&at, prometheus),
         }
     }
 
@@ -1119,7 +1132,7 @@ impl Rules<'_> {
                     None => continue,
                 },
                 SinkConfig::Lake(lake) => (lake.url.trim_end_matches('/').to_string(), Some("url")),
-                SinkConfig::Http(_) => continue,
+                SinkConfig::Http(_) | SinkConfig::RemoteWrite(_) | SinkConfig::Otlp(_) | SinkConfig::Prometheus(_) => continue,
             };
             match (folders.get(&folder), key) {
                 (Some(first), Some(key)) => {

@@ -168,7 +168,7 @@ fn unknown_keys_and_words_say_what_was_meant() {
             error: a.yaml:3:1: the key `memroy` is not known here
               3 | memroy: 256MiB
                 | ^^^^^^
-              known: name, data, memory, lanes, labels, request_labels, labels_required, labels_override, label_limits, sources, parsers, parser_files, tenancy, fields, steps, hub, sinks, rates, lineage, admin, query, tests
+              known: name, data, memory, lanes, labels, request_labels, labels_required, labels_override, label_limits, sources, parsers, parser_files, tenancy, fields, steps, hub, sinks, rates, lineage, admin, telemetry, query, tests
               help: did you mean `memory`?
         "#]],
     );
@@ -179,7 +179,7 @@ fn unknown_keys_and_words_say_what_was_meant() {
             error: a.yaml:23:10: sinks.out: `stdouts` is not known here
               23 |   out: { stdouts: {} }
                  |          ^^^^^^^
-              one of: stdout, blackhole, archive, lake, http
+              one of: stdout, blackhole, archive, lake, http, remote_write, otlp, prometheus
               help: did you mean `stdout`?
         "#]],
     );
@@ -211,7 +211,7 @@ fn unknown_keys_and_words_say_what_was_meant() {
             error: a.yaml:25:22: sinks.store: only one choice can stand here, this is a second one
               25 |   store: { lake: {}, stdout: {} }
                  |                      ^^^^^^
-              one of: stdout, blackhole, archive, lake, http
+              one of: stdout, blackhole, archive, lake, http, remote_write, otlp, prometheus
               help: give each an entry of its own
         "#]],
     );
@@ -265,7 +265,7 @@ fn missing_keys_are_told_where_they_lack() {
             error: a.yaml:23:8: sinks.out: a choice is missing
               23 |   out: {}
                  |        ^
-              one of: stdout, blackhole, archive, lake, http
+              one of: stdout, blackhole, archive, lake, http, remote_write, otlp, prometheus
         "#]],
     );
     check(
@@ -336,7 +336,7 @@ fn limits_say_rule_and_way_out() {
             error: a.yaml:21:1: the key `ignored` is not known here
               21 | ignored:
                  | ^^^^^^^
-              known: name, data, memory, lanes, labels, request_labels, labels_required, labels_override, label_limits, sources, parsers, parser_files, tenancy, fields, steps, hub, sinks, rates, lineage, admin, query, tests
+              known: name, data, memory, lanes, labels, request_labels, labels_required, labels_override, label_limits, sources, parsers, parser_files, tenancy, fields, steps, hub, sinks, rates, lineage, admin, telemetry, query, tests
         "#]],
     );
     check_with(

@@ -9,7 +9,7 @@ use crate::examples::{Example, PER_FRAME_MAX};
 use crate::plan::Plan;
 use flow::batch::{Batch, NO_STEP};
 use flow::debts::{Closing, Summary};
-use flow::event::{Note, Outcome, Position, Reason, StreamId};
+use flow::event::{Note, Outcome, Position, Reason, Signal, StreamId};
 use flow::fields::{Kind, Scanner, Span};
 use flow::meter::{ClosedEvent, SUMS_MAX, Sums};
 use flow::pipeline::Rules;
@@ -157,12 +157,12 @@ impl Builder {
     }
 
     /// Call before the records of a stretch are decided: their sums belong to a part of this stream.
-    pub fn enter(&mut self, stream: StreamId, from: u64) {
+    pub fn enter(&mut self, stream: StreamId, signal: Signal, from: u64) {
         let goes_on = self.open && self.frame.parts.last().is_some_and(|part| part.stream == stream && part.to == from);
         if !goes_on {
             self.finish_part();
             let row = self.frame.rows.len() as u32;
-            self.frame.parts.push(Part { stream, from, to: from, resume: from, rows: row..row, ..Part::default() });
+            self.frame.parts.push(Part { stream, signal, from, to: from, resume: from, rows: row..row, ..Part::default() });
             self.open = true;
         }
     }

@@ -142,6 +142,10 @@ impl Control {
         Ok(Control { vitals, stop, thread })
     }
 
+    pub fn vitals(&self) -> Arc<Vitals> {
+        Arc::clone(&self.vitals)
+    }
+
     pub fn ready(&self) {
         self.vitals.ready.store(true, Ordering::Relaxed);
     }

@@ -8,6 +8,7 @@
 //! meanwhile (`Cursor::ahead`), so that they do not wait behind whoever sent much. At most [`AHEAD`] bytes of that for
 //! each byte of the cursor's, so that the backlog is worked off whatever comes. Not with `--once`.
 
+use super::readers::Span;
 use crate::env;
 use crate::sinks::{Pace, Store, archive, http};
 use anyhow::Context;
@@ -58,6 +59,10 @@ pub struct SinkSignals {
     pub archive: Mutex<Option<archive::Stats>>,
     /// Requests since the start.
     pub http: Mutex<Option<http::Stats>>,
+    /// Of a `prometheus` sink: samples of series that found no room.
+    pub unshown: AtomicU64,
+    /// What was made durable, for whoever traces weir itself.
+    pub spans: super::readers::Spans,
 }
 
 pub struct Delivery {
@@ -75,7 +80,7 @@ impl Delivery {
     pub fn run(mut self) -> anyhow::Result<()> {
         self.persist("tend", |store, _| store.tend())?;
         let mut newest = 0;
-        let mut held_bytes = 0;
+        let (mut held_bytes, mut held_frames) = (0, 0);
         let mut speed = Speed::default();
         let mut credit = 0;
         let mut oldest: Option<Instant> = None;
@@ -98,6 +103,7 @@ impl Delivery {
                     newest = frame.seq;
                     oldest.get_or_insert(since);
                     held_bytes += frame.rows.bytes.len() as u64;
+                    held_frames += 1;
                     if self.is_live {
                         credit = (credit + AHEAD * new_bytes as i64).min(AHEAD_BYTES_MAX);
                         let ahead = self.write_ahead(credit)?;
@@ -117,9 +123,12 @@ impl Delivery {
             }
             if due {
                 let since = Instant::now();
+                let begun = env::now();
                 self.persist("commit", |store, _| store.commit())?;
                 self.release(newest)?;
                 speed.add(0, since.elapsed());
+                let frames = std::mem::take(&mut held_frames);
+                self.signals.spans.note(Span { begun, ended: env::now(), frame: newest, frames, bytes: held_bytes });
                 held_bytes = 0;
                 oldest = None;
             }
@@ -197,6 +206,7 @@ impl Delivery {
         if let Some(stats) = self.store.archive_stats() {
             *self.signals.archive.lock().expect("no holder of this lock panics") = Some(stats);
         }
+        self.signals.unshown.store(self.store.unshown(), Ordering::Relaxed);
         if let Some(stats) = self.store.http_stats() {
             *self.signals.http.lock().expect("no holder of this lock panics") = Some(stats);
         }

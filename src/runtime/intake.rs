@@ -1,6 +1,6 @@
 //! Intake: the listeners of sources that others send to, and the news how far what they sent is durable.
 //!
-//! In: the `http` and `syslog` sources of all pipelines. Out: pipes for lanes; answers to senders. One thread with a runtime of its
+//! In: the sources of all pipelines that others send to, and those that ask again and again (`scrape`). Out: pipes for lanes; answers to senders. One thread with a runtime of its
 //! own waits on sockets, [`http::UNPACKERS`] more unpack bodies, and one for each pipeline tells pipes what the hub has published.
 //! Order of the end: no more is taken, lanes hand over, the hub publishes that, senders are answered, listeners close.
 
@@ -8,9 +8,9 @@ use super::lane::{Inbox, Input};
 use crate::config::Config;
 use crate::plan::Plan;
 use crate::sources::push::{Budget, Pipe, Stats};
-use crate::sources::{HttpConfig, SourceConfig, SyslogConfig, http, syslog};
+use crate::sources::{ScrapeConfig, SourceConfig, SyslogConfig, WatchConfig, alerts, http, scrape, series, syslog};
 use anyhow::Context;
-use flow::event::{Position, StreamId};
+use flow::event::{Position, Signal, StreamId};
 use flow::step::sample::key_hash;
 use hub::Hub;
 use std::collections::HashMap;
@@ -24,12 +24,17 @@ use tracing::info;
 
 /// How often the hub's news are asked for, whatever comes.
 const NEWS: Duration = Duration::from_millis(100);
+/// Bytes of alerts that wait for a lane.
+const ALERTS_BYTES_MAX: u64 = 8 << 20;
 /// How long answers may take to leave when everything is decided.
 const FAREWELL: Duration = Duration::from_millis(200);
 
 /// A source that is bound and not served yet.
 enum Bound {
     Http(TcpListener, Arc<http::Gate>),
+    Grpc(TcpListener, Arc<http::Gate>),
+    Scrape(Arc<scrape::Job>),
+    Watch(alerts::Watcher),
     Syslog(Option<UdpSocket>, Option<TcpListener>, Arc<syslog::Gate>),
 }
 
@@ -63,7 +68,20 @@ impl Listeners {
         let config = &plan.sources[place.1].config;
         let context = || format!("source {source}");
         match config {
-            SourceConfig::Http(http) => self.bind_http(place, plan, source, http, hub, ends).with_context(context)?,
+            SourceConfig::Http(http) => {
+                self.bind_http(place, plan, source, http::Takes::Records(Box::new(http.clone())), hub, ends).with_context(context)?;
+            }
+            SourceConfig::Otlp(otlp) => {
+                let takes = http::Takes::Otlp(Box::new(otlp.clone()));
+                self.bind_http(place, plan, source, takes, hub, ends).with_context(context)?;
+            }
+            SourceConfig::RemoteWrite(remote) => {
+                let bounds = remote.series.as_ref().map(|series| Box::new(series::Bounds::new(series)));
+                let takes = http::Takes::RemoteWrite(Box::new(remote.clone()), Default::default(), bounds);
+                self.bind_http(place, plan, source, takes, hub, ends).with_context(context)?;
+            }
+            SourceConfig::Watch(config) => self.bind_watch(place, plan, source, config, hub, ends).with_context(context)?,
+            SourceConfig::Scrape(config) => self.bind_scrape(place, plan, source, config, hub, ends).with_context(context)?,
             SourceConfig::Syslog(syslog) => self.bind_syslog(place, plan, source, syslog, ends).with_context(context)?,
             SourceConfig::File(_) | SourceConfig::Stdin(_) => return Ok(()),
         }
@@ -78,24 +96,80 @@ impl Listeners {
         place: (usize, usize),
         plan: &Plan,
         source: &str,
-        config: &HttpConfig,
+        takes: http::Takes,
         hub: &Arc<Hub>,
         ends: Ends,
     ) -> anyhow::Result<()> {
-        let tokens = http::Tokens::read(&config.tokens)?;
-        let budget = Budget::new(config.buffer_bytes_max.0);
-        let mut stats = Stats::new("http", Arc::clone(&budget));
-        let listener = listen(&config.listen, &mut stats)?;
+        let config = &plan.sources[place.1].config;
+        let Some(answering) = config.answering() else { return Ok(()) };
+        let tokens = http::Tokens::read(answering.tokens)?;
+        let buffer_bytes_max = answering.buffer_bytes_max.0;
+        let budget = Budget::new(buffer_bytes_max);
+        let mut stats = Stats::new(config.kind(), Arc::clone(&budget));
+        let (over_http, over_grpc) = match config {
+            SourceConfig::Http(http) => (http.listen.as_str(), ""),
+            SourceConfig::RemoteWrite(remote) => (remote.listen.as_str(), ""),
+            SourceConfig::Otlp(otlp) => (otlp.http.as_str(), otlp.grpc.as_str()),
+            _ => ("", ""),
+        };
+        let mut listen_at = |address: &str| (!address.is_empty()).then(|| listen(address, &mut stats)).transpose();
+        let (over_http, over_grpc) = (listen_at(over_http)?, listen_at(over_grpc)?);
         let tenants: Vec<Option<Arc<[u8]>>> = match tokens.tenants() {
             [] => vec![None],
             tenants => tenants.iter().cloned().map(Some).collect(),
         };
-        let share = if tenants.len() > 1 { config.buffer_bytes_max.0 / 2 } else { config.buffer_bytes_max.0 };
-        let pipes: Vec<Arc<Pipe>> = tenants.into_iter().map(|tenant| self.add_pipe(place, plan, source, tenant, share, &ends)).collect();
+        let signals = takes.signals();
+        let share = if tenants.len() * signals.len() > 1 { buffer_bytes_max / 2 } else { buffer_bytes_max };
+        let mut pipes_of = |tenant: Option<Arc<[u8]>>| -> Vec<Arc<Pipe>> {
+            signals.iter().map(|signal| self.add_pipe(place, plan, source, (tenant.clone(), *signal), share, &ends)).collect()
+        };
+        let pipes = tenants.into_iter().map(&mut pipes_of).collect();
         let (stats, hub) = (self.add_stats(plan, source, stats), Arc::clone(hub));
+        let limits = http::Limits {
+            body_bytes_max: answering.body_bytes_max.0 as usize,
+            lines_bytes_max: (buffer_bytes_max / 2) as usize,
+            connections_max: answering.connections_max,
+            timeout: answering.timeout.duration(),
+            ack: answering.ack,
+        };
         let is_full = Box::new(move || hub.is_full());
-        let gate = http::Gate { config: config.clone(), tokens, pipes, stats, is_full, ends: AtomicBool::new(false) };
-        self.bound.push(Bound::Http(listener, Arc::new(gate)));
+        let gate = Arc::new(http::Gate { takes, limits, tokens, pipes, stats, is_full, ends: AtomicBool::new(false) });
+        self.bound.extend(over_http.map(|listener| Bound::Http(listener, Arc::clone(&gate))));
+        self.bound.extend(over_grpc.map(|listener| Bound::Grpc(listener, gate)));
+        Ok(())
+    }
+
+    fn bind_scrape(
+        &mut self,
+        place: (usize, usize),
+        plan: &Plan,
+        source: &str,
+        config: &ScrapeConfig,
+        hub: &Arc<Hub>,
+        ends: Ends,
+    ) -> anyhow::Result<()> {
+        let stats = Stats::new("scrape", Budget::new(config.buffer_bytes_max.0));
+        let pipe = self.add_pipe(place, plan, source, (None, Signal::Metrics), config.buffer_bytes_max.0, &ends);
+        let (stats, hub) = (self.add_stats(plan, source, stats), Arc::clone(hub));
+        let job = scrape::Job::new(source, config, pipe, stats, Box::new(move || hub.is_full()))?;
+        self.bound.push(Bound::Scrape(Arc::new(job)));
+        Ok(())
+    }
+
+    fn bind_watch(
+        &mut self,
+        place: (usize, usize),
+        plan: &Plan,
+        source: &str,
+        config: &WatchConfig,
+        hub: &Arc<Hub>,
+        ends: Ends,
+    ) -> anyhow::Result<()> {
+        let stats = Stats::new("watch", Budget::new(ALERTS_BYTES_MAX));
+        let pipes =
+            [Signal::Logs, Signal::Metrics].map(|signal| self.add_pipe(place, plan, source, (None, signal), ALERTS_BYTES_MAX / 2, &ends));
+        let stats = self.add_stats(plan, source, stats);
+        self.bound.push(Bound::Watch(alerts::Watcher::new(config, hub, pipes, stats)?));
         Ok(())
     }
 
@@ -103,7 +177,7 @@ impl Listeners {
         let mut stats = Stats::new("syslog", Budget::new(config.buffer_bytes_max.0));
         let udp = config.udp.as_deref().map(|at| listen_udp(at, &mut stats)).transpose()?;
         let tcp = config.tcp.as_deref().map(|at| listen(at, &mut stats)).transpose()?;
-        let pipe = self.add_pipe(place, plan, source, None, config.buffer_bytes_max.0, &ends);
+        let pipe = self.add_pipe(place, plan, source, (None, Signal::Logs), config.buffer_bytes_max.0, &ends);
         let allow = config.allow.iter().filter_map(|text| syslog::Range::parse(text)).collect();
         let stats = self.add_stats(plan, source, stats);
         let gate = syslog::Gate { config: config.clone(), allow, pipe, stats, ends: AtomicBool::new(false) };
@@ -111,20 +185,24 @@ impl Listeners {
         Ok(())
     }
 
-    /// The log of a source, or of one tenant of it: it is the same stream in every run.
+    /// The log of a source, or of one tenant of it and one signal: it is the same stream in every run.
     fn add_pipe(
         &mut self,
         (pipeline, intake): (usize, usize),
         plan: &Plan,
         source: &str,
-        tenant: Option<Arc<[u8]>>,
+        (tenant, signal): (Option<Arc<[u8]>>, Signal),
         bytes_max: u64,
         ends: &Ends,
     ) -> Arc<Pipe> {
         let who = tenant.as_deref().map_or(String::new(), |tenant| String::from_utf8_lossy(tenant).into_owned());
-        let stream = StreamId(key_hash(format!("weir pushed\0{}\0{source}\0{who}", plan.name).as_bytes()));
-        let log = PathBuf::from(format!("{source}/{who}"));
-        let pipe = Arc::new(Pipe::new(stream, ends.of(stream), log, tenant, bytes_max));
+        let (mut name, mut log) = (format!("weir pushed\0{}\0{source}\0{who}", plan.name), format!("{source}/{who}"));
+        if signal != Signal::Logs {
+            name.push_str(&format!("\0{}", signal.name()));
+            log.push_str(&format!("/{}", signal.name()));
+        }
+        let stream = StreamId(key_hash(name.as_bytes()));
+        let pipe = Arc::new(Pipe::new(stream, signal, ends.of(stream), PathBuf::from(log), tenant, bytes_max));
         self.pipes.push((pipeline, intake, Arc::clone(&pipe)));
         pipe
     }
@@ -182,6 +260,18 @@ impl Listeners {
                     tasks.push(Box::pin(http::serve(tokio::net::TcpListener::from_std(listener)?, Arc::clone(&gate))));
                     serving.gates.push(Gate::Http(gate));
                 }
+                Bound::Grpc(listener, gate) => {
+                    tasks.push(Box::pin(http::serve_grpc(tokio::net::TcpListener::from_std(listener)?, Arc::clone(&gate))));
+                    serving.gates.push(Gate::Http(gate));
+                }
+                Bound::Watch(watcher) => {
+                    serving.gates.push(Gate::Watch(Arc::clone(&watcher.ends)));
+                    serving.threads.push(super::spawn("watch", move || watcher.run())?);
+                }
+                Bound::Scrape(job) => {
+                    tasks.push(Box::pin(scrape::run(Arc::clone(&job))));
+                    serving.gates.push(Gate::Scrape(job));
+                }
                 Bound::Syslog(udp, tcp, gate) => {
                     if let Some(socket) = udp {
                         tasks.push(Box::pin(syslog::serve_udp(tokio::net::UdpSocket::from_std(socket)?, Arc::clone(&gate))));
@@ -209,6 +299,8 @@ impl Listeners {
 
 enum Gate {
     Http(Arc<http::Gate>),
+    Scrape(Arc<scrape::Job>),
+    Watch(Arc<AtomicBool>),
     Syslog(Arc<syslog::Gate>),
 }
 
@@ -226,6 +318,8 @@ impl Serving {
         for gate in &self.gates {
             match gate {
                 Gate::Http(gate) => gate.ends.store(true, Ordering::Relaxed),
+                Gate::Scrape(job) => job.ends.store(true, Ordering::Relaxed),
+                Gate::Watch(ends) => ends.store(true, Ordering::Relaxed),
                 Gate::Syslog(gate) => gate.ends.store(true, Ordering::Relaxed),
             }
         }
@@ -284,5 +378,5 @@ fn tell_address(stats: &mut Stats, over: &str, address: std::net::SocketAddr) {
 
 /// Sources that have no end, by name.
 pub fn endless(config: &Config) -> impl Iterator<Item = &str> {
-    config.sources.iter().filter(|(_, source)| source.is_pushed()).map(|(name, _)| name.as_str())
+    config.sources.iter().filter(|(_, source)| source.is_endless()).map(|(name, _)| name.as_str())
 }

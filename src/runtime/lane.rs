@@ -21,7 +21,7 @@ use anyhow::Context;
 use flow::batch::{Batch, Payer};
 use flow::decode::{Decoder, Encoding, End, Format, Limits, Multiline, trailing_nuls};
 use flow::enrich::{Enricher, Splice};
-use flow::event::{Position, StreamId};
+use flow::event::{Position, Signal, StreamId};
 use flow::parse::{LineParser, Parsing};
 use flow::pipeline::{Reading, Worker};
 use flow::step::sample::key_hash;
@@ -184,6 +184,7 @@ struct Log {
     pipeline: usize,
     intake: usize,
     path: PathBuf,
+    signal: Signal,
     /// Whose container it is.
     pod: Option<Attached>,
     decoder: Decoder,
@@ -459,6 +460,7 @@ impl Lane {
             Input::Stdin(stream) => (stream.0, PathBuf::from("stdin"), env::now(), true, Tail::stdin(stream)),
             Input::Pipe(pipe) => (pipe.stream.0, pipe.log.clone(), env::now(), true, Tail::pipe(pipe)),
         };
+        let signal = tail.signal();
         let settings = &self.pipelines[pipeline].intakes[intake];
         let (worker, once, now) = (&self.workers[pipeline], self.once, env::now());
         let name = key_hash(path.as_os_str().as_encoded_bytes());
@@ -471,6 +473,7 @@ impl Lane {
             intake,
             pod: settings.kubernetes.as_ref().map(|kubernetes| kubernetes.attach(&path, Instant::now())),
             path,
+            signal,
             decoder: Decoder::new(settings.format, settings.limits).with(settings.multiline.clone(), settings.encoding),
             files: VecDeque::new(),
             late: Vec::new(),
@@ -706,7 +709,7 @@ impl Lane {
             let mut also = log.settle_older(files_ago, intake);
             also.extend(log.followed(stream, &also));
             let builder = &mut self.builders[log.pipeline];
-            builder.enter(stream, from);
+            builder.enter(stream, log.signal, from);
             batch.payer = payer;
             (batch.stream, batch.log, batch.source) = (stream, log.name, log.intake as u16);
             let reading = understand(&mut self.parser, &mut self.enricher, batch, intake, splice.as_deref());
@@ -781,7 +784,7 @@ impl Lane {
         let to = Position { resume: older.done + used, done: older.done + used, before };
         let also = log.settle_older(0, intake).into_iter().filter(|resumed| resumed.stream != older.stream).collect();
         let builder = &mut self.builders[log.pipeline];
-        builder.enter(older.stream, older.done);
+        builder.enter(older.stream, log.signal, older.done);
         let (splice, payer) = match log.pod.as_mut().map(|pod| (pod.trusts_record(), pod.ready(Instant::now()))) {
             Some((_, Readiness::Ready(of_pod) | Readiness::Missing(of_pod))) => (Some(of_pod), Payer::Record),
             Some((false, _)) => (None, Payer::Named(None)),
@@ -968,7 +971,7 @@ impl Owed {
     fn settle(&self, now: UnixNanos, builder: &mut Builder) -> Position {
         let mut batch = Batch { arrival: now, ..Batch::default() };
         batch.law.framing_bytes = 1;
-        builder.enter(self.stream, self.done);
+        builder.enter(self.stream, Signal::Logs, self.done); // a newline of a file
         let to = Position { resume: self.done + 1, done: self.done + 1, before: self.before };
         builder.add(&batch, Stretch { stream: self.stream, from: self.done, to, also: Vec::new() });
         builder.finish_part();

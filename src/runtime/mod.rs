@@ -16,6 +16,7 @@ pub mod fair;
 pub mod intake;
 pub mod lane;
 pub mod open;
+pub mod readers;
 pub mod reload;
 pub mod tail;
 pub mod trial;
@@ -203,6 +204,7 @@ pub fn run(
         Caretaker::new(cared, status)
     });
     let control = Control::start(process, vitals, Arc::clone(&desk))?;
+    let push = process.telemetry.as_ref().map(|telemetry| readers::Push::start(telemetry, control.vitals())).transpose()?;
     let listener = crate::desk::bind(data)?;
     let serving = Arc::clone(&desk);
     let reloading = (!options.once).then(|| Arc::clone(&reloader));
@@ -324,6 +326,9 @@ pub fn run(
     serving.end();
     progress(signals.read_bytes.load(Ordering::Relaxed));
     save_examples(&pipelines);
+    if let Some(push) = push {
+        push.end();
+    }
     control.stop();
     // An entry that has begun is finished: what it wrote is committed or removed.
     bookkeeper.into_iter().chain(caretaker).for_each(|thread| drop(thread.join()));
@@ -535,7 +540,7 @@ fn split(
                 inputs.push((number, n, Input::Stdin(entry.stream())));
                 Arc::default()
             }
-            SourceConfig::Http(_) | SourceConfig::Syslog(_) => {
+            _ => {
                 let ends = Ends { positions: &one.recovered.positions, cuts: &one.cuts };
                 sources.listeners.bind((number, n), &one.plan, &source.name, &one.hub, ends)?;
                 Arc::default()
@@ -545,7 +550,7 @@ fn split(
             SourceConfig::File(file) => {
                 Rotated { age_max: file.rotated.age_max.map(|age| age.duration()), bytes_max: file.rotated.bytes_max.map(|bytes| bytes.0) }
             }
-            SourceConfig::Stdin(_) | SourceConfig::Http(_) | SourceConfig::Syslog(_) => Rotated::default(),
+            _ => Rotated::default(),
         };
         intakes.push(Intake {
             format: source.format,

@@ -13,7 +13,7 @@ use crate::sources::rotated::Age;
 use crate::sources::status::{FileId, FileStatus, State};
 use flow::batch::Batch;
 use flow::decode::{Decoder, Encoding};
-use flow::event::{Position, StreamId};
+use flow::event::{Position, Signal, StreamId};
 use flow::units::UnixNanos;
 use std::fs::File;
 use std::io::Read;
@@ -172,6 +172,14 @@ impl Tail {
     pub fn pipe(pipe: Arc<Pipe>) -> Tail {
         let (stream, start) = (pipe.stream, pipe.start);
         Tail::unseekable(Reader::Pipe { pipe, carry: Vec::new() }, stream, start)
+    }
+
+    /// What its records are.
+    pub fn signal(&self) -> Signal {
+        match &self.reader {
+            Reader::Pipe { pipe, .. } => pipe.signal,
+            _ => Signal::Logs,
+        }
     }
 
     fn unseekable(reader: Reader, stream: StreamId, done: u64) -> Tail {

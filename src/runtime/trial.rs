@@ -8,7 +8,7 @@ use super::build::{Builder, Stretch};
 use crate::plan::{Plan, SourcePlan};
 use flow::batch::Batch;
 use flow::decode::{Decoder, End};
-use flow::event::{Note, Outcome, Position, StreamId, UsageEvent};
+use flow::event::{Note, Outcome, Position, Signal, StreamId, UsageEvent};
 use flow::parse::LineParser;
 use flow::pipeline::Worker;
 use flow::units::UnixNanos;
@@ -64,7 +64,7 @@ pub fn run(plan: &Plan, source: &SourcePlan, lines: &[u8], now: UnixNanos, recei
     let mut batch = Batch { arena: lines.to_vec(), ..Batch::default() };
     let used = decoder.decode(&mut batch, 0, End::Log, now) as u64;
     (batch.arrival, batch.receipt, batch.stream, batch.source) = (now, receipt, stream, number as u16);
-    builder.enter(stream, 0);
+    builder.enter(stream, Signal::Logs, 0);
     let reading = source.parsing.as_ref().map_or(source.reading, |parsing| parser.parse(&mut batch, parsing, source.reading));
     worker.process(&mut batch, reading, now, &mut builder.sums);
     let records = (0..batch.len()).map(|i| decided(&batch, i)).collect();

@@ -23,6 +23,12 @@ pub enum SinkConfig {
     Lake(LakeConfig),
     /// Sends records by HTTP, at least once: as JSON lines, to Elasticsearch or to Loki.
     Http(Box<HttpConfig>),
+    /// Sends samples by Prometheus' remote write, at least once.
+    RemoteWrite(Box<RemoteWriteSink>),
+    /// Sends logs, samples and spans by OTLP over HTTP, at least once.
+    Otlp(Box<OtlpSink>),
+    /// Shows the newest sample of each series to whoever scrapes.
+    Prometheus(PrometheusSink),
 }
 
 impl SinkConfig {
@@ -33,6 +39,9 @@ impl SinkConfig {
             SinkConfig::Archive(_) => "archive",
             SinkConfig::Lake(_) => "lake",
             SinkConfig::Http(_) => "http",
+            SinkConfig::RemoteWrite(_) => "remote_write",
+            SinkConfig::Otlp(_) => "otlp",
+            SinkConfig::Prometheus(_) => "prometheus",
         }
     }
 
@@ -44,6 +53,21 @@ impl SinkConfig {
             SinkConfig::Archive(config) => config.when.as_deref(),
             SinkConfig::Lake(config) => config.when.as_deref(),
             SinkConfig::Http(config) => config.when.as_deref(),
+            SinkConfig::RemoteWrite(config) => config.when.as_deref(),
+            SinkConfig::Otlp(config) => config.when.as_deref(),
+            SinkConfig::Prometheus(config) => config.when.as_deref(),
+        }
+    }
+
+    /// How it sends by HTTP, if it does.
+    pub fn http(&self) -> Option<HttpConfig> {
+        match self {
+            SinkConfig::Http(config) => Some((**config).clone()),
+            SinkConfig::RemoteWrite(config) => Some(config.http()),
+            SinkConfig::Otlp(config) => Some(config.http()),
+            SinkConfig::Stdout(_) | SinkConfig::Blackhole(_) | SinkConfig::Archive(_) | SinkConfig::Lake(_) | SinkConfig::Prometheus(_) => {
+                None
+            }
         }
     }
 }
@@ -328,6 +352,12 @@ pub enum HttpBody {
     Bulk,
     /// Loki's push, as JSON.
     Loki,
+    /// Prometheus' remote write: see the sink `remote_write`.
+    #[serde(skip)]
+    RemoteWrite(RemoteWriteVersion),
+    /// See the sink `otlp`.
+    #[serde(skip)]
+    Otlp,
 }
 
 impl HttpBody {
@@ -336,6 +366,8 @@ impl HttpBody {
             HttpBody::Ndjson => "/",
             HttpBody::Bulk => "/_bulk",
             HttpBody::Loki => "/loki/api/v1/push",
+            HttpBody::RemoteWrite(_) => "/api/v1/write",
+            HttpBody::Otlp => "",
         }
     }
 }
@@ -421,6 +453,172 @@ impl Default for DeadLettersConfig {
     fn default() -> Self {
         DeadLettersConfig { bytes_max: dead_bytes_max() }
     }
+}
+
+/// The `remote_write` sink. It takes samples (records of `scrape`, `remote_write` and metrics of `otlp`); any other record is
+/// refused, so beside logs it needs `when: has(metric)`. Names and labels of OTLP become those of Prometheus, by OpenTelemetry's rules;
+/// a delta is refused. Stale markers, other NaN and infinities arrive as they came.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RemoteWriteSink {
+    /// Condition for the kept records it takes, as in `has(metric)`. Absent: all.
+    pub when: Option<String>,
+    /// Where requests go, as in `http://127.0.0.1:9090`; without a path to `/api/v1/write`. TLS is not built: for `https` put a
+    /// proxy on this machine that speaks it.
+    pub url: String,
+    /// Version of the protocol. A far side that does not know 2.0 gets 1.0.
+    #[serde(default)]
+    pub version: RemoteWriteVersion,
+    /// Labels of every series that has none of that name.
+    #[serde(default)]
+    pub external_labels: BTreeMap<String, String>,
+    /// Headers of every request, by name. No secrets: see `auth`.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// The secret that requests bring along.
+    pub auth: Option<HttpAuth>,
+    /// When a request goes.
+    #[serde(default)]
+    pub batch: HttpBatch,
+    /// Longest time that a request may take, 100ms to 10m.
+    #[serde(default = "http_timeout")]
+    pub timeout: Span,
+    /// What is tried again, and when.
+    #[serde(default)]
+    pub retry: HttpRetry,
+    /// What is kept of rows that are refused for good.
+    #[serde(default)]
+    pub dead_letters: DeadLettersConfig,
+}
+
+/// Versions of remote write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum RemoteWriteVersion {
+    /// `prometheus.WriteRequest`.
+    #[default]
+    #[serde(rename = "1.0")]
+    V1,
+    /// `io.prometheus.write.v2.Request`, smaller by its table of symbols.
+    #[serde(rename = "2.0")]
+    V2,
+}
+
+impl RemoteWriteSink {
+    fn http(&self) -> HttpConfig {
+        HttpConfig {
+            when: self.when.clone(),
+            url: self.url.clone(),
+            body: HttpBody::RemoteWrite(self.version),
+            index: String::new(),
+            labels: self.external_labels.clone(),
+            headers: self.headers.clone(),
+            auth: self.auth.clone(),
+            compress: HttpCompress::None,
+            batch: self.batch.clone(),
+            timeout: self.timeout,
+            retry: self.retry.clone(),
+            dead_letters: self.dead_letters.clone(),
+        }
+    }
+}
+
+/// The `otlp` sink: OTLP over HTTP, in protobuf. What came in by OTLP leaves as it came; of other records time, level, message and
+/// ids of traces go where OTLP has them, whatever loggers call them, and all other members become attributes; samples of Prometheus
+/// become sums and gauges.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OtlpSink {
+    /// Condition for the kept records it takes. Absent: all.
+    pub when: Option<String>,
+    /// Where requests go, as in `http://127.0.0.1:4318`: `/v1/logs`, `/v1/metrics` and `/v1/traces` are put behind it. TLS is not
+    /// built: for `https` put a proxy on this machine that speaks it.
+    pub url: String,
+    /// Members, of samples labels, that become attributes of the resource: name, and name of the attribute.
+    #[serde(default = "otlp_resource")]
+    pub resource: BTreeMap<String, String>,
+    /// Headers of every request, by name. No secrets: see `auth`.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// The secret that requests bring along.
+    pub auth: Option<HttpAuth>,
+    /// How bodies are packed.
+    #[serde(default)]
+    pub compress: HttpCompress,
+    /// When a request goes.
+    #[serde(default)]
+    pub batch: HttpBatch,
+    /// Longest time that a request may take, 100ms to 10m.
+    #[serde(default = "http_timeout")]
+    pub timeout: Span,
+    /// What is tried again, and when.
+    #[serde(default)]
+    pub retry: HttpRetry,
+    /// What is kept of rows that are refused for good.
+    #[serde(default)]
+    pub dead_letters: DeadLettersConfig,
+}
+
+impl OtlpSink {
+    fn http(&self) -> HttpConfig {
+        HttpConfig {
+            when: self.when.clone(),
+            url: self.url.clone(),
+            body: HttpBody::Otlp,
+            index: String::new(),
+            labels: self.resource.clone(),
+            headers: self.headers.clone(),
+            auth: self.auth.clone(),
+            compress: self.compress,
+            batch: self.batch.clone(),
+            timeout: self.timeout,
+            retry: self.retry.clone(),
+            dead_letters: self.dead_letters.clone(),
+        }
+    }
+}
+
+/// The `prometheus` sink: the newest sample of each series, for whoever scrapes it, in the text format, OpenMetrics or protobuf, as
+/// they ask. A series ends with its stale marker, or when none of its samples came for `age`. What a crash finds in memory is gone.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PrometheusSink {
+    /// Condition for the kept records it takes, as in `has(metric)`. Absent: all; records that are no samples are passed over.
+    pub when: Option<String>,
+    /// Address and port, as in `127.0.0.1:9464`. Loopback only: the port has no TLS and no tokens.
+    #[serde(default = "prometheus_listen")]
+    pub listen: String,
+    /// Path of the metrics.
+    #[serde(default = "prometheus_path")]
+    pub path: String,
+    /// Most series, 1 to 10000000; beyond, new ones are counted in `weir_exposition_refused_samples_total` and not shown.
+    #[serde(default = "prometheus_series_max")]
+    pub series_max: u32,
+    /// A series without a new sample for so long is not shown any more, 1s to 1d.
+    #[serde(default = "prometheus_age")]
+    pub age: Span,
+    /// Samples are shown with their time; else they are as of the scrape.
+    #[serde(default)]
+    pub timestamps: bool,
+}
+
+fn prometheus_listen() -> String {
+    "127.0.0.1:9464".into()
+}
+
+fn prometheus_path() -> String {
+    "/metrics".into()
+}
+
+fn prometheus_series_max() -> u32 {
+    100_000
+}
+
+fn prometheus_age() -> Span {
+    Span(300 * NANOS_PER_SECOND)
+}
+
+fn otlp_resource() -> BTreeMap<String, String> {
+    [("service", "service.name"), ("host", "host.name")].map(|(name, attribute)| (name.into(), attribute.into())).into()
 }
 
 fn http_index() -> String {

@@ -2,6 +2,7 @@
 
 pub mod archive;
 pub mod config;
+pub mod exposition;
 pub mod http;
 pub mod stdout;
 
@@ -37,6 +38,7 @@ pub enum Store {
         http: Box<http::Http>,
         router: Router,
     },
+    Exposition(Box<exposition::Exposition>),
 }
 
 /// When a sink makes its writes durable: whichever comes first.
@@ -60,6 +62,12 @@ impl Store {
                     ),
                     pace,
                 )
+            }
+            SinkKind::Prometheus { config } => {
+                let path = data.join("cursors").join(format!("{name}.json"));
+                let cursor = stdout::Stdout::open(disk.clone(), &path, true).with_context(context)?;
+                let pace = Pace { interval: Duration::from_millis(200), bytes: 1 << 20 };
+                (Store::Exposition(Box::new(exposition::Exposition::open(cursor, (**config).clone()))), pace)
             }
             SinkKind::Archive { settings, columns, commit, drops_newest } => {
                 let archive = archive::Archive::open(disk.clone(), (**settings).clone(), columns.clone()).with_context(context)?;
@@ -87,6 +95,7 @@ impl Store {
             Store::Archive { archive, .. } => archive.positions(),
             Store::Lake { lake, .. } => lake.positions(),
             Store::Http { http, .. } => http.positions(),
+            Store::Exposition(exposition) => exposition.positions(),
         }
     }
 
@@ -95,6 +104,7 @@ impl Store {
         match self {
             Store::Archive { archive, .. } => archive.tend(),
             Store::Http { http, .. } => http.tend(),
+            Store::Exposition(exposition) => exposition.tend(),
             Store::Stdout(_) | Store::Lake { .. } => Ok(()),
         }
     }
@@ -106,6 +116,7 @@ impl Store {
             Store::Archive { archive, .. } => archive.position(stream),
             Store::Lake { lake, taken, .. } => taken.get(&stream).copied().max(lake.position(stream)),
             Store::Http { http, .. } => http.position(stream),
+            Store::Exposition(exposition) => exposition.position(stream),
         }
     }
 
@@ -113,6 +124,7 @@ impl Store {
     pub fn write(&mut self, frame: &Arc<Frame>) -> anyhow::Result<()> {
         match self {
             Store::Stdout(stdout) => stdout.write(frame),
+            Store::Exposition(exposition) => exposition.write(frame),
             Store::Archive { archive, router, .. } => match router.reroute(frame) {
                 Some(frame) => archive.write(&frame),
                 None => archive.write(frame),
@@ -139,7 +151,7 @@ impl Store {
     pub fn fits(&mut self, frame: &Frame) -> anyhow::Result<bool> {
         match self {
             Store::Archive { archive, drops_newest: true, .. } => archive.make_room(frame),
-            Store::Archive { .. } | Store::Stdout(_) | Store::Lake { .. } | Store::Http { .. } => Ok(true),
+            Store::Archive { .. } | Store::Stdout(_) | Store::Lake { .. } | Store::Http { .. } | Store::Exposition(_) => Ok(true),
         }
     }
 
@@ -151,12 +163,17 @@ impl Store {
     pub fn archive_stats(&self) -> Option<archive::Stats> {
         match self {
             Store::Archive { archive, .. } => Some(archive.stats()),
-            Store::Stdout(_) | Store::Lake { .. } | Store::Http { .. } => None,
+            Store::Stdout(_) | Store::Lake { .. } | Store::Http { .. } | Store::Exposition(_) => None,
         }
     }
 
     pub fn http_stats(&self) -> Option<http::Stats> {
         if let Store::Http { http, .. } = self { Some(http.stats()) } else { None }
+    }
+
+    /// Samples of series that a `prometheus` sink has no room for.
+    pub fn unshown(&self) -> u64 {
+        if let Store::Exposition(exposition) = self { exposition.refused() } else { 0 }
     }
 
     /// What the far side had refused for good up to the last commit, by tenant.
@@ -173,6 +190,7 @@ impl Store {
     pub fn commit(&mut self) -> anyhow::Result<()> {
         match self {
             Store::Stdout(stdout) => stdout.commit(),
+            Store::Exposition(exposition) => exposition.commit(),
             Store::Http { http, .. } => http.commit(),
             Store::Archive { archive, .. } => archive.commit(),
             Store::Lake { lake, held, taken } => {
@@ -198,7 +216,7 @@ impl Store {
     pub fn tick(&mut self, now: Option<UnixNanos>) -> anyhow::Result<()> {
         match self {
             Store::Archive { archive, .. } => archive.tick(now),
-            Store::Stdout(_) | Store::Lake { .. } | Store::Http { .. } => Ok(()),
+            Store::Stdout(_) | Store::Lake { .. } | Store::Http { .. } | Store::Exposition(_) => Ok(()),
         }
     }
 
@@ -206,7 +224,7 @@ impl Store {
     pub fn reopen(&mut self) -> anyhow::Result<()> {
         match self {
             Store::Archive { archive, .. } => archive.reopen(),
-            Store::Stdout(_) | Store::Lake { .. } | Store::Http { .. } => Ok(()),
+            Store::Stdout(_) | Store::Lake { .. } | Store::Http { .. } | Store::Exposition(_) => Ok(()),
         }
     }
 
@@ -214,7 +232,7 @@ impl Store {
     pub fn is_failed(&self) -> bool {
         match self {
             Store::Archive { archive, .. } => archive.is_failed(),
-            Store::Stdout(_) | Store::Lake { .. } | Store::Http { .. } => false,
+            Store::Stdout(_) | Store::Lake { .. } | Store::Http { .. } | Store::Exposition(_) => false,
         }
     }
 
@@ -226,7 +244,7 @@ impl Store {
                 tracing::info!(stats = ?archive.stats(), "archive closed");
                 Ok(())
             }
-            Store::Stdout(_) | Store::Lake { .. } | Store::Http { .. } => self.commit(),
+            Store::Stdout(_) | Store::Lake { .. } | Store::Http { .. } | Store::Exposition(_) => self.commit(),
         }
     }
 }

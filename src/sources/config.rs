@@ -23,6 +23,14 @@ pub enum SourceConfig {
     Http(HttpConfig),
     /// Takes messages of syslog by UDP and TCP.
     Syslog(SyslogConfig),
+    /// Takes logs, metrics and traces by OTLP, over gRPC and HTTP.
+    Otlp(OtlpConfig),
+    /// Takes samples by Prometheus' remote write, 1.0 and 2.0.
+    RemoteWrite(RemoteWriteConfig),
+    /// Asks targets for their metrics, as Prometheus does.
+    Scrape(Box<ScrapeConfig>),
+    /// Reads along with the samples of this pipeline and says, as records, which series are missing.
+    Watch(WatchConfig),
 }
 
 impl SourceConfig {
@@ -32,6 +40,10 @@ impl SourceConfig {
             SourceConfig::Stdin(_) => "stdin",
             SourceConfig::Http(_) => "http",
             SourceConfig::Syslog(_) => "syslog",
+            SourceConfig::Otlp(_) => "otlp",
+            SourceConfig::RemoteWrite(_) => "remote_write",
+            SourceConfig::Scrape(_) => "scrape",
+            SourceConfig::Watch(_) => "watch",
         }
     }
 
@@ -41,6 +53,7 @@ impl SourceConfig {
             SourceConfig::Stdin(stdin) => &stdin.parse,
             SourceConfig::Http(http) => &http.parse,
             SourceConfig::Syslog(syslog) => &syslog.parse,
+            SourceConfig::Otlp(_) | SourceConfig::RemoteWrite(_) | SourceConfig::Scrape(_) | SourceConfig::Watch(_) => &[],
         }
     }
 
@@ -50,13 +63,61 @@ impl SourceConfig {
             SourceConfig::Stdin(stdin) => &stdin.labels,
             SourceConfig::Http(http) => &http.labels,
             SourceConfig::Syslog(syslog) => &syslog.labels,
+            SourceConfig::Otlp(otlp) => &otlp.labels,
+            SourceConfig::RemoteWrite(remote) => &remote.labels,
+            SourceConfig::Scrape(scrape) => &scrape.labels,
+            SourceConfig::Watch(watch) => &watch.labels,
         }
     }
 
-    /// Others send to it: it has no end.
-    pub fn is_pushed(&self) -> bool {
-        matches!(self, SourceConfig::Http(_) | SourceConfig::Syslog(_))
+    /// It has no end: others send to it, or it asks again and again.
+    pub fn is_endless(&self) -> bool {
+        !matches!(self, SourceConfig::File(_) | SourceConfig::Stdin(_))
     }
+
+    /// How much is listened to, of sources whose senders wait for an answer.
+    pub fn answering(&self) -> Option<Answering<'_>> {
+        Some(match self {
+            SourceConfig::Http(c) => Answering {
+                tokens: &c.tokens,
+                body_bytes_max: c.body_bytes_max,
+                buffer_bytes_max: c.buffer_bytes_max,
+                connections_max: c.connections_max,
+                timeout: c.timeout,
+                ack: c.ack,
+            },
+            SourceConfig::Otlp(c) => Answering {
+                tokens: &c.tokens,
+                body_bytes_max: c.body_bytes_max,
+                buffer_bytes_max: c.buffer_bytes_max,
+                connections_max: c.connections_max,
+                timeout: c.timeout,
+                ack: c.ack,
+            },
+            SourceConfig::RemoteWrite(c) => Answering {
+                tokens: &c.tokens,
+                body_bytes_max: c.body_bytes_max,
+                buffer_bytes_max: c.buffer_bytes_max,
+                connections_max: c.connections_max,
+                timeout: c.timeout,
+                ack: c.ack,
+            },
+            SourceConfig::File(_) | SourceConfig::Stdin(_) | SourceConfig::Syslog(_) | SourceConfig::Scrape(_) | SourceConfig::Watch(_) => {
+                return None;
+            }
+        })
+    }
+}
+
+/// What sources have in common whose senders wait for an answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Answering<'a> {
+    pub tokens: &'a [TokenConfig],
+    pub body_bytes_max: ByteSize,
+    pub buffer_bytes_max: ByteSize,
+    pub connections_max: u32,
+    pub timeout: Span,
+    pub ack: Ack,
 }
 
 /// How bytes become records.
@@ -348,6 +409,375 @@ pub struct SyslogConfig {
     /// Labels of this source's records, besides those of the process: they stand on `weir_records_total` and can be put into records.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+}
+
+/// The `otlp` source: OTLP over gRPC and over HTTP (`/v1/logs`, `/v1/metrics`, `/v1/traces`; protobuf and JSON; gzip, zstd or not packed).
+/// A log record, a data point and a span is a record each, with the attributes of its resource and scope; in a lake they lie in
+/// `logs`, `metrics` and `traces`. An answer without an error says that the records are kept; what of a request is invalid is
+/// refused with its count and the reason, the rest is kept; UNAVAILABLE with RetryInfo and 503 with `Retry-After` say that there
+/// is no room for now. A sender without an answer sends again, so a record may be there twice.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OtlpConfig {
+    /// Address and port for gRPC. Empty: none. Others than loopback need `tokens`.
+    #[serde(default = "otlp_grpc")]
+    pub grpc: String,
+    /// Address and port for HTTP. Empty: none. Others than loopback need `tokens`.
+    #[serde(default = "otlp_http")]
+    pub http: String,
+    /// Who may send, and who pays for it, whatever the records say. Empty: everybody on this machine may, and records say who pays.
+    #[serde(default)]
+    pub tokens: Vec<TokenConfig>,
+    /// Attribute of log records that holds a `traceparent`: records without ids get theirs from it. Absent: they stay without.
+    pub traceparent: Option<String>,
+    /// Largest body or message, 4KiB to 256MiB; holds after decompression, too. Larger ones get 413 or RESOURCE_EXHAUSTED.
+    #[serde(default = "body_bytes_max")]
+    pub body_bytes_max: ByteSize,
+    /// Most bytes of bodies at hand and of records that wait for a lane, at least twice `body_bytes_max`. Beyond, senders are told
+    /// to come again.
+    #[serde(default = "http_buffer_bytes_max")]
+    pub buffer_bytes_max: ByteSize,
+    /// Most connections at a time, 1 to 100000; others are closed.
+    #[serde(default = "connections_max")]
+    pub connections_max: u32,
+    /// Longest time that a body may take to come, and that an answer waits for the hub, 1s to 10m.
+    #[serde(default = "http_timeout")]
+    pub timeout: Span,
+    /// Labels of this source's records, besides those of the process: they stand on `weir_records_total` and can be put into records.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// When a request is answered. A memory hub loses what it holds in a crash, so there it must be `on_receipt`.
+    #[serde(default)]
+    pub ack: Ack,
+}
+
+/// The `remote_write` source: requests of Prometheus' remote write, 1.0 and 2.0, each sample a record:
+/// `{"metric":"up","type":"gauge","labels":{"job":"a"},"timestamp":"2026-11-28T01:02:03.123Z","value":1.0}`. Stale markers, other NaN
+/// and infinities are texts (`"stale"`, `"NaN"`, `"+Inf"`); native histograms and exemplars are members of the record. Samples that
+/// break a rule are refused by name and counted, the others of the request are kept. In a lake samples lie in `metrics`.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RemoteWriteConfig {
+    /// Address and port. Others than loopback need `tokens`.
+    #[serde(default = "remote_write_listen")]
+    pub listen: String,
+    /// Path at which requests are taken.
+    #[serde(default = "remote_write_path")]
+    pub path: String,
+    /// How many series there may be. Absent: no bound.
+    pub series: Option<SeriesConfig>,
+    /// Who may send, and who pays for it, whatever the labels say. Empty: everybody on this machine may, and `tenancy` says who
+    /// pays, as in `from: [labels.tenant]`.
+    #[serde(default)]
+    pub tokens: Vec<TokenConfig>,
+    /// Largest body, 4KiB to 256MiB; holds after decompression, too. Larger ones get 413.
+    #[serde(default = "body_bytes_max")]
+    pub body_bytes_max: ByteSize,
+    /// Most bytes of bodies at hand and of records that wait for a lane, at least twice `body_bytes_max`. Beyond, senders get 503.
+    #[serde(default = "http_buffer_bytes_max")]
+    pub buffer_bytes_max: ByteSize,
+    /// Most connections at a time, 1 to 100000; others are closed.
+    #[serde(default = "connections_max")]
+    pub connections_max: u32,
+    /// Longest time that a body may take to come, and that an answer waits for the hub, 1s to 10m.
+    #[serde(default = "http_timeout")]
+    pub timeout: Span,
+    /// Labels of this source's records, besides those of the process: they stand on `weir_records_total` and can be put into records.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// When a request is answered. A memory hub loses what it holds in a crash, so there it must be `on_receipt`.
+    #[serde(default)]
+    pub ack: Ack,
+}
+
+/// The `scrape` source: one job of Prometheus. It asks each target for its metrics in the text format, OpenMetrics or protobuf; a
+/// sample is a record as `remote_write` makes them. A scrape that fails, whatever the reason, is `up` 0 and ends the target's
+/// series with a stale marker; so does a series that is missing from a good one. `up`, `scrape_duration_seconds`,
+/// `scrape_samples_scraped`, `scrape_samples_post_metric_relabeling` and `scrape_series_added` are written with each scrape.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ScrapeConfig {
+    /// Targets, as in `["127.0.0.1:9100"]`.
+    #[serde(default)]
+    pub targets: Vec<String>,
+    /// Labels of all of `targets`.
+    #[serde(default)]
+    pub target_labels: BTreeMap<String, String>,
+    /// Files that name more targets, in Prometheus' format (`[{"targets": [..], "labels": {..}}]`, JSON or YAML), by pattern; looked
+    /// at every 5 s.
+    #[serde(default)]
+    pub files: Vec<String>,
+    /// The label `job`. Absent: the source's name.
+    pub job: Option<String>,
+    /// How often each target is asked, 1s to 1h.
+    #[serde(default = "scrape_interval")]
+    pub interval: Span,
+    /// Longest time of one scrape, at most `interval`.
+    #[serde(default = "scrape_timeout")]
+    pub timeout: Span,
+    /// Path of the metrics; a target's label `__metrics_path__` goes before it.
+    #[serde(default = "scrape_path")]
+    pub path: String,
+    /// Parameters of the request's query.
+    #[serde(default)]
+    pub params: BTreeMap<String, String>,
+    /// Where a label of the target and one of a sample have the same name, the sample's stays; else it becomes `exported_NAME`.
+    #[serde(default)]
+    pub honor_labels: bool,
+    /// A time that stands in the exposition is the sample's time; else it is that of the scrape.
+    #[serde(default = "yes")]
+    pub honor_timestamps: bool,
+    /// Series with times of their own end with a stale marker, too.
+    #[serde(default)]
+    pub track_timestamps_staleness: bool,
+    /// Ask for protobuf first: native histograms come only that way.
+    #[serde(default)]
+    pub protobuf: bool,
+    /// How a body is read whose `Content-Type` is missing or unknown. Absent: it is refused.
+    pub fallback: Option<ScrapeFormat>,
+    /// Rules over a target's labels, in order, as Prometheus' `relabel_configs`.
+    #[serde(default)]
+    pub relabel: Vec<RelabelConfig>,
+    /// Rules over a sample's labels, in order, as Prometheus' `metric_relabel_configs`.
+    #[serde(default)]
+    pub metric_relabel: Vec<RelabelConfig>,
+    /// Most samples of a scrape after `metric_relabel`; more are a failed scrape. 0: no limit.
+    #[serde(default)]
+    pub sample_limit: u32,
+    /// Most labels of a sample. 0: no limit.
+    #[serde(default)]
+    pub label_limit: u32,
+    /// Longest name of a label. 0: no limit.
+    #[serde(default)]
+    pub label_name_length_limit: u32,
+    /// Longest value of a label. 0: no limit.
+    #[serde(default)]
+    pub label_value_length_limit: u32,
+    /// How many series there may be, of all targets. Absent: no bound but those of a scrape.
+    pub series: Option<SeriesConfig>,
+    /// Most targets, 1 to 100000; others are counted as `target_limit` and not asked.
+    #[serde(default = "target_limit")]
+    pub target_limit: u32,
+    /// Largest body, 4KiB to 256MiB; holds after decompression, too. A larger one is a failed scrape.
+    #[serde(default = "body_bytes_max")]
+    pub body_bytes_max: ByteSize,
+    /// A token that is sent as `Authorization: Bearer`; its file.
+    pub token_file: Option<PathBuf>,
+    /// Most bytes of records that wait for a lane, at least `body_bytes_max`. Beyond, scrapes are left out and counted.
+    #[serde(default = "http_buffer_bytes_max")]
+    pub buffer_bytes_max: ByteSize,
+    /// Labels of this source's records, besides those of the process: they stand on `weir_records_total` and can be put into records.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// The `watch` source. It reads along with the samples of its pipeline, whatever source they come from, and makes a record for each
+/// alert that begins or ends, `{"timestamp":..,"event":"missing","rule":..,"member":..,"state":"firing","since":..,"message":..}`, and
+/// the samples `weir_missing` and `ALERTS` while it lasts.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WatchConfig {
+    /// What is watched, by name.
+    pub rules: BTreeMap<String, WatchRule>,
+    /// Labels of this source's records, besides those of the process: they stand on `weir_records_total` and can be put into records.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A rule of `watch`: either `missing_from` or `absent`.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WatchRule {
+    /// Names each member of a set that has gone silent.
+    pub missing_from: Option<MissingFrom>,
+    /// A selector, as in `up{job="api"}`: an alert while it selects nothing at all, as PromQL's `absent` has it.
+    pub absent: Option<String>,
+    /// How often a sample of each member comes, 1s to 1d.
+    #[serde(default = "scrape_interval")]
+    pub interval: Span,
+    /// After so many intervals of silence a member is missing, 1 to 100.
+    #[serde(default = "watch_within")]
+    pub within: u32,
+    /// Most members, 1 to 1000000; of more the silence is not told, and counted.
+    #[serde(default = "watch_members_max")]
+    pub members_max: u32,
+}
+
+/// Who is expected to have samples.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MissingFrom {
+    /// A selector, as in `request_duration_seconds_count{env="prod"}`.
+    pub metric: String,
+    /// Labels that tell members apart, as in `[model]` or `[instance]`.
+    pub by: Vec<String>,
+    /// Members that are expected, values of the only label of `by`: an inventory.
+    #[serde(default)]
+    pub expected: Vec<String>,
+    /// Instead of an inventory: whoever had samples in so much time before.
+    pub preceding: Option<Span>,
+}
+
+fn watch_within() -> u32 {
+    2
+}
+
+fn watch_members_max() -> u32 {
+    10_000
+}
+
+/// Bounds on series. Those beyond are folded into one for each metric and tenant, with the label `weir_overflow="true"` (and `le`): of
+/// counters it is the sum of their increments and never falls, of gauges the newest value. A series that is there stays what it is.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SeriesConfig {
+    /// Most series of one metric, at least 1.
+    #[serde(default = "series_per_metric")]
+    pub per_metric: u32,
+    /// Most series of one tenant, as `tenant_label` names it.
+    #[serde(default = "series_per_tenant")]
+    pub per_tenant: u32,
+    /// Most series in all, 1 to 10000000.
+    #[serde(default = "series_total")]
+    pub total: u32,
+    /// The label that says whose a series is.
+    #[serde(default = "series_tenant_label")]
+    pub tenant_label: String,
+    /// A series without a sample for so long has ended and makes room, 1m to 7d.
+    #[serde(default = "series_expire_after")]
+    pub expire_after: Span,
+}
+
+fn series_per_metric() -> u32 {
+    10_000
+}
+
+fn series_per_tenant() -> u32 {
+    100_000
+}
+
+fn series_total() -> u32 {
+    1_000_000
+}
+
+fn series_tenant_label() -> String {
+    "tenant".into()
+}
+
+fn series_expire_after() -> Span {
+    Span(3_600_000_000_000)
+}
+
+/// Formats of an exposition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ScrapeFormat {
+    /// Prometheus' text, 0.0.4.
+    Text,
+    /// OpenMetrics 1.0.
+    Openmetrics,
+    /// Prometheus' protobuf, delimited.
+    Protobuf,
+}
+
+/// A rule of relabelling, as Prometheus has it.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RelabelConfig {
+    /// Labels whose values are put together, with `separator` between them.
+    #[serde(default)]
+    pub source_labels: Vec<String>,
+    /// What stands between them.
+    #[serde(default = "relabel_separator")]
+    pub separator: String,
+    /// What the value is held against, as a whole.
+    #[serde(default = "relabel_regex")]
+    pub regex: String,
+    /// The divisor of `hashmod`.
+    #[serde(default)]
+    pub modulus: u64,
+    /// The label that is written.
+    #[serde(default)]
+    pub target_label: String,
+    /// What is written; `$1` stands for a group of `regex`.
+    #[serde(default = "relabel_replacement")]
+    pub replacement: String,
+    /// What is done.
+    #[serde(default)]
+    pub action: RelabelAction,
+}
+
+/// What a rule of relabelling does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RelabelAction {
+    /// Writes `replacement` into `target_label` where `regex` matches.
+    #[default]
+    Replace,
+    /// Keeps only what matches.
+    Keep,
+    /// Drops what matches.
+    Drop,
+    /// Keeps only what equals `target_label`.
+    KeepEqual,
+    /// Drops what equals `target_label`.
+    DropEqual,
+    /// Writes a hash of the value, modulo `modulus`.
+    HashMod,
+    /// Copies labels whose names match to names that `replacement` gives.
+    LabelMap,
+    /// Removes labels whose names match.
+    LabelDrop,
+    /// Removes labels whose names do not match.
+    LabelKeep,
+    /// Writes the value in lower case.
+    Lowercase,
+    /// Writes the value in upper case.
+    Uppercase,
+}
+
+fn relabel_separator() -> String {
+    ";".into()
+}
+
+fn relabel_regex() -> String {
+    "(.*)".into()
+}
+
+fn relabel_replacement() -> String {
+    "$1".into()
+}
+
+fn scrape_interval() -> Span {
+    Span(15_000_000_000)
+}
+
+fn scrape_timeout() -> Span {
+    Span(10_000_000_000)
+}
+
+fn scrape_path() -> String {
+    "/metrics".into()
+}
+
+fn target_limit() -> u32 {
+    10_000
+}
+
+fn otlp_grpc() -> String {
+    "127.0.0.1:4317".into()
+}
+
+fn otlp_http() -> String {
+    "127.0.0.1:4318".into()
+}
+
+fn remote_write_listen() -> String {
+    "127.0.0.1:9201".into()
+}
+
+fn remote_write_path() -> String {
+    "/api/v1/write".into()
 }
 
 fn http_listen() -> String {

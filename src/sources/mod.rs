@@ -1,5 +1,6 @@
 //! Sources: where bytes come from. Each hands chunks of named streams to a lane and is told when to forget them.
 
+pub mod alerts;
 pub mod config;
 pub mod file;
 pub mod http;
@@ -7,6 +8,8 @@ pub mod kubernetes;
 pub mod packed;
 pub mod push;
 pub mod rotated;
+pub mod scrape;
+pub mod series;
 pub mod status;
 pub mod streams;
 pub mod syslog;

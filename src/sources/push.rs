@@ -7,7 +7,7 @@
 //! at once: the sender is told when to come again.
 
 use super::status::lock;
-use flow::event::StreamId;
+use flow::event::{Signal, StreamId};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -84,6 +84,8 @@ struct Progress {
 /// One log.
 pub struct Pipe {
     pub stream: StreamId,
+    /// What the records are.
+    pub signal: Signal,
     /// Where the stream ended in the last run.
     pub start: u64,
     /// The log's name: the same in every run.
@@ -110,10 +112,10 @@ struct Queue {
 
 impl Pipe {
     /// `bytes_max`: what it may hold of the source's budget.
-    pub fn new(stream: StreamId, start: u64, log: PathBuf, tenant: Option<Arc<[u8]>>, bytes_max: u64) -> Pipe {
+    pub fn new(stream: StreamId, signal: Signal, start: u64, log: PathBuf, tenant: Option<Arc<[u8]>>, bytes_max: u64) -> Pipe {
         let queue = Mutex::new(Queue { end: start, ..Queue::default() });
         let progress = watch::Sender::new(Progress { done: start, last: None });
-        Pipe { stream, start, log, tenant, bytes_max, queue, progress, room: Notify::new(), wake: OnceLock::new() }
+        Pipe { stream, signal, start, log, tenant, bytes_max, queue, progress, room: Notify::new(), wake: OnceLock::new() }
     }
 
     /// How the lane is told that there is something.
@@ -285,7 +287,7 @@ mod tests {
             let held = budget.take(text.len() as u64).ok_or(Refusal::Full)?;
             pipe.push(text.as_bytes().to_vec(), held)
         };
-        (Pipe::new(StreamId(1), 100, "log".into(), None, bytes_max), push)
+        (Pipe::new(StreamId(1), Signal::Logs, 100, "log".into(), None, bytes_max), push)
     }
 
     #[test]

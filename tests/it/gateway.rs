@@ -24,7 +24,7 @@ pub struct Answer {
 }
 
 /// Sends one request; an error is a connection that ended without an answer.
-fn try_send(address: &str, head: &str, headers: &[(&str, &str)], body: &[u8]) -> std::io::Result<Answer> {
+pub fn try_send(address: &str, head: &str, headers: &[(&str, &str)], body: &[u8]) -> std::io::Result<Answer> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
@@ -42,6 +42,12 @@ fn try_send(address: &str, head: &str, headers: &[(&str, &str)], body: &[u8]) ->
     let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok()).expect("a status");
     let headers = lines.filter_map(|line| line.split_once(": ")).map(|(name, value)| (name.to_ascii_lowercase(), value.to_string()));
     Ok(Answer { status, headers: headers.collect(), body: body.to_string() })
+}
+
+impl Answer {
+    pub fn body(&self) -> &str {
+        &self.body
+    }
 }
 
 #[track_caller]

@@ -37,6 +37,7 @@ mod reload;
 mod sampling;
 mod search;
 mod select;
+mod signals;
 mod sql;
 mod tail_sampling;
 mod tailing;

@@ -206,7 +206,14 @@ fn a_statement_that_is_wrong_or_wants_too_much_says_so_and_ends_nothing() {
     assert!(fails(&["DROP TABLE logs"], 2).contains("DROP is not possible here"));
     let error = fails(&["SELECT raw FROM logs ORDER BY raw", "--memory", "256KiB"], 1);
     assert!(error.contains("more memory than") && error.contains("256KiB"), "{error}");
-    let error = fails(&["SELECT count(*) FROM logs a, logs b WHERE levenshtein(a.service, b.model) + levenshtein(a.model, b.service) < 0", "--deadline", "300ms"], 1);
+    let error = fails(
+        &[
+            "SELECT count(*) FROM logs a, logs b WHERE levenshtein(a.service, b.model) + levenshtein(a.model, b.service) < 0",
+            "--deadline",
+            "300ms",
+        ],
+        1,
+    );
     assert!(error.contains("the answer is not whole: the 0.3 s for one question were over"), "{error}");
     let error = fails(&["SELECT raw FROM logs", "--limit", "10"], 1);
     assert!(error.contains("more than 10 rows"), "{error}");

@@ -4,22 +4,34 @@
 //! this machine needs a token, or an address that is allowed.
 
 use super::super::locate::Path;
-use super::super::model::HubConfig;
+use super::super::model::{HubConfig, TelemetryConfig};
 use super::{KIB, MIB, Rules};
-use crate::sinks::config::{HttpBody, HttpConfig as HttpSink};
+use crate::sinks::config::{HttpBody, HttpConfig as HttpSink, PrometheusSink};
 use crate::sinks::http::{fields_of, pieces};
-use crate::sources::config::{Ack, HttpConfig, SyslogConfig};
+use crate::sources::config::{
+    Ack, HttpConfig, OtlpConfig, RelabelConfig, RemoteWriteConfig, ScrapeConfig, SeriesConfig, SourceConfig, SyslogConfig, WatchConfig,
+};
 use crate::sources::syslog::Range;
 use flow::tenancy::TENANT_BYTES_MAX;
 use flow::units::NANOS_PER_SECOND;
 use std::net::SocketAddr;
 
 const CONNECTIONS_MAX: u32 = 100_000;
+const TOKENS_HELP: &str = "give senders `tokens`, or listen on 127.0.0.1";
+
+/// A host, a name or an address, and a port.
+fn is_target(target: &str) -> bool {
+    let Some((host, port)) = target.rsplit_once(':') else { return false };
+    !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0) && !host.contains(['/', ' ', '@', '?', '#'])
+}
+
+fn is_label(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && !name.as_bytes()[0].is_ascii_digit()
+}
 
 impl Rules<'_> {
-    pub(super) fn http_source(&mut self, at: &Path, http: &HttpConfig, hub: &HubConfig) {
-        let way_out = "give senders `tokens`, or listen on 127.0.0.1";
-        self.listen(&at.key("listen"), &http.listen, "8080", !http.tokens.is_empty(), way_out);
+    pub(super) fn http_source(&mut self, at: &Path, http: &HttpConfig, source: &SourceConfig, hub: &HubConfig) {
+        self.listen(&at.key("listen"), &http.listen, "8080", !http.tokens.is_empty(), TOKENS_HELP);
         for (i, path) in http.paths.iter().enumerate() {
             if !path.starts_with('/') || path.len() > 256 || path.contains(['?', '#', ' ']) {
                 self.at(
@@ -28,7 +40,115 @@ impl Rules<'_> {
                 );
             }
         }
-        for (i, token) in http.tokens.iter().enumerate() {
+        self.answering(at, source, hub);
+        self.size(&at.key("line_bytes_max"), http.line_bytes_max, KIB, 64 * MIB);
+        if let Some(field) = &http.index_field {
+            self.field(&at.key("index_field"), field);
+        }
+        if matches!(hub, HubConfig::Memory(_)) && http.usage {
+            let rule = "a memory hub loses what it holds in a crash, and an event of usage that was answered is not sent again";
+            self.at(&at.key("usage"), format!("does not go with hub.memory; {rule}; use hub.journal"));
+        }
+    }
+
+    pub(super) fn otlp_source(&mut self, at: &Path, otlp: &OtlpConfig, source: &SourceConfig, hub: &HubConfig) {
+        if otlp.grpc.is_empty() && otlp.http.is_empty() && !self.damaged(at) {
+            self.at_key(at, "it listens nowhere; requests come by `grpc`, `http` or both; write grpc: 127.0.0.1:4317");
+        }
+        for (key, listen, port) in [("grpc", &otlp.grpc, "4317"), ("http", &otlp.http, "4318")] {
+            if !listen.is_empty() {
+                self.listen(&at.key(key), listen, port, !otlp.tokens.is_empty(), TOKENS_HELP);
+            }
+        }
+        self.answering(at, source, hub);
+    }
+
+    pub(super) fn remote_write_source(&mut self, at: &Path, remote: &RemoteWriteConfig, source: &SourceConfig, hub: &HubConfig) {
+        self.listen(&at.key("listen"), &remote.listen, "9201", !remote.tokens.is_empty(), TOKENS_HELP);
+        self.url_path(&at.key("path"), &remote.path, "/api/v1/write");
+        self.series(&at.key("series"), remote.series.as_ref());
+        self.answering(at, source, hub);
+    }
+
+    pub(super) fn scrape(&mut self, at: &Path, scrape: &ScrapeConfig) {
+        if scrape.targets.is_empty() && scrape.files.is_empty() && !self.damaged(at) {
+            self.at_key(at, "it has nobody to ask; targets stand in `targets`, or in `files`; write targets: [\"127.0.0.1:9100\"]");
+        }
+        for (i, target) in scrape.targets.iter().enumerate() {
+            if !is_target(target) {
+                let rule = "a target is a host and a port, without scheme and path";
+                self.at(&at.key("targets").index(i), format!("{target:?} is no target; {rule}; write 127.0.0.1:9100"));
+            }
+        }
+        for (key, labels) in [("target_labels", &scrape.target_labels)] {
+            for name in labels.keys().filter(|name| !is_label(name)) {
+                let rule = "a label is letters, digits and _, no digit first";
+                self.at_key(&at.key(key).key(name), format!("{name:?} is no label; {rule}; write service"));
+            }
+        }
+        self.url_path(&at.key("path"), &scrape.path, "/metrics");
+        self.span(&at.key("interval"), scrape.interval, NANOS_PER_SECOND, 3600 * NANOS_PER_SECOND);
+        self.span(&at.key("timeout"), scrape.timeout, NANOS_PER_SECOND / 10, scrape.interval.0.max(NANOS_PER_SECOND / 10));
+        self.connections(&at.key("target_limit"), scrape.target_limit);
+        self.size(&at.key("body_bytes_max"), scrape.body_bytes_max, 4 * KIB, 256 * MIB);
+        self.size(&at.key("buffer_bytes_max"), scrape.buffer_bytes_max, scrape.body_bytes_max.0, u64::MAX);
+        self.series(&at.key("series"), scrape.series.as_ref());
+        for (key, rules) in [("relabel", &scrape.relabel), ("metric_relabel", &scrape.metric_relabel)] {
+            for (i, rule) in rules.iter().enumerate() {
+                self.relabel(&at.key(key).index(i), rule);
+            }
+        }
+    }
+
+    pub(super) fn watch(&mut self, at: &Path, watch: &WatchConfig) {
+        if watch.rules.is_empty() && !self.damaged(at) {
+            self.at_key(at, "it watches nothing; a rule has a name and `missing_from` or `absent`; write rules: { down: { absent: up } }");
+        }
+        for (name, rule) in &watch.rules {
+            let at = at.key("rules").key(name);
+            self.span(&at.key("interval"), rule.interval, NANOS_PER_SECOND, 86_400 * NANOS_PER_SECOND);
+            if !(1..=100).contains(&rule.within) {
+                self.at(&at.key("within"), format!("is {}; it must be from 1 to 100; write 2", rule.within));
+            }
+            if !(1..=1_000_000).contains(&rule.members_max) {
+                self.at(&at.key("members_max"), format!("is {}; it must be from 1 to 1000000; write 10000", rule.members_max));
+            }
+            if let Err(what) = crate::sources::alerts::rule(name, rule)
+                && !self.damaged(&at)
+            {
+                self.at(&at, format!("is no rule: {what}"));
+            }
+        }
+    }
+
+    fn series(&mut self, at: &Path, series: Option<&SeriesConfig>) {
+        let Some(series) = series else { return };
+        for (key, n) in [("per_metric", series.per_metric), ("per_tenant", series.per_tenant), ("total", series.total)] {
+            if !(1..=10_000_000).contains(&n) {
+                self.at(&at.key(key), format!("is {n}; it must be from 1 to 10000000; write 100000"));
+            }
+        }
+        self.span(&at.key("expire_after"), series.expire_after, 60 * NANOS_PER_SECOND, 7 * 86_400 * NANOS_PER_SECOND);
+    }
+
+    fn relabel(&mut self, at: &Path, rule: &RelabelConfig) {
+        if let Err(what) = crate::sources::scrape::rule(rule)
+            && !self.damaged(at)
+        {
+            self.at(at, format!("is no rule: {what}; rules are those of Prometheus' relabel_configs"));
+        }
+    }
+
+    fn url_path(&mut self, at: &Path, path: &str, example: &str) {
+        if !path.starts_with('/') || path.len() > 1024 || path.contains(['#', ' ']) {
+            self.at(at, format!("{path:?} is no path; a path begins with a slash; write {example}"));
+        }
+    }
+
+    /// What sources have in common whose senders wait for an answer.
+    fn answering(&mut self, at: &Path, source: &SourceConfig, hub: &HubConfig) {
+        let Some(answering) = source.answering() else { return };
+        for (i, token) in answering.tokens.iter().enumerate() {
             let at = at.key("tokens").index(i);
             if token.token_file.is_some() == token.token_env.is_some() && !self.damaged(&at) {
                 let rule = "a token comes from one place, and never stands here";
@@ -39,19 +159,11 @@ impl Rules<'_> {
                 self.at(&at.key("tenant"), format!("is no tenant; {rule}; write its name"));
             }
         }
-        self.size(&at.key("body_bytes_max"), http.body_bytes_max, 4 * KIB, 256 * MIB);
-        self.size(&at.key("buffer_bytes_max"), http.buffer_bytes_max, http.body_bytes_max.0.saturating_mul(2), u64::MAX);
-        self.size(&at.key("line_bytes_max"), http.line_bytes_max, KIB, 64 * MIB);
-        self.span(&at.key("timeout"), http.timeout, NANOS_PER_SECOND, 600 * NANOS_PER_SECOND);
-        self.connections(&at.key("connections_max"), http.connections_max);
-        if let Some(field) = &http.index_field {
-            self.field(&at.key("index_field"), field);
-        }
-        if matches!(hub, HubConfig::Memory(_)) && http.usage {
-            let rule = "a memory hub loses what it holds in a crash, and an event of usage that was answered is not sent again";
-            self.at(&at.key("usage"), format!("does not go with hub.memory; {rule}; use hub.journal"));
-        }
-        if matches!(hub, HubConfig::Memory(_)) && http.ack != Ack::OnReceipt && !self.damaged(at) {
+        self.size(&at.key("body_bytes_max"), answering.body_bytes_max, 4 * KIB, 256 * MIB);
+        self.size(&at.key("buffer_bytes_max"), answering.buffer_bytes_max, answering.body_bytes_max.0.saturating_mul(2), u64::MAX);
+        self.span(&at.key("timeout"), answering.timeout, NANOS_PER_SECOND, 600 * NANOS_PER_SECOND);
+        self.connections(&at.key("connections_max"), answering.connections_max);
+        if matches!(hub, HubConfig::Memory(_)) && answering.ack != Ack::OnReceipt && !self.damaged(at) {
             let rule = "a memory hub loses what it holds in a crash, and an answer says that records are kept";
             let help = "write `ack: on_receipt` to accept that, or use hub.journal";
             self.at_key(at, format!("this source does not go with hub.memory; {rule}; {help}"));
@@ -102,7 +214,7 @@ impl Rules<'_> {
         if http.body == HttpBody::Bulk {
             self.pattern_of(&at.key("index"), &http.index);
         }
-        for (name, text) in &http.labels {
+        for (name, text) in http.labels.iter().filter(|_| http.body == HttpBody::Loki) {
             let at = at.key("labels").key(name);
             if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') || name.as_bytes()[0].is_ascii_digit() {
                 self.at_key(&at, format!("{name:?} is no label of Loki; a label is letters, digits and _, no digit first; write service"));
@@ -155,6 +267,20 @@ impl Rules<'_> {
         self.size(&at.key("dead_letters").key("bytes_max"), http.dead_letters.bytes_max, 64 * KIB, u64::MAX);
     }
 
+    pub(super) fn telemetry(&mut self, at: &Path, telemetry: &TelemetryConfig) {
+        self.url(&at.key("otlp"), &telemetry.otlp);
+        self.span(&at.key("interval"), telemetry.interval, NANOS_PER_SECOND, 3600 * NANOS_PER_SECOND);
+    }
+
+    pub(super) fn prometheus_sink(&mut self, at: &Path, sink: &PrometheusSink) {
+        self.listen(&at.key("listen"), &sink.listen, "9464", false, "listen on 127.0.0.1, with a proxy in front");
+        self.url_path(&at.key("path"), &sink.path, "/metrics");
+        if !(1..=10_000_000).contains(&sink.series_max) {
+            self.at(&at.key("series_max"), format!("is {}; it must be from 1 to 10000000; write 1000000", sink.series_max));
+        }
+        self.span(&at.key("age"), sink.age, NANOS_PER_SECOND, 86_400 * NANOS_PER_SECOND);
+    }
+
     fn url(&mut self, at: &Path, url: &str) {
         let help = "write http://127.0.0.1:9200";
         let Some((scheme, rest)) = url.trim().split_once("://") else {
@@ -198,7 +324,7 @@ impl Rules<'_> {
 /// The fields that a sink reads of a record.
 pub fn http_fields(http: &HttpSink) -> Vec<String> {
     match http.body {
-        HttpBody::Ndjson => Vec::new(),
+        HttpBody::Ndjson | HttpBody::RemoteWrite(_) | HttpBody::Otlp => Vec::new(),
         HttpBody::Bulk => fields_of(&http.index),
         HttpBody::Loki => http.labels.values().flat_map(|text| fields_of(text)).collect(),
     }

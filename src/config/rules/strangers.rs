@@ -160,6 +160,7 @@ fn mentions(config: &Config) -> Vec<Mention> {
             }
             SinkConfig::Stdout(_) | SinkConfig::Blackhole(_) => {}
             SinkConfig::Http(http) => name(&http_fields(http), &at),
+            SinkConfig::RemoteWrite(_) | SinkConfig::Otlp(_) | SinkConfig::Prometheus(_) => {}
         }
     }
     if let Some(block) = &config.lineage {

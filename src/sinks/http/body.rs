@@ -4,7 +4,7 @@
 //! stream and position, so a document that was indexed before is a conflict and no second document. Rows that are no JSON object
 //! are wrapped as `message` for Elasticsearch; Loki takes any line. Pure: no network, no clock.
 
-use crate::sinks::config::{HttpBody, HttpCompress};
+use crate::sinks::config::{HttpBody, HttpCompress, RemoteWriteVersion};
 use anyhow::Context;
 use flow::escape::{escape_into, unescape_into};
 use flow::severity::class_name;
@@ -103,10 +103,15 @@ impl Shape {
         match self.body {
             HttpBody::Ndjson | HttpBody::Bulk => "application/x-ndjson",
             HttpBody::Loki => "application/json",
+            HttpBody::RemoteWrite(RemoteWriteVersion::V2) => "application/x-protobuf;proto=io.prometheus.write.v2.Request",
+            HttpBody::RemoteWrite(RemoteWriteVersion::V1) | HttpBody::Otlp => "application/x-protobuf",
         }
     }
 
     pub fn content_encoding(&self) -> Option<&'static str> {
+        if let HttpBody::RemoteWrite(_) = self.body {
+            return Some("snappy");
+        }
         match self.compress {
             HttpCompress::None => None,
             HttpCompress::Gzip => Some("gzip"),
@@ -124,11 +129,12 @@ impl Shape {
             }),
             HttpBody::Bulk => rows.for_each(|(frame, row)| self.put_item(frame, row, &mut plain)),
             HttpBody::Loki => self.put_streams(rows, &mut plain),
+            HttpBody::RemoteWrite(_) | HttpBody::Otlp => unreachable!("`signals` makes these bodies"),
         }
         self.pack(plain).context("cannot compress a body")
     }
 
-    fn pack(&self, plain: Vec<u8>) -> std::io::Result<Vec<u8>> {
+    pub(super) fn pack(&self, plain: Vec<u8>) -> std::io::Result<Vec<u8>> {
         match self.compress {
             HttpCompress::None => Ok(plain),
             HttpCompress::Gzip => {

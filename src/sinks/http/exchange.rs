@@ -6,15 +6,20 @@
 //! |---|---|
 //! | 2xx | delivered; of a bulk each item by its own status, where 409 (it is there already) is delivered, too |
 //! | a status of `retry.statuses`, 5xx, 3xx, none | they go again, after `Retry-After` or a growing pause |
+//! | of remote write 2.0: 415, or 2xx that does not say how many were written | they go again as 1.0 |
 //! | any other 4xx | they are halved until the row is alone that is refused; it becomes a dead letter |
 //!
 //! Bound: one request at a time, `timeout`, and [`ANSWER_BYTES_MAX`] of an answer.
 
 use super::body::Shape;
-use crate::sinks::config::{HttpBody, HttpRetry};
+use crate::sinks::config::{HttpBody, HttpRetry, RemoteWriteVersion};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
+use telemetry::otlp::answer::parse_response;
+use telemetry::otlp::{Encoding, Signal};
+use telemetry::remote::WRITTEN_HEADERS;
+use tracing::warn;
 
 /// 10,000 items of a bulk with their errors.
 const ANSWER_BYTES_MAX: u64 = 16 << 20;
@@ -27,6 +32,8 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sent {
     Delivered,
+    /// The far side does not know this version of remote write.
+    FallBack,
     /// One for each row.
     Items(Vec<Item>),
     /// Send it again.
@@ -62,6 +69,8 @@ pub struct Exchange {
     /// Answers by status; 0: none came.
     pub answers: BTreeMap<u16, u64>,
     pub sent_bytes: u64,
+    /// Items that were delivered and not kept, as answers of OTLP say.
+    pub refused_items: u64,
 }
 
 impl Exchange {
@@ -75,17 +84,22 @@ impl Exchange {
             .user_agent(concat!("weir/", env!("CARGO_PKG_VERSION")))
             .build();
         let agent = ureq::Agent::from(config);
-        Exchange { agent, url: url.into(), headers, authorization: None, retry, answers: BTreeMap::new(), sent_bytes: 0 }
+        Exchange { agent, url: url.into(), headers, authorization: None, retry, answers: BTreeMap::new(), sent_bytes: 0, refused_items: 0 }
     }
 
     /// Sends a body with `rows` rows. `key`: names what is in it.
-    pub fn send(&mut self, shape: &Shape, body: &[u8], rows: usize, key: &str) -> Sent {
-        let mut request = self.agent.post(&self.url).header("content-type", shape.content_type()).header("idempotency-key", key);
+    pub fn send(&mut self, shape: &Shape, path: &str, body: &[u8], rows: usize, key: &str) -> Sent {
+        let mut request =
+            self.agent.post(format!("{}{path}", self.url)).header("content-type", shape.content_type()).header("idempotency-key", key);
         if let Some(encoding) = shape.content_encoding() {
             request = request.header("content-encoding", encoding);
         }
         if let Some(authorization) = &self.authorization {
             request = request.header("authorization", authorization);
+        }
+        if let HttpBody::RemoteWrite(version) = shape.body {
+            request =
+                request.header("x-prometheus-remote-write-version", if version == RemoteWriteVersion::V1 { "0.1.0" } else { "2.0.0" });
         }
         for (name, value) in &self.headers {
             request = request.header(name, value);
@@ -102,6 +116,7 @@ impl Exchange {
         *self.answers.entry(status).or_default() += 1;
         let after = answer.headers().get("retry-after").and_then(|value| value.to_str().ok()?.trim().parse().ok());
         let after = after.map(|seconds| Duration::from_secs(seconds).min(RETRY_AFTER_MAX));
+        let has_counts = WRITTEN_HEADERS.iter().any(|name| answer.headers().contains_key(*name));
         // Read to its end, so that the connection can be used again.
         let text = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec();
         let text = match text {
@@ -114,9 +129,28 @@ impl Exchange {
                 Some(items) => Sent::Items(items),
                 None => Sent::Retry { after, why: format!("{}, which is no answer to {rows} items of a bulk", why()) },
             },
-            200..=299 => Sent::Delivered,
+            200..=299 | 415 if shape.body == HttpBody::RemoteWrite(RemoteWriteVersion::V2) && (status == 415 || !has_counts) => {
+                Sent::FallBack
+            }
+            200..=299 => {
+                if shape.body == HttpBody::Otlp {
+                    self.tell_partial(path, &text);
+                }
+                Sent::Delivered
+            }
             _ if self.is_retried(status) => Sent::Retry { after, why: why() },
             _ => Sent::Refused(Refusal { status, why: shown(&text) }),
+        }
+    }
+
+    /// A partial success says how many items were refused, and not which: nothing of it may be sent again.
+    fn tell_partial(&mut self, path: &str, text: &[u8]) {
+        let Some(signal) = Signal::of_http_path(path) else { return };
+        if let Some((rejected, message)) = parse_response(signal, Encoding::Protobuf, text)
+            && rejected > 0
+        {
+            self.refused_items += rejected;
+            warn!(url = self.url, rejected, message, "the far side kept a part of what it was sent");
         }
     }
 

@@ -1,7 +1,7 @@
 //! The `http` sink: rows in the bodies of requests, at least once and in order.
 //!
 //! In: frames. Out: requests; a cursor that moves behind what was answered with 2xx; dead letters for what is refused for good.
-//! Read on in this order: `body` (rows to bytes), `exchange` (one request, what its answer means), `dead` (what is refused), here
+//! Read on in this order: `body` (rows to bytes), `signals` (rows to OTLP and remote write), `exchange` (one request, what its answer means), `dead` (what is refused), here
 //! (what goes when, and the commit). What a commit makes true stands in one file, replaced as a whole: positions, who lost how
 //! much, how long the file of dead letters is. So a crash sends again what no commit had, and counts nothing twice.
 //! Bound: frames of [`COMMIT_BATCHES`] requests. When the far side does not take more, the hub keeps what comes.
@@ -9,12 +9,13 @@
 mod body;
 mod dead;
 mod exchange;
+mod signals;
 
 pub use body::{Pattern, Shape, fields_of, pieces};
 
 use crate::durable;
 use crate::env;
-use crate::sinks::config::{HttpAuth, HttpConfig};
+use crate::sinks::config::{HttpAuth, HttpBody, HttpConfig, RemoteWriteVersion};
 use anyhow::Context;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -87,6 +88,8 @@ pub struct Http {
     attempts: u32,
     /// State of the dice that spread pauses.
     dice: u64,
+    /// What is known of series, for remote write.
+    series: signals::Series,
 }
 
 impl Http {
@@ -119,6 +122,7 @@ impl Http {
             rows_max: None,
             attempts: 0,
             dice: env::now().0 as u64,
+            series: signals::Series::default(),
         })
     }
 
@@ -198,9 +202,29 @@ impl Http {
         let count = self.next_rows();
         let frames = &self.frames;
         let rows = self.rows.iter().take(count).map(|(frame, row)| (&*frames[*frame as usize], *row as usize));
-        let body = self.settings.shape.body(rows)?;
+        let (shape, labels) = (&self.settings.shape, &self.settings.config.labels);
+        let mut path = "";
+        let body = match shape.body {
+            HttpBody::Ndjson | HttpBody::Bulk | HttpBody::Loki => shape.body(rows)?,
+            HttpBody::RemoteWrite(_) | HttpBody::Otlp => {
+                let made = match shape.body {
+                    HttpBody::RemoteWrite(version) => self.series.remote_write(version, labels, rows),
+                    _ => signals::otlp(labels, rows),
+                };
+                if !made.unwritable.is_empty() {
+                    self.refuse_some(made.unwritable);
+                    return Ok(());
+                }
+                path = made.path;
+                shape.pack(made.body).context("cannot compress a body")?
+            }
+        };
         let key = self.key(count);
-        match self.exchange.send(&self.settings.shape, &body, count, &key) {
+        match self.exchange.send(shape, path, &body, count, &key) {
+            Sent::FallBack => {
+                tracing::warn!(sink = self.settings.name, "the far side does not know remote write 2.0: it gets 1.0");
+                self.settings.shape.body = HttpBody::RemoteWrite(RemoteWriteVersion::V1);
+            }
             Sent::Delivered => {
                 self.take(count);
                 self.went_well();
@@ -223,10 +247,13 @@ impl Http {
         let most = self.rows_max.unwrap_or(usize::MAX).min(batch.records as usize).max(1);
         let share = self.rows_bytes.div_ceil((self.rows_bytes / batch.bytes.0.max(1)).max(1));
         let mut bytes = 0;
+        let is_otlp = self.settings.shape.body == HttpBody::Otlp;
+        let signal = |(frame, row): &(u32, u32)| signals::signal_of(&self.frames[*frame as usize], *row);
+        let first = self.rows.front().filter(|_| is_otlp).map(signal);
         let fits = self.rows.iter().take(most).take_while(|row| {
             let before = bytes;
             bytes += self.bytes_of(row);
-            before < share
+            before < share && (!is_otlp || Some(signal(row)) == first)
         });
         fits.count().max(1)
     }
@@ -274,6 +301,16 @@ impl Http {
         self.rows_bytes += again.iter().map(|row| self.bytes_of(row)).sum::<u64>();
         again.into_iter().rev().for_each(|row| self.rows.push_front(row));
         Err(self.busy(None, format!("{count} items go again: {why}")))
+    }
+
+    /// Rows that no request can hold, by their place among those that come first.
+    fn refuse_some(&mut self, unwritable: Vec<(usize, &'static str)>) {
+        for (at, why) in unwritable.into_iter().rev() {
+            if let Some((frame, row)) = self.rows.remove(at) {
+                self.rows_bytes -= self.bytes_of(&(frame, row));
+                self.refuse(frame, row, &Refusal { status: 0, why: why.to_owned() });
+            }
+        }
     }
 
     fn refuse(&mut self, frame: u32, row: u32, refusal: &Refusal) {

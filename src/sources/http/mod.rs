@@ -1,25 +1,33 @@
-//! The `http` source: others send records in the bodies of requests; an answer of 2xx says that the hub holds them for good.
+//! The sources `http`, `otlp` and `remote_write`: others send records in the bodies of requests; an answer of 2xx says that the hub
+//! holds them for good.
 //!
 //! In: `POST` of JSON lines, JSON, text, Elasticsearch's `_bulk` or Loki's push, packed or not; the questions that senders ask
-//! before they send; CloudEvents of usage, where config says so. Out: lines in the pipe of the token's tenant; an answer once they are durable, or at once where config says
-//! so. Read on in this order: `unpack` (decompression), `lines`, `bulk`, `loki`, `usage` (bodies to lines), `tokens` (who sends), here
-//! (order of the checks, answers).
+//! before they send; CloudEvents of usage, where config says so; OTLP; Prometheus' remote write. Out: lines in the pipe of the token's tenant; an answer once they are durable, or at once where config says
+//! so. Read on in this order: `unpack` (decompression), `lines`, `bulk`, `loki`, `usage`, `otlp`, `remote` (bodies to lines), `tokens`
+//! (who sends), here (order of the checks, answers), `grpc` (the same for OTLP over gRPC).
 //! Order: what is too many or too large is refused before anybody is asked who he is, and that before a body is read.
 //! Bound: `connections_max`, and `buffer_bytes_max` for bodies, what they unpack to and lines that no lane has read; beyond, and
 //! while the hub is full, senders get 503 with `Retry-After`. A sender that gets no answer sends again: at least once.
 
 mod bulk;
+mod grpc;
 mod lines;
 mod loki;
+mod otlp;
+mod remote;
 mod tokens;
 mod unpack;
 mod usage;
 
+pub use grpc::serve as serve_grpc;
 pub use lines::put_text;
 pub use tokens::Tokens;
+pub use unpack::unpack;
 
-use super::config::{Ack, HttpConfig};
+use super::config::{Ack, HttpConfig, OtlpConfig, RemoteWriteConfig};
 use super::push::{Budget, Connected, Held, Pipe, Refusal, Stats};
+use super::series::Bounds;
+use flow::event::Signal;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
@@ -48,10 +56,11 @@ const VERSION: &str = "8.19.0";
 
 /// What requests are answered from.
 pub struct Gate {
-    pub config: HttpConfig,
+    pub takes: Takes,
+    pub limits: Limits,
     pub tokens: Tokens,
-    /// One for each tenant that has a token, in the order of [`Tokens`]; without tokens one.
-    pub pipes: Vec<Arc<Pipe>>,
+    /// For each tenant that has a token, in the order of [`Tokens`]; without tokens one. One for each signal that the source takes.
+    pub pipes: Vec<Vec<Arc<Pipe>>>,
     pub stats: Arc<Stats>,
     /// A lane waits for room in the hub.
     pub is_full: Box<dyn Fn() -> bool + Send + Sync>,
@@ -59,7 +68,44 @@ pub struct Gate {
     pub ends: AtomicBool,
 }
 
+/// What is taken.
+pub enum Takes {
+    Records(Box<HttpConfig>),
+    Otlp(Box<OtlpConfig>),
+    RemoteWrite(Box<RemoteWriteConfig>, remote::Memory, Option<Box<Bounds>>),
+}
+
+impl Takes {
+    /// What the records may be.
+    pub fn signals(&self) -> &'static [Signal] {
+        match self {
+            Takes::Records(_) => &[Signal::Logs],
+            Takes::Otlp(_) => &Signal::ALL,
+            Takes::RemoteWrite(..) => &[Signal::Metrics],
+        }
+    }
+}
+
+/// How much is listened to.
+pub struct Limits {
+    /// Of a body, after decompression, too.
+    pub body_bytes_max: usize,
+    /// Of the lines that a body of OTLP or remote write becomes: labels stand in each.
+    pub lines_bytes_max: usize,
+    pub connections_max: u32,
+    pub timeout: Duration,
+    pub ack: Ack,
+}
+
 type Answer = Response<Full<Bytes>>;
+
+impl Gate {
+    /// The pipe of a tenant, by number, for records of a kind.
+    fn pipe(&self, tenant: usize, signal: Signal) -> &Arc<Pipe> {
+        let pipes = &self.pipes[tenant];
+        pipes.iter().find(|pipe| pipe.signal == signal).unwrap_or(&pipes[0])
+    }
+}
 
 /// Answers until the runtime ends.
 pub async fn serve(listener: tokio::net::TcpListener, gate: Arc<Gate>) {
@@ -69,7 +115,7 @@ pub async fn serve(listener: tokio::net::TcpListener, gate: Arc<Gate>) {
             tokio::time::sleep(Duration::from_millis(20)).await;
             continue;
         };
-        let Some(connected) = Connected::new(&gate.stats, gate.config.connections_max) else {
+        let Some(connected) = Connected::new(&gate.stats, gate.limits.connections_max) else {
             gate.stats.count("connections_max", 1);
             continue; // closed at once: there is no room to listen to what it wants
         };
@@ -92,9 +138,14 @@ pub async fn serve(listener: tokio::net::TcpListener, gate: Arc<Gate>) {
 
 async fn answer(gate: &Arc<Gate>, request: Request<Incoming>) -> Answer {
     let is_head = request.method() == Method::HEAD;
+    let kind = header(request.headers(), CONTENT_TYPE);
     let answer = match respond(gate, request).await {
         Ok(answer) => answer,
-        Err(bad) => refuse(&bad),
+        Err(bad) => match &gate.takes {
+            Takes::Records(_) => refuse(&bad),
+            Takes::Otlp(_) => otlp::refuse(&bad, &kind),
+            Takes::RemoteWrite(..) => remote::refuse(&bad),
+        },
     };
     gate.stats.count(answer.status().as_str(), 1);
     if is_head { answer.map(|_| Full::default()) } else { answer }
@@ -109,17 +160,19 @@ enum Route {
     Loki,
     /// Events that somebody pays for.
     Usage,
+    Otlp(Signal),
+    RemoteWrite,
     /// A question that senders ask first, and its answer.
     Probe(String),
 }
 
 async fn respond(gate: &Arc<Gate>, request: Request<Incoming>) -> Result<Answer, Bad> {
-    let config = &gate.config;
-    let body_bytes_max = config.body_bytes_max.0 as usize;
+    let limits = &gate.limits;
+    let body_bytes_max = limits.body_bytes_max;
     if request.body().size_hint().lower() > body_bytes_max as u64 {
         return Err(unpack::too_large(body_bytes_max));
     }
-    let route = route(request.method(), request.uri().path(), config);
+    let route = route(request.method(), request.uri().path(), &gate.takes);
     if let Ok(Route::Probe(text)) = &route
         && text == "ready\n"
     {
@@ -141,17 +194,16 @@ async fn respond(gate: &Arc<Gate>, request: Request<Incoming>) -> Result<Answer,
     if (gate.is_full)() {
         return Err(Bad::new(503, "the hub is full; send it again in a moment"));
     }
-    let pipe = &gate.pipes[number];
+    let pipe = gate.pipe(number, route.signal());
     let since = Instant::now();
-    let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or("").to_string();
-    let (kind, encoding) = (header(CONTENT_TYPE), header(CONTENT_ENCODING));
+    let (kind, encoding) = (header(request.headers(), CONTENT_TYPE), header(request.headers(), CONTENT_ENCODING));
     // Attributes of a usage event may stand there.
     let headers = if route == Route::Usage { request.headers().clone() } else { HeaderMap::new() };
     // Whoever is told that usage is taken will not send it again.
-    let is_durable = config.ack == Ack::Durable || route == Route::Usage;
-    let (body, held) = tokio::time::timeout(config.timeout.duration(), read_body(request.into_body(), &gate.stats.budget, body_bytes_max))
+    let is_durable = limits.ack == Ack::Durable || route == Route::Usage;
+    let (body, held) = tokio::time::timeout(limits.timeout, read_body(request.into_body(), &gate.stats.budget, body_bytes_max))
         .await
-        .map_err(|_| Bad::new(408, format!("the body did not come within {}", config.timeout)))??;
+        .map_err(|_| Bad::new(408, format!("the body did not come within {} s", limits.timeout.as_secs())))??;
     let is_small = body.len() < SMALL_BYTES && encoding.is_empty();
     let work = {
         let gate = Arc::clone(gate);
@@ -165,7 +217,7 @@ async fn respond(gate: &Arc<Gate>, request: Request<Incoming>) -> Result<Answer,
     let records = lines.records;
     let end = pipe.push(lines.bytes, held).map_err(refused)?;
     if is_durable {
-        pipe.durable(end, config.timeout.duration()).await.map_err(refused)?;
+        pipe.durable(end, limits.timeout).await.map_err(refused)?;
     }
     gate.stats.count("records", records);
     Ok(match items {
@@ -174,6 +226,8 @@ async fn respond(gate: &Arc<Gate>, request: Request<Incoming>) -> Result<Answer,
             reply(StatusCode::OK, "application/json", bulk::answer(&items, since.elapsed().as_millis(), &name))
         }
         Items::Loki => reply(StatusCode::NO_CONTENT, "text/plain", Vec::new()),
+        Items::Otlp(answer) => otlp::reply(answer, &gate.stats),
+        Items::RemoteWrite(answer) => remote::reply(answer, &gate.stats),
         Items::Usage => reply(StatusCode::ACCEPTED, "application/json", format!("{{\"events\":{records}}}\n").into_bytes()),
         Items::Records => reply(StatusCode::OK, "application/json", format!("{{\"records\":{records}}}\n").into_bytes()),
     })
@@ -191,6 +245,23 @@ enum Items {
     Bulk(Vec<bulk::Item>),
     Loki,
     Usage,
+    Otlp(otlp::Answer),
+    RemoteWrite(remote::Answer),
+}
+
+impl Route {
+    /// What the records are that come this way.
+    fn signal(&self) -> Signal {
+        match self {
+            Route::Otlp(signal) => *signal,
+            Route::RemoteWrite => Signal::Metrics,
+            Route::Records | Route::Bulk(_) | Route::Loki | Route::Usage | Route::Probe(_) => Signal::Logs,
+        }
+    }
+}
+
+fn header(headers: &HeaderMap, name: hyper::header::HeaderName) -> String {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("").to_string()
 }
 
 /// What the head of a request says of its body.
@@ -201,24 +272,34 @@ struct Head<'a> {
 }
 
 fn decode(gate: &Gate, route: &Route, head: &Head, body: Vec<u8>, mut held: Held) -> Result<Decoded, Bad> {
-    let config = &gate.config;
-    let bytes_max = config.body_bytes_max.0 as usize;
+    let bytes_max = gate.limits.body_bytes_max;
     let kind = head.kind.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
     let is_protobuf = kind.ends_with("protobuf");
     let body = match (route, head.encoding) {
         // Loki's clients pack protobuf without saying so.
         (Route::Loki, "") if is_protobuf => unpack::snappy(&body, bytes_max, &mut |bytes| held.grow(bytes))?,
+        (Route::RemoteWrite, encoding) => remote::unpack(head.kind, encoding, &body, bytes_max, &mut |bytes| held.grow(bytes))?,
         _ => unpack::unpack(head.encoding, body, bytes_max, &mut |bytes| held.grow(bytes))?,
     };
     // Lines may be longer than what they are made of: labels stand in each.
     let mut lines = Lines::new(bytes_max.saturating_mul(2));
-    let items = match route {
-        Route::Bulk(index) => {
+    let items = match (route, &gate.takes) {
+        (Route::Otlp(signal), Takes::Otlp(config)) => {
+            Items::Otlp(otlp::take(*signal, head.kind, &body, config, gate.limits.lines_bytes_max, &mut lines)?)
+        }
+        (Route::RemoteWrite, Takes::RemoteWrite(_, memory, bounds)) => {
+            let answer = remote::take(head.kind, &body, gate.limits.lines_bytes_max, memory, &mut lines)?;
+            if let Some(bounds) = bounds {
+                lines.bytes = bounds.filter(&lines.bytes, crate::env::now(), &gate.stats);
+            }
+            Items::RemoteWrite(answer)
+        }
+        (Route::Bulk(index), Takes::Records(config)) => {
             let line_bytes_max = config.line_bytes_max.0 as usize;
             let rules = bulk::Rules { index, index_field: config.index_field.as_deref(), line_bytes_max };
             Items::Bulk(bulk::bulk(&body, &rules, &mut lines)?)
         }
-        Route::Loki => {
+        (Route::Loki, _) => {
             if is_protobuf {
                 loki::protobuf(&body, &mut lines)?
             } else {
@@ -226,11 +307,11 @@ fn decode(gate: &Gate, route: &Route, head: &Head, body: Vec<u8>, mut held: Held
             }
             Items::Loki
         }
-        Route::Usage => {
+        (Route::Usage, _) => {
             usage::events(&kind, head.headers, &body, &mut lines)?;
             Items::Usage
         }
-        Route::Records | Route::Probe(_) => {
+        (Route::Records | Route::Probe(_) | Route::Bulk(_) | Route::Otlp(_) | Route::RemoteWrite, _) => {
             match kind.as_str() {
                 "text/plain" => lines::text(&body, &mut lines)?,
                 "application/json" => lines::json(&body, &mut lines)?,
@@ -267,9 +348,14 @@ async fn read_body(mut body: Incoming, budget: &Arc<Budget>, bytes_max: usize) -
     Ok((bytes, held))
 }
 
-fn route(method: &Method, path: &str, config: &HttpConfig) -> Result<Route, Bad> {
+fn route(method: &Method, path: &str, takes: &Takes) -> Result<Route, Bad> {
     let is_write = matches!(*method, Method::POST | Method::PUT);
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+    let config = match takes {
+        Takes::Records(config) => config,
+        Takes::Otlp(_) => return otlp::route(method, path),
+        Takes::RemoteWrite(config, ..) => return remote::route(method, path, config),
+    };
     let route = match parts[..] {
         ["_bulk"] if is_write => Route::Bulk(String::new()),
         [index, "_bulk"] | [index, _, "_bulk"] if is_write => Route::Bulk(index.to_string()),
@@ -304,11 +390,16 @@ fn probe(parts: &[&str]) -> Option<String> {
     })
 }
 
-fn reply(status: StatusCode, kind: &'static str, body: Vec<u8>) -> Answer {
+fn plain(status: StatusCode, kind: &'static str, body: Vec<u8>) -> Answer {
     let mut answer = Response::new(Full::from(body));
     *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    answer
+}
+
+fn reply(status: StatusCode, kind: &'static str, body: Vec<u8>) -> Answer {
+    let mut answer = plain(status, kind, body);
     let headers = answer.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     // Its clients send to nobody who does not say so.
     headers.insert("x-elastic-product", HeaderValue::from_static("Elasticsearch"));
     answer
