@@ -150,7 +150,7 @@ fn remote_write() {
     for (version, name) in [(Version::V1, "1.0"), (Version::V2, "2.0")] {
         let port = free_port();
         let weir = Weir::start(&format!(
-            "hub: {{ memory: {{}} }}\nsources: {{ far: {{ remote_write: {{ listen: \"127.0.0.1:{port}\", ack: on_receipt }} }} }}\nsinks: {{ to: {{ blackhole: {{}} }} }}\n"
+            "memory: 8GiB\nhub: {{ memory: {{}} }}\nsources: {{ far: {{ remote_write: {{ listen: \"127.0.0.1:{port}\", ack: on_receipt, buffer_bytes_max: 2GiB }} }} }}\nsinks: {{ to: {{ blackhole: {{}} }} }}\n"
         ));
         let mut writer = Writer::new(WriterOptions::new(version));
         let body = |request: usize, writer: &mut Writer| {
@@ -193,7 +193,7 @@ fn otlp_logs() {
     const RECORDS: usize = 4000;
     let port = free_port();
     let weir = Weir::start(&format!(
-        "hub: {{ memory: {{}} }}\nsources: {{ far: {{ otlp: {{ grpc: \"\", http: \"127.0.0.1:{port}\", ack: on_receipt }} }} }}\nsinks: {{ to: {{ archive: {{ path: \"{{tenant}}.log\", dir: \"$DIR/files\" }} }} }}\n"
+        "memory: 8GiB\nhub: {{ memory: {{}} }}\nsources: {{ far: {{ otlp: {{ grpc: \"\", http: \"127.0.0.1:{port}\", ack: on_receipt, buffer_bytes_max: 2GiB }} }} }}\nsinks: {{ to: {{ archive: {{ path: \"{{tenant}}.log\", dir: \"$DIR/files\" }} }} }}\n"
     ));
     let bodies: Vec<Vec<u8>> = (0..REQUESTS)
         .map(|request| {

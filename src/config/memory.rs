@@ -72,8 +72,8 @@ const WINDOWS_BYTES: u64 = MIB;
 /// A connection's buffers while it says little, and what a read of syslog asks for.
 const CONNECTION_BYTES: u64 = 16 << 10;
 const READ_BYTES: u64 = 32 << 10;
-/// Series that a source of samples knows by heart.
-const DICTIONARY_BYTES: u64 = 64 << 20;
+/// Series that a source of samples knows by heart; as many times as bodies are read at once.
+const DICTIONARY_BYTES: u64 = 3 * (96 << 20);
 
 /// A series and its place in two tables; a value of a request label in one table.
 const SERIES_BYTES: u64 = 160;

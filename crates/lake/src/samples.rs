@@ -24,7 +24,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use std::collections::HashMap;
 use std::sync::Arc;
-use telemetry::sample::{self, Number, Series, Stamp};
+use telemetry::sample::{self, Number, Series, Stamp, Type};
 
 /// Bytes of all texts of one column in a row group, before they are stored row by row.
 const DICTIONARY_BYTES: usize = 4 << 20;
@@ -42,6 +42,31 @@ struct Key {
 
 impl Key {
     fn of(part: &[u8]) -> Option<Key> {
+        Key::written(part).or_else(|| Key::read(part))
+    }
+
+    /// Of a series part as `put_series` writes it: its labels are text, and the text of the column.
+    fn written(part: &[u8]) -> Option<Key> {
+        let text = std::str::from_utf8(part).ok()?;
+        let (metric, rest) = text.strip_prefix("{\"metric\":\"")?.split_once("\",\"type\":\"")?;
+        let (kind, rest) = rest.split_once('"')?;
+        let (unit, labels) = match rest.strip_prefix(",\"unit\":\"") {
+            Some(rest) => rest.split_once("\",\"labels\":")?,
+            None => ("", rest.strip_prefix(",\"labels\":")?),
+        };
+        let is_plain = |text: &str| !text.contains(['"', '\\']);
+        let is_flat = labels.starts_with('{') && labels.ends_with('}') && !labels[1..labels.len() - 1].contains(['{', '}', '[', ']', '\\']);
+        let kind = Type::parse(kind.as_bytes())?;
+        (is_plain(metric) && is_plain(unit) && is_flat).then(|| Key {
+            metric: metric.to_owned(),
+            labels: labels.to_owned(),
+            unit: unit.to_owned(),
+            kind: kind.name(),
+            series: text.to_owned(),
+        })
+    }
+
+    fn read(part: &[u8]) -> Option<Key> {
         let series = Series::parse(part)?;
         let labels: serde_json::Map<String, serde_json::Value> =
             series.labels.into_iter().map(|(name, value)| (name, serde_json::Value::String(value))).collect();
@@ -317,5 +342,34 @@ impl Columns {
             Arc::new(self.raw.finish()),
         ];
         RecordBatch::try_new(schema, columns).context("the columns of samples do not fit together")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Without a parser of JSON a series is read as with one, or not at all.
+    #[test]
+    fn the_short_way_to_a_series_says_the_same() {
+        let labels: [&[(&str, &str)]; 6] =
+            [&[], &[("a", "b")], &[("job", "x"), ("le", "+Inf")], &[("a", "q\"}]\\")], &[("path", "/{id}")], &[("ü", "é,\"labels\":")]];
+        let (mut short, mut long) = (0, 0);
+        for (labels, metric, unit) in labels.iter().flat_map(|l| [(l, "up", ""), (l, "size_bytes", "bytes"), (l, "a.b \"c", "s")]) {
+            let mut part = Vec::new();
+            sample::put_series(&mut part, metric, Type::Gauge, unit, labels.iter().copied());
+            let read = Key::read(&part).expect("a series");
+            match Key::written(&part) {
+                Some(written) => {
+                    short += 1;
+                    assert_eq!(written, read, "{}", String::from_utf8_lossy(&part));
+                }
+                None => long += 1,
+            }
+        }
+        assert!(short >= 6 && long >= 6, "{short} {long}");
+        for other in ["{\"metric\":\"a\",\"type\":\"gauge\",\"temporality\":\"delta\",\"labels\":{}", "{\"metric\":1,\"labels\":{}", "{"] {
+            assert_eq!(Key::written(other.as_bytes()), None, "{other}");
+        }
     }
 }
