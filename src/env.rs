@@ -8,6 +8,17 @@ pub fn now() -> UnixNanos {
     UnixNanos(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }
 
+/// Random bits, another each time; no secret hangs on them.
+pub fn random() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(now().0)
+}
+
+/// The id of a trace.
+pub fn random_id() -> [u8; 16] {
+    (u128::from(random()) << 64 | u128::from(random())).to_be_bytes()
+}
+
 /// Resident memory of this process in bytes; `None` where the system does not tell.
 pub fn resident_bytes() -> Option<u64> {
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;

@@ -7,9 +7,9 @@
 
 use crate::desk::{Desk, OpenLake};
 use crate::env;
-use anyhow::Context;
+use anyhow::{Context, bail};
 use flow::event::StreamId;
-use flow::units::UnixNanos;
+use flow::units::{ByteSize, UnixNanos};
 use lake::{
     Batch, Bounds, Buckets, Cell, Facet, FacetCounts, Histogram, HistogramBy, Hit, Partial, PartialWhy, Pipeline, Query, RowView,
     SearchOptions, Stats, Table, View,
@@ -62,6 +62,31 @@ pub struct Found {
     pub is_context: bool,
     /// It does not follow the one before it.
     pub is_apart: bool,
+}
+
+/// A question that reads files starts anew so often where one was merged away meanwhile.
+pub const STARTS_MAX: usize = 3;
+
+impl Desk {
+    /// All of every lake and its tail, for answers that would be wrong over a part of the rows.
+    pub fn whole_lakes(&self) -> anyhow::Result<Vec<OpenLake>> {
+        let lakes = self.lakes_within(TAIL_BYTES_MAX)?;
+        if lakes.iter().any(|lake| lake.is_cut) {
+            let most = ByteSize(TAIL_BYTES_MAX as u64);
+            bail!("more records wait for the lake than a question reads, {most}; ask again when they are stored");
+        }
+        Ok(lakes)
+    }
+}
+
+/// Whether a file of these lakes was merged away since they were opened: then the question starts anew.
+pub fn are_outdated(lakes: &[OpenLake]) -> anyhow::Result<bool> {
+    for lake in lakes {
+        if lake.snapshot.is_outdated()? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 impl Inquiry {

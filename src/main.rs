@@ -12,6 +12,7 @@ mod desk;
 mod durable;
 mod env;
 mod examples;
+mod grpc;
 mod heap;
 mod history;
 mod import;

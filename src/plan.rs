@@ -673,7 +673,11 @@ fn compile_http(
     let index = pattern(if config.body == HttpBody::Bulk { &config.index } else { "" })?;
     let labels = config.labels.iter().filter(|_| config.body == HttpBody::Loki);
     let labels = labels.map(|(name, text)| Ok((name.clone(), pattern(text)?))).collect::<anyhow::Result<_>>()?;
-    let shape = http::Shape { body: config.body, index, labels, compress: config.compress };
+    let context = match config.trace_context {
+        true => Some([pattern("{traceparent}")?, pattern("{tracestate}")?]),
+        false => None,
+    };
+    let shape = http::Shape { body: config.body, index, labels, compress: config.compress, context };
     let (data, name) = (data.to_path_buf(), format!("{pipeline}.{name}"));
     Ok(SinkKind::Http { settings: Box::new(http::Settings { config: config.clone(), shape, data, name }) })
 }

@@ -5,17 +5,14 @@
 //! [`STARTS_MAX`] times. Bound: [`Question::points_max`] points are held.
 
 use crate::desk::Desk;
-use crate::inquiry::TAIL_BYTES_MAX;
-use anyhow::bail;
-use flow::units::{ByteSize, UnixNanos};
+use crate::inquiry::{STARTS_MAX, are_outdated};
+use flow::units::UnixNanos;
 use lake::WantedSeries;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::time::{Duration, Instant};
 use telemetry::sample::put_double;
 use telemetry::selector::{Answer, Expr, LOOKBACK, Labels, Query, Row, instant, range};
-
-const STARTS_MAX: usize = 3;
 
 /// What is asked.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -58,27 +55,12 @@ impl Desk {
         let is_over = || begun.elapsed() >= question.deadline;
         let mut start = 1;
         let series = loop {
-            let lakes = self.lakes_within(TAIL_BYTES_MAX)?;
-            if lakes.iter().any(|lake| lake.is_cut) {
-                bail!(
-                    "more records wait for the lake than a question reads, {}; ask again when they are stored",
-                    ByteSize(TAIL_BYTES_MAX as u64)
-                );
-            }
+            let lakes = self.whole_lakes()?;
             let tenant = question.tenant.as_ref().map(|tenant| tenant.as_bytes());
             let wanted = WantedSeries { query: &query, tenant, window, points_max: question.points_max, is_over: &is_over };
-            let read =
-                || lakes.iter().map(|lake| lake::read_series(&lake.snapshot, &lake.tail, &wanted)).collect::<anyhow::Result<Vec<_>>>();
-            match read() {
-                Ok(series) => break series.concat(),
-                Err(error) if start < STARTS_MAX && error.downcast_ref::<lake::Unanswerable>().is_none() => {
-                    let mut outdated = false;
-                    for lake in &lakes {
-                        outdated |= lake.snapshot.is_outdated()?;
-                    }
-                    if !outdated {
-                        return Err(error);
-                    }
+            match lake::read_series(lakes.iter().map(|lake| (&*lake.snapshot, &*lake.tail)), &wanted) {
+                Ok(series) => break series,
+                Err(error) if start < STARTS_MAX && error.downcast_ref::<lake::Unanswerable>().is_none() && are_outdated(&lakes)? => {
                     start += 1;
                 }
                 Err(error) => return Err(error),

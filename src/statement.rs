@@ -6,16 +6,15 @@
 
 use crate::desk::{Desk, DoneLine, OpenLake};
 use crate::env;
-use crate::inquiry::TAIL_BYTES_MAX;
+use crate::inquiry::{STARTS_MAX, are_outdated};
 use anyhow::bail;
 use flow::units::ByteSize;
 use serde::{Deserialize, Serialize};
 use sql::{Format, Partial, Printer, Source, SqlError, SqlOptions, Stats};
 use std::io::Write;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-const STARTS_MAX: usize = 3;
 
 /// What is asked, and how much the answer may cost.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -59,32 +58,25 @@ impl Desk {
         };
         let mut start = 1;
         loop {
-            let sources = self.sources().map_err(SqlError::World)?;
+            // A sum over a part of the rows would be wrong.
+            let lakes = self.whole_lakes().map_err(SqlError::World)?;
+            let sources = lakes.iter().map(|lake| self.source(lake)).collect();
             let (mut printer, mut text, mut shown) = (Printer::new(statement.format), String::new(), false);
-            let answer = sql::query(sources.clone(), &statement.sql, &options, &mut |batch| {
+            let answer = sql::query(sources, &statement.sql, &options, &mut |batch| {
                 text.clear();
                 printer.add(batch, &mut text);
                 shown |= !text.is_empty();
                 if text.is_empty() { ControlFlow::Continue(()) } else { show(&text) }
             });
             match answer {
-                Err(SqlError::World(_)) if !shown && start < STARTS_MAX && is_outdated(&sources).map_err(SqlError::World)? => start += 1,
+                Err(SqlError::World(_)) if !shown && start < STARTS_MAX && are_outdated(&lakes).map_err(SqlError::World)? => start += 1,
                 answer => return answer,
             }
         }
     }
 
-    /// All of every lake and its tail: a sum over a part of the rows would be wrong.
-    fn sources(&self) -> anyhow::Result<Vec<Source>> {
-        let lakes = self.lakes_within(TAIL_BYTES_MAX)?;
-        if lakes.iter().any(|lake| lake.is_cut) {
-            bail!(
-                "more records wait for the lake than a statement reads, {}; ask again when they are stored",
-                ByteSize(TAIL_BYTES_MAX as u64)
-            );
-        }
-        let source = |lake: OpenLake| Source { writer: self.writers.get(&lake.root).cloned(), snapshot: lake.snapshot, tail: lake.tail };
-        Ok(lakes.into_iter().map(source).collect())
+    fn source(&self, lake: &OpenLake) -> Source {
+        Source { writer: self.writers.get(&lake.root).cloned(), snapshot: Arc::clone(&lake.snapshot), tail: lake.tail.clone() }
     }
 
     /// Writes the answer for the one who asked over the socket.
@@ -109,15 +101,6 @@ impl Desk {
         }
         Ok(write_piece(out, &last)?)
     }
-}
-
-fn is_outdated(sources: &[Source]) -> anyhow::Result<bool> {
-    for source in sources {
-        if source.snapshot.is_outdated()? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 fn write_piece(out: &mut dyn Write, piece: &SqlPiece) -> std::io::Result<()> {

@@ -6,7 +6,9 @@
 use super::seen;
 use crate::config::memory::{self, Need};
 use crate::config::{self, Config, HubConfig, Loaded, Report, WhenFull};
-use crate::sinks::config::{Boundary, HttpBody, HttpCompress, HttpConfig as SinkHttp, NameZone, RemoteWriteVersion, SinkConfig};
+use crate::sinks::config::{
+    Boundary, HttpBody, HttpCompress, HttpConfig as SinkHttp, NameZone, OtlpProtocol, RemoteWriteVersion, SinkConfig,
+};
 use crate::sources::config::{Ack, FileConfig, Format, HttpConfig, Malformed, OtlpConfig, ScrapeConfig, SourceConfig, Start, SyslogConfig};
 use crate::sources::kubernetes::{KubernetesConfig, Trust};
 use flow::event::{Reason, ReasonClass};
@@ -316,7 +318,8 @@ fn describe_http_sink(http: &SinkHttp) -> String {
         }
         HttpBody::RemoteWrite(RemoteWriteVersion::V1) => "remote write 1.0".to_string(),
         HttpBody::RemoteWrite(RemoteWriteVersion::V2) => "remote write 2.0".to_string(),
-        HttpBody::Otlp => "OTLP".to_string(),
+        HttpBody::Otlp(OtlpProtocol::Http) => "OTLP".to_string(),
+        HttpBody::Otlp(OtlpProtocol::Grpc) => "OTLP over gRPC".to_string(),
     };
     let packed = match http.compress {
         HttpCompress::None => "",

@@ -337,9 +337,9 @@ pub fn disk(config: &Config) -> Vec<String> {
 
 fn lake_disk(keep: &lake::maintain::Retention) -> String {
     let mut bounds = Vec::new();
-    bounds.extend(keep.node_bytes.map(|bytes| format!("at most {bytes} of logs")));
-    bounds.extend(keep.bytes.map(|bytes| format!("at most {bytes} of logs for each tenant")));
-    bounds.extend(keep.age.map(|age| format!("logs of {age}")));
+    bounds.extend(keep.node_bytes.map(|bytes| format!("at most {bytes} of records")));
+    bounds.extend(keep.bytes.map(|bytes| format!("at most {bytes} of records for each tenant")));
+    bounds.extend(keep.age.map(|age| format!("records of {age}")));
     let differing = keep.tenants.len();
     bounds.extend((differing > 0).then(|| format!("{differing} tenants have limits of their own")));
     if bounds.is_empty() {

@@ -31,8 +31,7 @@ const FAREWELL: Duration = Duration::from_millis(200);
 
 /// A source that is bound and not served yet.
 enum Bound {
-    Http(TcpListener, Arc<http::Gate>),
-    Grpc(TcpListener, Arc<http::Gate>),
+    Http(TcpListener, Arc<http::Gate>, http::Speaks),
     Scrape(Arc<scrape::Job>),
     Watch(alerts::Watcher),
     Syslog(Option<UdpSocket>, Option<TcpListener>, Arc<syslog::Gate>),
@@ -102,7 +101,7 @@ impl Listeners {
     ) -> anyhow::Result<()> {
         let config = &plan.sources[place.1].config;
         let Some(answering) = config.answering() else { return Ok(()) };
-        let tokens = http::Tokens::read(answering.tokens)?;
+        let tokens = http::Tokens::read(answering.tokens, answering.tenant_header)?;
         let buffer_bytes_max = answering.buffer_bytes_max.0;
         let budget = Budget::new(buffer_bytes_max);
         let mut stats = Stats::new(config.kind(), Arc::clone(&budget));
@@ -114,16 +113,13 @@ impl Listeners {
         };
         let mut listen_at = |address: &str| (!address.is_empty()).then(|| listen(address, &mut stats)).transpose();
         let (over_http, over_grpc) = (listen_at(over_http)?, listen_at(over_grpc)?);
-        let tenants: Vec<Option<Arc<[u8]>>> = match tokens.tenants() {
-            [] => vec![None],
-            tenants => tenants.iter().cloned().map(Some).collect(),
-        };
+        let senders = tokens.senders();
         let signals = takes.signals();
-        let share = if tenants.len() * signals.len() > 1 { buffer_bytes_max / 2 } else { buffer_bytes_max };
+        let share = if senders.len() * signals.len() > 1 { buffer_bytes_max / 2 } else { buffer_bytes_max };
         let mut pipes_of = |tenant: Option<Arc<[u8]>>| -> Vec<Arc<Pipe>> {
             signals.iter().map(|signal| self.add_pipe(place, plan, source, (tenant.clone(), *signal), share, &ends)).collect()
         };
-        let pipes = tenants.into_iter().map(&mut pipes_of).collect();
+        let pipes = senders.into_iter().map(&mut pipes_of).collect();
         let (stats, hub) = (self.add_stats(plan, source, stats), Arc::clone(hub));
         let limits = http::Limits {
             body_bytes_max: answering.body_bytes_max.0 as usize,
@@ -134,8 +130,8 @@ impl Listeners {
         };
         let is_full = Box::new(move || hub.is_full());
         let gate = Arc::new(http::Gate { takes, limits, tokens, pipes, stats, is_full, ends: AtomicBool::new(false) });
-        self.bound.extend(over_http.map(|listener| Bound::Http(listener, Arc::clone(&gate))));
-        self.bound.extend(over_grpc.map(|listener| Bound::Grpc(listener, gate)));
+        self.bound.extend(over_http.map(|listener| Bound::Http(listener, Arc::clone(&gate), http::Speaks::Http)));
+        self.bound.extend(over_grpc.map(|listener| Bound::Http(listener, gate, http::Speaks::Grpc)));
         Ok(())
     }
 
@@ -256,12 +252,8 @@ impl Listeners {
         let mut tasks: Vec<std::pin::Pin<Box<dyn Future<Output = ()> + Send>>> = Vec::new();
         for bound in self.bound {
             match bound {
-                Bound::Http(listener, gate) => {
-                    tasks.push(Box::pin(http::serve(tokio::net::TcpListener::from_std(listener)?, Arc::clone(&gate))));
-                    serving.gates.push(Gate::Http(gate));
-                }
-                Bound::Grpc(listener, gate) => {
-                    tasks.push(Box::pin(http::serve_grpc(tokio::net::TcpListener::from_std(listener)?, Arc::clone(&gate))));
+                Bound::Http(listener, gate, speaks) => {
+                    tasks.push(Box::pin(http::serve(tokio::net::TcpListener::from_std(listener)?, Arc::clone(&gate), speaks)));
                     serving.gates.push(Gate::Http(gate));
                 }
                 Bound::Watch(watcher) => {

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use telemetry::exposition::{Format, Scraper, Target};
-use telemetry::otlp::{Encoding, Signal, WriteOptions, Writer};
+use telemetry::otlp::{Encoding, Signal, WriteOptions, Writer, http_path};
 use telemetry::sample::put_text;
 use tracing::{info, warn};
 
@@ -123,9 +123,9 @@ fn run(config: &TelemetryConfig, vitals: &Vitals, ends: &AtomicBool) {
 fn push(agent: &ureq::Agent, url: &str, scraper: &mut Scraper, vitals: &Vitals, service: &str) -> anyhow::Result<()> {
     let now = UnixNanos(env::now().0 / 1_000_000 * 1_000_000);
     let body = metrics_request(scraper, &metrics::render(vitals), now)?;
-    post(agent, &format!("{url}{}", Signal::Metrics.http_path()), &body)?;
+    post(agent, &format!("{url}{}", http_path(Signal::Metrics)), &body)?;
     if let Some(body) = spans_request(vitals, service) {
-        post(agent, &format!("{url}{}", Signal::Traces.http_path()), &body)?;
+        post(agent, &format!("{url}{}", http_path(Signal::Traces)), &body)?;
     }
     Ok(())
 }

@@ -330,6 +330,10 @@ pub struct HttpConfig {
     /// When a request goes.
     #[serde(default)]
     pub batch: HttpBatch,
+    /// Whether requests go on with the trace of their records: the members `traceparent` and `tracestate` become headers, with a new
+    /// parent; a request then holds records of one trace only. Records without a context begin a trace.
+    #[serde(default)]
+    pub trace_context: bool,
     /// Longest time that a request may take, 100ms to 10m.
     #[serde(default = "http_timeout")]
     pub timeout: Span,
@@ -357,7 +361,18 @@ pub enum HttpBody {
     RemoteWrite(RemoteWriteVersion),
     /// See the sink `otlp`.
     #[serde(skip)]
-    Otlp,
+    Otlp(OtlpProtocol),
+}
+
+/// How OTLP is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OtlpProtocol {
+    /// By POST to `/v1/logs`, `/v1/metrics` and `/v1/traces`; usually at port 4318.
+    #[default]
+    Http,
+    /// By calls of gRPC; usually at port 4317.
+    Grpc,
 }
 
 impl HttpBody {
@@ -367,7 +382,7 @@ impl HttpBody {
             HttpBody::Bulk => "/_bulk",
             HttpBody::Loki => "/loki/api/v1/push",
             HttpBody::RemoteWrite(_) => "/api/v1/write",
-            HttpBody::Otlp => "",
+            HttpBody::Otlp(_) => "",
         }
     }
 }
@@ -483,9 +498,9 @@ pub struct RemoteWriteSink {
     /// Longest time that a request may take, 100ms to 10m.
     #[serde(default = "http_timeout")]
     pub timeout: Span,
-    /// What is tried again, and when.
+    /// What is tried again, and when: 429 and 5xx, as the protocol has it, and the 4xx that are named here.
     #[serde(default)]
-    pub retry: HttpRetry,
+    pub retry: SignalRetry,
     /// What is kept of rows that are refused for good.
     #[serde(default)]
     pub dead_letters: DeadLettersConfig,
@@ -515,14 +530,15 @@ impl RemoteWriteSink {
             auth: self.auth.clone(),
             compress: HttpCompress::None,
             batch: self.batch.clone(),
+            trace_context: false,
             timeout: self.timeout,
-            retry: self.retry.clone(),
+            retry: self.retry.http(),
             dead_letters: self.dead_letters.clone(),
         }
     }
 }
 
-/// The `otlp` sink: OTLP over HTTP, in protobuf. What came in by OTLP leaves as it came; of other records time, level, message and
+/// The `otlp` sink: OTLP over HTTP or gRPC, in protobuf. What came in by OTLP leaves as it came; of other records time, level, message and
 /// ids of traces go where OTLP has them, whatever loggers call them, and all other members become attributes; samples of Prometheus
 /// become sums and gauges.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -530,9 +546,12 @@ impl RemoteWriteSink {
 pub struct OtlpSink {
     /// Condition for the kept records it takes. Absent: all.
     pub when: Option<String>,
-    /// Where requests go, as in `http://127.0.0.1:4318`: `/v1/logs`, `/v1/metrics` and `/v1/traces` are put behind it. TLS is not
-    /// built: for `https` put a proxy on this machine that speaks it.
+    /// Where requests go, as in `http://127.0.0.1:4318`, or `http://127.0.0.1:4317` with `protocol: grpc`. TLS is not built: for
+    /// `https` put a proxy on this machine that speaks it.
     pub url: String,
+    /// What is spoken there.
+    #[serde(default)]
+    pub protocol: OtlpProtocol,
     /// Members, of samples labels, that become attributes of the resource: name, and name of the attribute.
     #[serde(default = "otlp_resource")]
     pub resource: BTreeMap<String, String>,
@@ -547,12 +566,16 @@ pub struct OtlpSink {
     /// When a request goes.
     #[serde(default)]
     pub batch: HttpBatch,
+    /// Whether requests go on with the trace of their records: the members `traceparent` and `tracestate` become headers, with a new
+    /// parent; a request then holds records of one trace only. Records without a context begin a trace.
+    #[serde(default)]
+    pub trace_context: bool,
     /// Longest time that a request may take, 100ms to 10m.
     #[serde(default = "http_timeout")]
     pub timeout: Span,
-    /// What is tried again, and when.
+    /// What is tried again, and when: 429, 502, 503 and 504, as the protocol has it, and the 4xx that are named here.
     #[serde(default)]
-    pub retry: HttpRetry,
+    pub retry: SignalRetry,
     /// What is kept of rows that are refused for good.
     #[serde(default)]
     pub dead_letters: DeadLettersConfig,
@@ -563,15 +586,16 @@ impl OtlpSink {
         HttpConfig {
             when: self.when.clone(),
             url: self.url.clone(),
-            body: HttpBody::Otlp,
+            body: HttpBody::Otlp(self.protocol),
             index: String::new(),
             labels: self.resource.clone(),
             headers: self.headers.clone(),
             auth: self.auth.clone(),
             compress: self.compress,
             batch: self.batch.clone(),
+            trace_context: self.trace_context,
             timeout: self.timeout,
-            retry: self.retry.clone(),
+            retry: self.retry.http(),
             dead_letters: self.dead_letters.clone(),
         }
     }
@@ -599,6 +623,38 @@ pub struct PrometheusSink {
     /// Samples are shown with their time; else they are as of the scrape.
     #[serde(default)]
     pub timestamps: bool,
+}
+
+/// What is tried again by sinks whose protocol says it: no answer, and the statuses that it names. The pauses grow twofold, less up to
+/// half by chance; `Retry-After` is honoured. Any other status is for good: a request is halved until the row stands alone.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SignalRetry {
+    /// Statuses from 400 to 499 that are tried again, against the protocol, but for 429: 401 and 404 where somebody will mend them.
+    #[serde(default = "signal_retry_statuses")]
+    pub statuses: Vec<u16>,
+    /// First pause, 1ms to 1m.
+    #[serde(default = "http_pause_min")]
+    pub pause_min: Span,
+    /// Longest pause, 10ms to 1h.
+    #[serde(default = "http_pause_max")]
+    pub pause_max: Span,
+}
+
+impl Default for SignalRetry {
+    fn default() -> Self {
+        SignalRetry { statuses: signal_retry_statuses(), pause_min: http_pause_min(), pause_max: http_pause_max() }
+    }
+}
+
+impl SignalRetry {
+    fn http(&self) -> HttpRetry {
+        HttpRetry { statuses: self.statuses.clone(), pause_min: self.pause_min, pause_max: self.pause_max }
+    }
+}
+
+fn signal_retry_statuses() -> Vec<u16> {
+    vec![429]
 }
 
 fn prometheus_listen() -> String {

@@ -1,6 +1,8 @@
 //! The `prometheus` sink: the newest sample of each series, shown to whoever scrapes it.
 //!
-//! In: frames; rows that are no samples are passed over. Out: a page in the text format, OpenMetrics or protobuf, as the scraper asks.
+//! In: frames; rows that are no samples are passed over, those of OTLP become series of Prometheus first, as `remote_write` makes them:
+//! names with units and suffixes, histograms and summaries series by series. Out: a page in the text format, OpenMetrics or protobuf,
+//! as the scraper asks.
 //! A series ends with its stale marker, or when nothing of it came for `age`. Positions are kept as by `blackhole`: what a crash finds
 //! in memory is gone, and comes again with the next samples. Bound: `series_max` series; new ones beyond are counted and not shown.
 
@@ -19,6 +21,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::io::Write;
@@ -26,11 +29,16 @@ use std::net::TcpListener;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use telemetry::exposition::negotiate;
-use telemetry::exposition::write::{Family, Sample, Value, write};
+use telemetry::exposition::write::{Exemplar, Family, Sample, Value, exemplars_of, write};
 use telemetry::histogram::Histogram;
+use telemetry::remote::{self, State, Version, Writer, WriterOptions};
 use telemetry::sample::{self, STALE, Series, Type};
 use tracing::info;
 
+/// What a frame of OTLP may become.
+const TRANSLATED_BYTES_MAX: usize = 64 << 20;
+/// Most exemplars of a series.
+const EXEMPLARS_MAX: usize = 10;
 /// How long a connection may take to say what it wants, idle ones included.
 const HEADER_PATIENCE: Duration = Duration::from_secs(75);
 
@@ -47,6 +55,7 @@ struct Entry {
     /// When it came: `age` counts from then, whatever clock the sample has.
     came: UnixNanos,
     value: Value,
+    exemplars: Vec<Exemplar>,
 }
 
 pub struct Exposition {
@@ -56,6 +65,9 @@ pub struct Exposition {
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     times: TimeParser,
     buffer: Vec<u8>,
+    /// Both for rows of OTLP: what is known of their series.
+    writer: Writer,
+    state: State,
 }
 
 fn lock(shared: &Mutex<Shown>) -> MutexGuard<'_, Shown> {
@@ -66,7 +78,16 @@ impl Exposition {
     /// Nothing is bound yet: questions open stores, too.
     pub fn open(cursor: Stdout, config: PrometheusSink) -> Exposition {
         let shown = Shown { config, series: HashMap::new(), refused: 0 };
-        Exposition { cursor, shared: Arc::new(Mutex::new(shown)), stop: None, times: TimeParser::new(), buffer: Vec::new() }
+        let options = WriterOptions { samples_max: usize::MAX, bytes_max: usize::MAX, ..WriterOptions::new(Version::V2) };
+        Exposition {
+            cursor,
+            shared: Arc::new(Mutex::new(shown)),
+            stop: None,
+            times: TimeParser::new(),
+            buffer: Vec::new(),
+            writer: Writer::new(options),
+            state: State::default(),
+        }
     }
 
     /// Before the first frame: listens.
@@ -110,11 +131,34 @@ impl Exposition {
                 continue;
             }
             for row in part.rows.clone() {
-                self.take(&mut shown, frame.rows.row(row as usize), now);
+                let line = frame.rows.row(row as usize);
+                if !is_of_otlp(line) {
+                    self.take(&mut shown, line, now);
+                } else if self.writer.push(line).is_err() {
+                    shown.refused += 1;
+                }
             }
+        }
+        for line in self.translated().split(|b| *b == b'\n') {
+            self.take(&mut shown, line, now);
         }
         drop(shown);
         self.cursor.write(frame)
+    }
+
+    /// What was pushed into the writer, as lines of Prometheus' samples.
+    fn translated(&mut self) -> Vec<u8> {
+        let mut lines = Vec::new();
+        if !self.writer.is_empty() {
+            let packed = self.writer.finish().body;
+            let options = remote::Options { out_bytes_max: TRANSLATED_BYTES_MAX, ..remote::Options::default() };
+            let body = remote::unpack(&packed, TRANSLATED_BYTES_MAX);
+            let read = body.and_then(|body| remote::read(Version::V2, &body, &options, &mut self.state, &mut lines));
+            if let Err(error) = read {
+                tracing::warn!(%error, "metrics of OTLP are not shown");
+            }
+        }
+        lines
     }
 
     fn take(&mut self, shown: &mut Shown, line: &[u8], now: UnixNanos) {
@@ -123,16 +167,20 @@ impl Exposition {
             Some(number) => Value::Double(number.double()),
             None => match native(line) {
                 Some(histogram) => Value::Native(histogram),
-                None => return, // a summary or a histogram of OTLP has no form here
+                None => return, // it is of nobody that weir knows
             },
         };
         if matches!(value, Value::Double(value) if value.to_bits() == STALE) {
             shown.series.remove(sample.series);
             return;
         }
+        let mut exemplars = exemplars(line, sample.at);
         if let Some(entry) = shown.series.get_mut(sample.series) {
             if sample.at >= entry.at {
-                (entry.at, entry.came, entry.value) = (sample.at, now, value);
+                if exemplars.is_empty() {
+                    exemplars = std::mem::take(&mut entry.exemplars); // those it had are its newest
+                }
+                (entry.at, entry.came, entry.value, entry.exemplars) = (sample.at, now, value, exemplars);
             }
             return;
         }
@@ -144,7 +192,7 @@ impl Exposition {
             return;
         }
         let Some(series) = Series::parse(sample.series) else { return };
-        shown.series.insert(sample.series.into(), Entry { series, at: sample.at, came: now, value });
+        shown.series.insert(sample.series.into(), Entry { series, at: sample.at, came: now, value, exemplars });
     }
 
     pub fn commit(&mut self) -> anyhow::Result<()> {
@@ -157,10 +205,24 @@ impl Exposition {
     }
 }
 
+fn member<'a>(line: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let members = sample::members(line.strip_suffix(b"\n").unwrap_or(line))?;
+    members.into_iter().find(|(found, _)| *found == name.as_bytes()).map(|(_, value)| value)
+}
+
 /// The native histogram of a line.
 fn native(line: &[u8]) -> Option<Histogram> {
-    let members = sample::members(line.strip_suffix(b"\n").unwrap_or(line))?;
-    Histogram::parse(members.iter().find(|(name, _)| *name == b"histogram")?.1)
+    Histogram::parse(member(line, "histogram")?)
+}
+
+/// The newest exemplars of a line.
+fn exemplars(line: &[u8], at: UnixNanos) -> Vec<Exemplar> {
+    if memchr::memmem::find(line, b"\"exemplars\":").is_none() {
+        return Vec::new();
+    }
+    let mut found = member(line, "exemplars").map_or(Vec::new(), |json| exemplars_of(json, at, &mut TimeParser::new()));
+    found.drain(..found.len().saturating_sub(EXEMPLARS_MAX));
+    found
 }
 
 impl Shown {
@@ -175,7 +237,7 @@ impl Shown {
         self.forget(now);
         let mut families: BTreeMap<String, Family> = BTreeMap::new();
         let mut entries: Vec<&Entry> = self.series.values().collect();
-        entries.sort_by(|a, b| (&a.series.metric, &a.series.labels).cmp(&(&b.series.metric, &b.series.labels)));
+        entries.sort_by(|a, b| order(&a.series, &b.series));
         for entry in entries {
             let Series { metric, kind, unit, labels, .. } = &entry.series;
             let name = family_of(metric, *kind);
@@ -190,11 +252,28 @@ impl Shown {
                 labels: labels.clone(),
                 value: entry.value.clone(),
                 at: self.config.timestamps.then_some(entry.at),
+                exemplars: entry.exemplars.clone(),
                 ..Sample::default()
             });
         }
         families.into_values().collect()
     }
+}
+
+/// Whether a row of a sample has the members of OTLP, or is one of its histograms: those of others are series by series.
+fn is_of_otlp(line: &[u8]) -> bool {
+    let members = [&b"\"resource\":"[..], b"\"temporality\":", b"\"monotonic\":", b"\"scope\":", b"\"bounds\":", b"\"quantiles\":"];
+    members.iter().any(|member| memchr::memmem::find(line, member).is_some())
+}
+
+/// By name and labels; of those that differ in a bound or a quantile alone by its number.
+fn order(a: &Series, b: &Series) -> Ordering {
+    let is_number = |name: &str| matches!(name, "le" | "quantile");
+    let rest = |series: &Series| series.labels.iter().filter(|(name, _)| !is_number(name)).cloned().collect::<Vec<_>>();
+    let number = |series: &Series| {
+        series.labels.iter().find(|(name, _)| is_number(name)).and_then(|(_, value)| value.parse::<f64>().ok()).unwrap_or(f64::NEG_INFINITY)
+    };
+    a.metric.cmp(&b.metric).then_with(|| rest(a).cmp(&rest(b))).then_with(|| number(a).total_cmp(&number(b)))
 }
 
 /// The name of a series' family.

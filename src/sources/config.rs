@@ -80,6 +80,7 @@ impl SourceConfig {
         Some(match self {
             SourceConfig::Http(c) => Answering {
                 tokens: &c.tokens,
+                tenant_header: c.tenant_header.as_ref(),
                 body_bytes_max: c.body_bytes_max,
                 buffer_bytes_max: c.buffer_bytes_max,
                 connections_max: c.connections_max,
@@ -88,6 +89,7 @@ impl SourceConfig {
             },
             SourceConfig::Otlp(c) => Answering {
                 tokens: &c.tokens,
+                tenant_header: c.tenant_header.as_ref(),
                 body_bytes_max: c.body_bytes_max,
                 buffer_bytes_max: c.buffer_bytes_max,
                 connections_max: c.connections_max,
@@ -96,6 +98,7 @@ impl SourceConfig {
             },
             SourceConfig::RemoteWrite(c) => Answering {
                 tokens: &c.tokens,
+                tenant_header: c.tenant_header.as_ref(),
                 body_bytes_max: c.body_bytes_max,
                 buffer_bytes_max: c.buffer_bytes_max,
                 connections_max: c.connections_max,
@@ -113,6 +116,7 @@ impl SourceConfig {
 #[derive(Clone, Copy, Debug)]
 pub struct Answering<'a> {
     pub tokens: &'a [TokenConfig],
+    pub tenant_header: Option<&'a TenantHeaderConfig>,
     pub body_bytes_max: ByteSize,
     pub buffer_bytes_max: ByteSize,
     pub connections_max: u32,
@@ -324,6 +328,12 @@ pub struct HttpConfig {
     /// Who may send, and who pays for it, whatever the records say. Empty: everybody on this machine may, and records say who pays.
     #[serde(default)]
     pub tokens: Vec<TokenConfig>,
+    /// Who pays, as a header of requests says it. Tokens go before it. Absent: no header is looked at.
+    pub tenant_header: Option<TenantHeaderConfig>,
+    /// Whether the trace of a request goes with its records: `traceparent` and `tracestate` of its headers become members of each record
+    /// that has none, with a new parent; a request without them begins a trace. Of samples never: a series has no trace.
+    #[serde(default)]
+    pub trace_context: bool,
     /// Take usage events at `/api/v1/usage`: CloudEvents 1.0, one or many, structured or binary; `schemas/usage-event.schema.json` is
     /// what their data holds. The answer is 202 when the hub holds all of them, whatever `ack` says. An event that comes again, with
     /// the same `source` and `id`, is counted once.
@@ -358,6 +368,25 @@ pub struct HttpConfig {
     /// When a request is answered. A memory hub loses what it holds in a crash, so there it must be `on_receipt`.
     #[serde(default)]
     pub ack: Ack,
+}
+
+/// The tenant in a header of requests, for senders behind a proxy that knows who they are. A request without the header is of whom its
+/// records say.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TenantHeaderConfig {
+    /// Its name, as in `X-Scope-OrgID`.
+    pub name: String,
+    /// Tenants that there are, 1 to 1000. Blanks around a value do not count; any other value, a longer one and one that stands there
+    /// twice is of `overflow`, and counted as `tenant_other`.
+    pub allow: Vec<String>,
+    /// Who pays for the others.
+    #[serde(default = "tenant_overflow")]
+    pub overflow: String,
+}
+
+fn tenant_overflow() -> String {
+    "__other__".into()
 }
 
 /// A token and its tenant. The token stands in a file or in the environment, never here; a request has it in
@@ -428,6 +457,12 @@ pub struct OtlpConfig {
     /// Who may send, and who pays for it, whatever the records say. Empty: everybody on this machine may, and records say who pays.
     #[serde(default)]
     pub tokens: Vec<TokenConfig>,
+    /// Who pays, as a header of requests says it. Tokens go before it. Absent: no header is looked at.
+    pub tenant_header: Option<TenantHeaderConfig>,
+    /// Whether the trace of a request goes with its records: `traceparent` and `tracestate` of its headers become members of each record
+    /// that has none, with a new parent; a request without them begins a trace. Of samples never: a series has no trace.
+    #[serde(default)]
+    pub trace_context: bool,
     /// Attribute of log records that holds a `traceparent`: records without ids get theirs from it. Absent: they stay without.
     pub traceparent: Option<String>,
     /// Largest body or message, 4KiB to 256MiB; holds after decompression, too. Larger ones get 413 or RESOURCE_EXHAUSTED.
@@ -470,6 +505,8 @@ pub struct RemoteWriteConfig {
     /// pays, as in `from: [labels.tenant]`.
     #[serde(default)]
     pub tokens: Vec<TokenConfig>,
+    /// Who pays, as a header of requests says it. Tokens go before it. Absent: no header is looked at.
+    pub tenant_header: Option<TenantHeaderConfig>,
     /// Largest body, 4KiB to 256MiB; holds after decompression, too. Larger ones get 413.
     #[serde(default = "body_bytes_max")]
     pub body_bytes_max: ByteSize,
@@ -555,6 +592,10 @@ pub struct ScrapeConfig {
     pub label_value_length_limit: u32,
     /// How many series there may be, of all targets. Absent: no bound but those of a scrape.
     pub series: Option<SeriesConfig>,
+    /// OpenMetrics is held to its text: families that are not interleaved, counters that end in `_total`. Else it is read as
+    /// Prometheus reads it.
+    #[serde(default)]
+    pub strict: bool,
     /// Most targets, 1 to 100000; others are counted as `target_limit` and not asked.
     #[serde(default = "target_limit")]
     pub target_limit: u32,
@@ -563,7 +604,8 @@ pub struct ScrapeConfig {
     pub body_bytes_max: ByteSize,
     /// A token that is sent as `Authorization: Bearer`; its file.
     pub token_file: Option<PathBuf>,
-    /// Most bytes of records that wait for a lane, at least `body_bytes_max`. Beyond, scrapes are left out and counted.
+    /// Most bytes of bodies at hand and of records that wait for a lane, at least twice `body_bytes_max`. Beyond, scrapes fail or are
+    /// left out, and are counted.
     #[serde(default = "http_buffer_bytes_max")]
     pub buffer_bytes_max: ByteSize,
     /// Labels of this source's records, besides those of the process: they stand on `weir_records_total` and can be put into records.

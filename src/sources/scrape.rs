@@ -4,7 +4,7 @@
 //! tell of the scrape itself (`up` and its kin). Each target has a task, and a place in the interval that follows from its name, so
 //! that a thousand of them do not ask at once. A scrape that fails says why, ends the target's series with stale markers and is
 //! `up` 0; a target that goes ends them, too. Bound: `target_limit` targets; a body of `body_bytes_max`, packed or not; a scrape
-//! whose samples find no room until the next one is left out and counted. What a target's series are is remembered from one scrape
+//! whose samples find no room until the next one is left out and counted; bodies at hand count as those samples do. What a target's series are is remembered from one scrape
 //! to the next (`telemetry::exposition`).
 
 use super::config::{RelabelAction, RelabelConfig, ScrapeConfig, ScrapeFormat};
@@ -370,6 +370,7 @@ fn target(job: &Job, asked: &Asked) -> Target {
             out_bytes: (config.buffer_bytes_max.0 / 2) as usize,
             buckets: BUCKETS_MAX,
         },
+        strict: config.strict,
         timeout_seconds: asked.timeout.as_secs_f64(),
         ..Target::default()
     }
@@ -389,6 +390,8 @@ struct Fetched {
     format: Format,
     encoding: String,
     bytes: Vec<u8>,
+    /// Of the source's budget: the body, and what it unpacks to.
+    held: Held,
 }
 
 /// Writes what a scrape gave, or that it gave nothing. Returns how many samples it had, and why it failed.
@@ -402,10 +405,12 @@ fn read(
 ) -> (u64, Result<(), Failure>) {
     let bytes_max = job.config.body_bytes_max.0 as usize;
     let unpacked = fetched.and_then(|fetched| {
-        let bytes = unpack(&fetched.encoding, fetched.bytes, bytes_max, &mut |_| true).map_err(|bad| failure("body", bad.message))?;
-        Ok((fetched.format, bytes))
+        let Fetched { format, encoding, bytes, mut held } = fetched;
+        let bytes = unpack(&encoding, bytes, bytes_max, &mut |more| held.grow(more));
+        let bytes = bytes.map_err(|bad| failure(if bad.status == 503 { "no_room" } else { "body" }, bad.message))?;
+        Ok((format, bytes, held))
     });
-    let outcome = unpacked.map_err(|failure| (failure, None)).and_then(|(format, bytes)| {
+    let outcome = unpacked.map_err(|failure| (failure, None)).and_then(|(format, bytes, _held)| {
         let scraped = scraper.scrape(format, &bytes, at, lines);
         scraped.map_err(|error| (failure(error.reason.name(), &error), Some(error.scraped)))
     });
@@ -519,14 +524,14 @@ async fn fetch(job: &Job, asked: &Asked, connection: &mut Option<Connection>) ->
             }
         };
         let encoding = text(CONTENT_ENCODING).unwrap_or("").to_string();
-        let bytes = match read_body(body, job.config.body_bytes_max.0 as usize).await {
-            Ok(bytes) => bytes,
+        let (bytes, held) = match read_body(job, body).await {
+            Ok(read) => read,
             Err(failure) => {
                 *connection = None;
                 return Err(failure);
             }
         };
-        return Ok(Fetched { format, encoding, bytes });
+        return Ok(Fetched { format, encoding, bytes, held });
     }
     Err(failure("redirects", format!("it sends from place to place, more than {REDIRECTS_MAX} times")))
 }
@@ -571,11 +576,14 @@ fn redirected(headers: &HeaderMap, address: String) -> Result<(String, String), 
     Ok((host, path.to_string()))
 }
 
-async fn read_body(mut body: hyper::body::Incoming, bytes_max: usize) -> Result<Vec<u8>, Failure> {
+async fn read_body(job: &Job, mut body: hyper::body::Incoming) -> Result<(Vec<u8>, Held), Failure> {
+    let bytes_max = job.config.body_bytes_max.0 as usize;
+    let no_room = || failure("no_room", "the bodies of other targets take all of buffer_bytes_max");
     let too_large = || failure("body_size", format!("the body is larger than {bytes_max} bytes"));
     if body.size_hint().lower() > bytes_max as u64 {
         return Err(too_large());
     }
+    let mut held = job.stats.budget.take(body.size_hint().lower()).ok_or_else(no_room)?;
     let mut bytes = Vec::with_capacity(body.size_hint().lower() as usize);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| failure("body", format!("the body is cut off: {error}")))?;
@@ -583,7 +591,10 @@ async fn read_body(mut body: hyper::body::Incoming, bytes_max: usize) -> Result<
         if bytes.len() + data.len() > bytes_max {
             return Err(too_large());
         }
+        if bytes.len() + data.len() > bytes.capacity() && !held.grow(data.len() as u64) {
+            return Err(no_room());
+        }
         bytes.extend_from_slice(&data);
     }
-    Ok(bytes)
+    Ok((bytes, held))
 }

@@ -1,7 +1,7 @@
 //! Bounds on how many series a source brings: of a metric, of a tenant, in all. What is more is folded.
 //!
 //! In: lines of samples, as a scrape or a request made them. Out: the same without those of folded series, and the overflow series
-//! that they are in (`telemetry::series::cardinality` says how they add up); stale markers of series that were silent for too long.
+//! that they are in (`telemetry::cardinality` says how they add up); stale markers of series that were silent for too long.
 //! Memory: each series' text once, as many as the limits say.
 
 use super::config::SeriesConfig;
@@ -11,8 +11,8 @@ use flow::time::TimeParser;
 use flow::units::UnixNanos;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use telemetry::cardinality::{Admission, Cardinality, Kind, Limits, Sample};
 use telemetry::sample::{self, STALE, Series, Stamp, Type, put_value_end};
-use telemetry::series::cardinality::{Admission, Cardinality, Kind, Limits, Sample};
 
 /// What a source knows of its series.
 pub struct Bounds {
@@ -91,16 +91,15 @@ impl Bounds {
                 Some(Admission::Refused(limit)) => stats.count(&format!("refused_{}", limit.reason()), 1),
             }
         }
-        for number in known.cardinality.expire(now) {
-            if let Some((part, _)) = known.series.remove(&number) {
-                known.numbers.remove(&part);
+        for expired in known.cardinality.expire(now) {
+            let Some(part) = known.forget(expired.series) else { continue };
+            if expired.was_admitted {
                 out.extend_from_slice(&part);
                 known.stamp.put(&mut out, now);
                 put_value_end(&mut out, f64::from_bits(STALE));
             }
         }
         known.cardinality.put_overflows(&mut out, &self.tenant_label, now);
-        known.forget();
         out
     }
 }
@@ -127,17 +126,18 @@ impl Known {
             None => (0.0, Kind::Gauge), // a histogram of many numbers is admitted, or is gone
         };
         let sample = Sample { series: number, metric: &about.metric, tenant: &about.tenant, part, kind, value };
-        Some(self.cardinality.admit(&sample, now))
+        let admission = self.cardinality.admit(&sample, now);
+        if !self.cardinality.knows(number) {
+            self.forget(number);
+        }
+        Some(admission)
     }
 
-    /// Texts of series that the bounds have forgotten: those of folded ones are not told one by one.
-    fn forget(&mut self) {
-        let live = (self.cardinality.admitted() + self.cardinality.folded()) as usize;
-        if self.numbers.len() > 2 * live + 10_000 {
-            // A number that is still known gets another one: it counts as a series that nobody knew.
-            self.numbers.clear();
-            self.series.clear();
-        }
+    /// Drops the text of a series that the bounds do not keep.
+    fn forget(&mut self, number: u64) -> Option<Arc<[u8]>> {
+        let (part, _) = self.series.remove(&number)?;
+        self.numbers.remove(&part);
+        Some(part)
     }
 }
 

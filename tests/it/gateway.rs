@@ -48,6 +48,11 @@ impl Answer {
     pub fn body(&self) -> &str {
         &self.body
     }
+
+    /// By its name in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(String::as_str)
+    }
 }
 
 #[track_caller]
@@ -417,6 +422,60 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Seen> {
         _ => body,
     };
     Some(Seen { path, headers, body: String::from_utf8(body).ok()? })
+}
+
+/// EB 4.5.
+#[test]
+fn a_trace_goes_on_from_request_to_request() {
+    const PARENT: &str = "00-12345678901234567890123456789012-1234567890123456-01";
+    let place = Place::new();
+    let far = FarSide::new(Box::new(|_| (200, "ok".into())));
+    place.pipeline(&format!(
+        "sources: {{ in: {{ http: {{ listen: \"127.0.0.1:0\", trace_context: true }} }} }}\nsinks: {{ far: {{ http: {{ url: \"http://{}\", trace_context: true, batch: {{ age: 300ms }} }} }} }}\n",
+        far.address
+    ));
+    let mut running = place.start();
+    let address = listens(&running, "tcp");
+    let of_a_trace = [("traceparent", PARENT), ("TraceState", "a=1"), ("tracestate", "b=2")];
+    assert_eq!(send(&address, "POST /", &of_a_trace, "{\"n\":1}\n{\"n\":2}\n").status, 200);
+    assert_eq!(send(&address, "POST /", &[("traceparent", PARENT), ("traceparent", PARENT)], "{\"n\":3}\n").status, 200);
+    assert_eq!(send(&address, "POST /", &[], "{\"n\":4,\"traceparent\":\"of-its-own\"}\n").status, 200);
+    place.wait_ledger(&mut running, "all are delivered", |ledger| ledger.sink("far", "delivered") == 4);
+    running.stop();
+    let seen = far.seen();
+    let of = |n: u64| seen.iter().find(|seen| seen.body.contains(&format!("\"n\":{n}"))).expect("it was sent");
+    let context = |n: u64| of(n).headers["traceparent"].clone();
+    assert_eq!((&context(1)[..36], of(1).headers["tracestate"].as_str()), (&PARENT[..36], "a=1,b=2"));
+    assert!(of(1).body.contains("\"n\":2"), "records of one trace go together: {}", of(1).body);
+    let row: Value = serde_json::from_str(of(1).body.lines().next().expect("a row")).expect("JSON");
+    let hops = [PARENT.to_string(), row["traceparent"].as_str().expect("a context").to_string(), context(1)];
+    let parents: BTreeSet<&str> = hops.iter().map(|hop| &hop[36..52]).collect();
+    assert_eq!((parents.len(), hops[1][..36] == PARENT[..36], &hops[2][53..]), (3, true, "01"), "a new parent at each hop: {hops:?}");
+    for n in [3, 4] {
+        assert!(context(n)[..36] != PARENT[..36] && context(n).len() == 55 && !of(n).headers.contains_key("tracestate"), "a new trace");
+        assert_eq!(of(n).body.lines().count(), 1);
+    }
+}
+
+/// EB 5.3.
+#[test]
+fn a_header_names_the_tenant_of_a_request() {
+    let place = Place::new();
+    place.pipeline(
+        "sources: { in: { http: { listen: \"127.0.0.1:0\", tenant_header: { name: X-Scope-OrgID, allow: [acme, beta] } } } }\ntenancy: { from: [tenant] }\nsinks: { store: { lake: {} } }\n",
+    );
+    let mut running = place.start();
+    let address = listens(&running, "tcp");
+    for (n, value) in [" acme ", "beta", "gamma", ""].into_iter().enumerate() {
+        let body = format!("{{\"n\":{n},\"tenant\":\"zeta\"}}\n");
+        assert_eq!(send(&address, "POST /", &[("x-scope-orgid", value)], body).status, 200);
+    }
+    assert_eq!(send(&address, "POST /", &[], "{\"tenant\":\"zeta\"}\n").status, 200);
+    let ledger = place.wait_received(&mut running, 5);
+    let want = [("__other__", 2), ("acme", 1), ("beta", 1), ("zeta", 1)];
+    assert_eq!(ledger.kept_by_tenant(), want.map(|(tenant, n)| (tenant.to_string(), n)).into());
+    running.stop();
+    place.recount().assert_settled();
 }
 
 fn forward(far: &FarSide, http: &str) -> String {

@@ -270,10 +270,11 @@ impl Exporter {
                         heard.lock().expect("no panic").push(String::from_utf8_lossy(&buffer[..end]).into_owned());
                         buffer.drain(..end);
                         let (status, text) = shown.lock().expect("no panic").clone();
-                        let head = format!(
-                            "HTTP/1.1 {status} X\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {}\r\n\r\n",
-                            text.len()
-                        );
+                        let kind = match text.ends_with("# EOF\n") {
+                            true => "application/openmetrics-text; version=1.0.0",
+                            false => "text/plain; version=0.0.4",
+                        };
+                        let head = format!("HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n", text.len());
                         if stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(text.as_bytes())).is_err() {
                             return;
                         }
@@ -414,7 +415,7 @@ fn samples_in(place: &Place, query: &str, without: &[&str]) -> BTreeMap<String, 
             without.iter().for_each(|name| drop(labels.remove(*name)));
             let points = series["points"].as_array().expect("points").iter().map(|point| {
                 let at = point[0].as_str().expect("a time");
-                let nanos = jiff_ms(at);
+                let nanos = ms_of(at);
                 let value = point[1].as_f64().map_or_else(|| point[1].as_str().unwrap_or_default().to_string(), |value| value.to_string());
                 (nanos, value)
             });
@@ -424,7 +425,7 @@ fn samples_in(place: &Place, query: &str, without: &[&str]) -> BTreeMap<String, 
 }
 
 /// Milliseconds of an RFC 3339 time in UTC, worked out without the program's own code.
-fn jiff_ms(text: &str) -> i64 {
+fn ms_of(text: &str) -> i64 {
     let done = Command::new("date").args(["-u", "-d", text, "+%s%3N"]).output().expect("date is there");
     String::from_utf8_lossy(&done.stdout).trim().parse().expect("a number")
 }
@@ -643,4 +644,288 @@ fn own_numbers_are_the_same_by_pull_and_by_push() {
     let spans = sql(&far, "SELECT raw FROM traces");
     assert!(!spans.is_empty(), "a delivery is a span");
     there.stop();
+}
+
+/// A varint of protobuf, and fields made of it: written here, so that the program's own writer is not its judge.
+fn varint(mut value: u64) -> Vec<u8> {
+    let mut out = Vec::new();
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+    out
+}
+
+fn bytes_field(number: u64, bytes: &[u8]) -> Vec<u8> {
+    [varint(number << 3 | 2), varint(bytes.len() as u64), bytes.to_vec()].concat()
+}
+
+/// A series of `prometheus.WriteRequest`.
+fn series_v1(labels: &[(&str, &str)], samples: &[(f64, u64)]) -> Vec<u8> {
+    let label =
+        |(name, value): &(&str, &str)| bytes_field(1, &[bytes_field(1, name.as_bytes()), bytes_field(2, value.as_bytes())].concat());
+    let sample = |(value, at): &(f64, u64)| {
+        bytes_field(2, &[varint(1 << 3 | 1), value.to_le_bytes().to_vec(), varint(2 << 3), varint(*at)].concat())
+    };
+    bytes_field(1, &[labels.iter().flat_map(label).collect::<Vec<u8>>(), samples.iter().flat_map(sample).collect()].concat())
+}
+
+/// A block of snappy that holds everything as it is.
+fn snappy(bytes: &[u8]) -> Vec<u8> {
+    let mut out = varint(bytes.len() as u64);
+    for piece in bytes.chunks(60) {
+        out.push(((piece.len() - 1) as u8) << 2);
+        out.extend_from_slice(piece);
+    }
+    out
+}
+
+const AT: u64 = 1_764_291_723_123;
+
+#[test]
+fn remote_write_says_what_it_wrote_and_names_what_it_refuses() {
+    let place = Place::new();
+    place.pipeline("sources: { far: { remote_write: { listen: \"127.0.0.1:0\", body_bytes_max: 64KiB } } }\ntenancy: { from: [labels.team] }\nsinks: { store: { lake: {} } }\n");
+    let mut running = place.start();
+    let address = listens(&running, "tcp");
+    let head = "POST /api/v1/write";
+    let v1: &[(&str, &str)] = &[("Content-Type", "application/x-protobuf"), ("Content-Encoding", "snappy")];
+    let stale = f64::from_bits(0x7ff0_0000_0000_0002);
+    let good = series_v1(&[("__name__", "up"), ("team", "a")], &[(1.0, AT), (f64::NAN, AT + 1000), (stale, AT + 2000)]);
+    let answer = send(&address, head, v1, snappy(&good));
+    assert_eq!((answer.status, answer.header("x-prometheus-remote-write-samples-written")), (204, Some("3")), "{}", answer.body());
+    let unsorted = series_v1(&[("team", "a"), ("__name__", "up")], &[(1.0, AT)]);
+    let empty = series_v1(&[("__name__", "down"), ("team", "")], &[(1.0, AT), (2.0, AT + 1)]);
+    let valid = series_v1(&[("__name__", "still"), ("team", "b")], &[(7.5, AT)]);
+    let answer = send(&address, head, v1, snappy(&[unsorted, empty, valid].concat()));
+    assert_eq!((answer.status, answer.header("x-prometheus-remote-write-samples-written")), (400, Some("1")), "{}", answer.body());
+    assert!(answer.body().contains("1 labels_not_sorted") && answer.body().contains("2 empty_label_value"), "{}", answer.body());
+    let bomb = [varint(1 << 30), vec![0xfe; 100]].concat();
+    for (headers, body, status) in [
+        (v1, b"no snappy".to_vec(), 400),
+        (v1, snappy(b"no protobuf"), 400),
+        (v1, bomb, 413),
+        (v1, snappy(&vec![0; 100_000]), 413),
+        (&[("Content-Type", "application/json"), ("Content-Encoding", "snappy")][..], snappy(&good), 415),
+        (&[("Content-Type", "application/x-protobuf"), ("Content-Encoding", "gzip")], snappy(&good), 415),
+        (
+            &[("Content-Type", "application/x-protobuf;proto=io.prometheus.write.v3.Request"), ("Content-Encoding", "snappy")],
+            snappy(&good),
+            415,
+        ),
+    ] {
+        let answer = send(&address, head, headers, &body);
+        assert_eq!(answer.status, status, "{headers:?}: {}", answer.body());
+        assert!(answer.body().len() > 20, "it says why: {}", answer.body());
+    }
+    assert_eq!(send(&address, "GET /api/v1/write", v1, "").status, 405);
+    // 2.0 of the same: symbols, references and a sample.
+    let symbols: Vec<u8> = ["", "__name__", "two", "team", "a"].iter().flat_map(|text| bytes_field(4, text.as_bytes())).collect();
+    let sample = bytes_field(2, &[varint(1 << 3 | 1), 2.5f64.to_le_bytes().to_vec(), varint(2 << 3), varint(AT)].concat());
+    let series = bytes_field(5, &[bytes_field(1, &[1, 2, 3, 4]), sample].concat());
+    let v2: &[(&str, &str)] =
+        &[("Content-Type", "application/x-protobuf;proto=io.prometheus.write.v2.Request"), ("Content-Encoding", "snappy")];
+    let answer = send(&address, head, v2, snappy(&[symbols, series].concat()));
+    assert_eq!((answer.status, answer.header("x-prometheus-remote-write-samples-written")), (204, Some("1")), "{}", answer.body());
+    place.wait_received(&mut running, 5);
+    running.stop();
+    let rows = sql(&place, "SELECT tenant, metric, value FROM metrics ORDER BY metric, time");
+    let shown: Vec<String> = rows.iter().map(|row| format!("{} {} {}", row["tenant"], row["metric"], row["value"])).collect();
+    assert_eq!(shown.len(), 5, "{shown:?}");
+    assert_eq!(shown[..2], ["\"b\" \"still\" 7.5", "\"a\" \"two\" 2.5"]);
+    place.recount().assert_settled();
+}
+
+/// Answers every request the same way: `head`, then `piece` until the other side goes.
+fn answers_with(head: &'static str, piece: &'static [u8]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("bound").to_string();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { continue };
+            std::thread::spawn(move || {
+                let _ = stream.read(&mut [0; 4096]);
+                if stream.write_all(head.as_bytes()).is_ok() {
+                    while !piece.is_empty() && stream.write_all(piece).is_ok() {}
+                    while stream.read(&mut [0; 4096]).is_ok_and(|n| n > 0) {} // it stays open until the other side goes
+                }
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn a_target_that_answers_badly_is_down_and_the_reason_is_counted() {
+    const TEXT: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\n";
+    let endless: &'static [u8] = &b"a_metric{x=\"y\"} 1\n".repeat(1000).leak()[..];
+    let zeros: &'static [u8] = gzip_of_zeros(1 << 20).leak();
+    let bomb: &'static str = format!("{TEXT}Content-Encoding: gzip\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", zeros.len()).leak();
+    let once = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let packed = once.local_addr().expect("bound").to_string();
+    std::thread::spawn(move || {
+        for stream in once.incoming() {
+            let Ok(mut stream) = stream else { continue };
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(bomb.as_bytes()).and_then(|()| stream.write_all(zeros));
+        }
+    });
+    let nobody = format!("127.0.0.1:{}", free_port());
+    let cases = [
+        ("failed_body_size", answers_with("HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\n\r\n", endless)),
+        ("failed_body", packed),
+        ("failed_content_type", answers_with("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\na 1\n", b"")),
+        ("failed_content_type", answers_with("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 4\r\n\r\na 1\n", b"")),
+        ("failed_status", answers_with("HTTP/1.1 500 X\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: 4\r\n\r\na 1\n", b"")),
+        (
+            "failed_timeout",
+            answers_with("HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: 400\r\n\r\na 1\n", b""),
+        ),
+        ("failed_connect", nobody),
+    ];
+    let targets: Vec<String> = cases.iter().map(|(_, address)| format!("\"{address}\"")).collect();
+    let place = Place::new();
+    place.pipeline(&format!(
+        "admin: {{ listen: \"127.0.0.1:0\" }}\nsources: {{ bad: {{ scrape: {{ targets: [{}], interval: 1s, timeout: 500ms, body_bytes_max: 64KiB, buffer_bytes_max: 1MiB }} }} }}\nsinks: {{ store: {{ lake: {{}} }} }}\n",
+        targets.join(", ")
+    ));
+    let running = place.start();
+    let address = crate::harness::admin_address(&running);
+    let counted = || -> Value { serde_json::from_str(&http_get(&address, "/api/sources").1).expect("JSON") };
+    wait_until("each has failed by name", || {
+        let results = counted()["sources"][0]["results"].clone();
+        cases.iter().all(|(reason, _)| results[*reason].as_u64() > Some(0)) && results["failed_content_type"].as_u64() > Some(1)
+    });
+    wait_until("all are down", || values(&place, "up").len() == cases.len());
+    assert!(values(&place, "up").values().all(|value| value == "0"));
+    assert!(values(&place, "a_metric").is_empty() && running.peak_bytes() < 200 << 20);
+    running.stop();
+}
+
+#[test]
+fn what_is_shown_is_shown_as_it_is_asked_for() {
+    let exporter = Exporter::start(
+        "# TYPE req counter\nreq{a=\"x\\\\y\\\"z\\n\"} 3\n# TYPE wait histogram\nwait_bucket{le=\"0.5\"} 1\nwait_bucket{le=\"10\"} 1\nwait_bucket{le=\"9\"} 1\nwait_bucket{le=\"+Inf\"} 2\nwait_sum 1.5\nwait_count 2\n",
+    );
+    let port = free_port();
+    let place = Place::new();
+    place.pipeline(&format!(
+        "sources: {{ near: {{ scrape: {{ targets: [\"{}\"], interval: 1s, timeout: 900ms }} }}, far: {{ otlp: {{ grpc: \"\", http: \"127.0.0.1:0\" }} }} }}\nsinks: {{ shown: {{ prometheus: {{ listen: \"127.0.0.1:{port}\" }} }} }}\n",
+        exporter.address
+    ));
+    let running = place.start();
+    let address = format!("127.0.0.1:{port}");
+    let page = |accept: &str| {
+        let answer = send(&address, "GET /metrics", &[("Accept", accept)], "");
+        (answer.status, answer.header("content-type").unwrap_or_default().to_string(), answer.body().to_string())
+    };
+    wait_until("it is shown", || std::net::TcpStream::connect(&address).is_ok() && page("").2.contains("wait_count"));
+    let (status, kind, text) = page("text/plain;version=0.0.4");
+    assert_eq!((status, kind.split("; escaping").next()), (200, Some("text/plain; version=0.0.4; charset=utf-8")), "{kind}");
+    assert!(text.contains("# TYPE req counter\n") && text.contains(r#"req{a="x\\y\"z\n","#), "{text}");
+    assert!(text.contains("# TYPE wait histogram\n") && text.contains("wait_bucket{") && !text.contains("# EOF"), "{text}");
+    let bounds: Vec<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("wait_bucket{")?.split("le=\"").nth(1)?.split('"').next()).collect();
+    assert_eq!(bounds, ["0.5", "9.0", "10.0", "+Inf"]);
+    let point = "\"startTimeUnixNano\":\"1\",\"timeUnixNano\":\"1764291723000000000\",\"count\":\"3\",\"sum\":7.5,\"explicitBounds\":[2],\"bucketCounts\":[\"1\",\"2\"]";
+    let body = format!(
+        "{{\"resourceMetrics\":[{{\"scopeMetrics\":[{{\"metrics\":[{{\"name\":\"far.wait\",\"unit\":\"s\",\"histogram\":{{\"aggregationTemporality\":2,\"dataPoints\":[{{{point}}}]}}}}]}}]}}]}}"
+    );
+    assert_eq!(send(&listens(&running, "tcp"), "POST /v1/metrics", &[("Content-Type", "application/json")], body).status, 200);
+    wait_until("a histogram of OTLP is shown", || page("").2.contains("far_wait_seconds_count"));
+    let text = page("text/plain;version=0.0.4").2;
+    let of_far: Vec<&str> = text.lines().filter(|line| line.contains("far_wait")).collect();
+    assert_eq!(
+        of_far,
+        [
+            "# TYPE far_wait_seconds histogram",
+            "far_wait_seconds_bucket{le=\"2.0\"} 1",
+            "far_wait_seconds_bucket{le=\"+Inf\"} 3",
+            "far_wait_seconds_count 3",
+            "far_wait_seconds_sum 7.5"
+        ],
+        "{text}"
+    );
+    exporter.show(200, "# TYPE seen counter\nseen_total 1 # {trace_id=\"ab\"} 0.5 1764291723\n# EOF\n");
+    wait_until("an exemplar is shown", || {
+        page("application/openmetrics-text;version=1.0.0").2.contains("# {trace_id=\"ab\"} 0.5 1764291723")
+    });
+    let (_, kind, text) = page("application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5");
+    assert!(kind.starts_with("application/openmetrics-text; version=1.0.0; charset=utf-8") && text.ends_with("# EOF\n"), "{kind}\n{text}");
+    let (_, kind, _) =
+        page("application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.7,text/plain;q=0.3");
+    assert!(kind.starts_with("application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"), "{kind}");
+    exporter.show(200, "# TYPE req counter\nreq{a=\"other\"} 4\n");
+    wait_until("a series that has ended is not shown", || {
+        let text = page("").2;
+        text.contains("other") && !text.contains("wait_count")
+    });
+    running.stop();
+}
+
+/// OTLP from one weir to another by gRPC: each signal in its table, and the trace of a request goes on in metadata (EB 4.5).
+#[test]
+fn otlp_goes_on_by_grpc() {
+    let (far, near) = (Place::new(), Place::new());
+    far.pipeline(&OTLP.replace("http: \"127.0.0.1:0\" }", "http: \"127.0.0.1:0\", trace_context: true }"));
+    let mut taking = far.start();
+    let (_, grpc) = both(&taking);
+    near.pipeline(&format!(
+        "sources: {{ in: {{ otlp: {{ grpc: \"127.0.0.1:0\", http: \"127.0.0.1:0\", trace_context: true }} }} }}\ntenancy: {{ from: [resource.tenant] }}\nsinks: {{ far: {{ otlp: {{ url: \"http://{grpc}\", protocol: grpc, trace_context: true, batch: {{ age: 100ms }}, retry: {{ pause_min: 1ms, pause_max: 50ms }} }} }} }}\n"
+    ));
+    let mut sending = near.start();
+    let (http, _) = both(&sending);
+    const PARENT: &str = "00-12345678901234567890123456789012-1234567890123456-01";
+    let at = "\"timeUnixNano\":\"1764291723000000000\"";
+    let resource = "\"resource\":{\"attributes\":[{\"key\":\"tenant\",\"value\":{\"stringValue\":\"acme\"}}]}";
+    for (path, body) in [
+        (
+            "logs",
+            format!(
+                "{{\"resourceLogs\":[{{{resource},\"scopeLogs\":[{{\"logRecords\":[{{{at},\"body\":{{\"stringValue\":\"hello\"}}}}]}}]}}]}}"
+            ),
+        ),
+        (
+            "metrics",
+            format!(
+                "{{\"resourceMetrics\":[{{{resource},\"scopeMetrics\":[{{\"metrics\":[{{\"name\":\"m\",\"gauge\":{{\"dataPoints\":[{{{at},\"asDouble\":2.5}}]}}}}]}}]}}]}}"
+            ),
+        ),
+        (
+            "traces",
+            format!(
+                "{{\"resourceSpans\":[{{{resource},\"scopeSpans\":[{{\"spans\":[{{\"traceId\":\"{}\",\"spanId\":\"{}\",\"name\":\"s\",\"startTimeUnixNano\":\"1764291723000000000\",\"endTimeUnixNano\":\"1764291723000000009\"}}]}}]}}]}}",
+                "ab".repeat(16),
+                "cd".repeat(8)
+            ),
+        ),
+    ] {
+        let headers = [("content-type", "application/json"), ("traceparent", PARENT)];
+        let answer = send(&http, &format!("POST /v1/{path}"), &headers, body);
+        assert_eq!(answer.status, 200, "{}", answer.body());
+    }
+    near.wait_ledger(&mut sending, "all are delivered", |ledger| ledger.sink("far", "delivered") == 3);
+    let page = near.run(&["ledger", "--json"]).good();
+    assert!(!page.text().contains("\"rejected\":{\"acme"), "{}", page.text());
+    // The far side goes; what is sent meanwhile waits, and goes over a new connection.
+    taking.stop();
+    let body = format!(
+        "{{\"resourceLogs\":[{{{resource},\"scopeLogs\":[{{\"logRecords\":[{{{at},\"body\":{{\"stringValue\":\"again\"}}}}]}}]}}]}}"
+    );
+    assert_eq!(send(&http, "POST /v1/logs", &[("content-type", "application/json")], body).status, 200);
+    far.pipeline(
+        &OTLP.replace("grpc: \"127.0.0.1:0\", http: \"127.0.0.1:0\" }", &format!("grpc: \"{grpc}\", http: \"\", trace_context: true }}")),
+    );
+    taking = far.start();
+    near.wait_ledger(&mut sending, "the last one is delivered", |ledger| ledger.sink("far", "delivered") == 4);
+    sending.stop();
+    far.wait_received(&mut taking, 4);
+    taking.stop();
+    assert_eq!(["logs", "metrics", "traces"].map(|table| count(&far, table)), [2, 1, 1]);
+    let lines = far.search("");
+    let logs: Vec<Value> = lines.iter().map(|line| serde_json::from_slice(line).expect("JSON")).collect();
+    let log = logs.iter().find(|log| log.to_string().contains("hello")).expect("it is there");
+    let context = log["traceparent"].as_str().unwrap_or_else(|| panic!("{log}"));
+    assert!(context.starts_with(&PARENT[..36]) && context[36..52] != PARENT[36..52], "{log}");
 }

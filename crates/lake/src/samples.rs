@@ -1,11 +1,11 @@
 //! The table `metrics`: samples of one tenant and day (or hour), as a Parquet file sorted by series and time.
 //!
 //! In: rows of frames, each the record of a sample (`telemetry::sample`); out: bytes of the file, the same for the same rows, and the
-//! lines again. Who a sample is of stands in `series`, the beginning of its line, and in `metric`, `type`, `unit` and `labels` for
-//! whoever asks; these are dictionaries, so a series is stored once in a row group. Times are differences, values are split by
-//! byte. `detail` has the rest of a line that says more than its time and one number (a histogram, exemplars), and `raw` a whole line that is
-//! built otherwise: then steps have changed it, or it is no sample. So every line comes back as it was. Memory: 60 bytes a row of
-//! one file, and each series once.
+//! lines again. Who a sample is of stands in `metric`, `type`, `unit` and `labels`, which are dictionaries: a series is stored once in a
+//! row group. Where its line begins with more than they say (temporality, a resource), or in another way, `series` has that beginning.
+//! Times are differences, values are split by byte. `detail` has the rest of a line that says more than its time and one number (a
+//! histogram, exemplars), and `raw` a whole line that is built otherwise: then steps have changed it, or it is no sample. So every line comes back
+//! as it was. Memory: 60 bytes a row of one file, and each series once.
 
 use crate::logs::RowRef;
 use crate::table;
@@ -18,11 +18,13 @@ use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use flow::event::StreamId;
 use flow::time::TimeParser;
 use flow::units::UnixNanos;
+use hashbrown::HashMap;
 use hub::frame::Frame;
 use parquet::basic::Encoding;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
-use std::collections::HashMap;
+use std::ops::Range;
+use std::rc::Rc;
 use std::sync::Arc;
 use telemetry::sample::{self, Number, Series, Stamp, Type};
 
@@ -30,54 +32,84 @@ use telemetry::sample::{self, Number, Series, Stamp, Type};
 const DICTIONARY_BYTES: usize = 4 << 20;
 
 /// Who samples are of, as columns hold it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
-    metric: String,
-    labels: String,
-    unit: String,
-    kind: &'static str,
     /// The beginning of its lines.
-    series: String,
+    part: Rc<str>,
+    kind: &'static str,
+    names: Names,
+}
+
+enum Names {
+    /// The part is as `put_series` writes it, and lies in these pieces: the columns say it.
+    Pieces { metric: Range<usize>, unit: Range<usize>, labels: Range<usize> },
+    /// It says more than that, or in another way: the column `series` has it, too.
+    Own { metric: String, unit: String, labels: String },
 }
 
 impl Key {
-    fn of(part: &[u8]) -> Option<Key> {
+    fn of(part: &Rc<str>) -> Option<Key> {
         Key::written(part).or_else(|| Key::read(part))
     }
 
-    /// Of a series part as `put_series` writes it: its labels are text, and the text of the column.
-    fn written(part: &[u8]) -> Option<Key> {
-        let text = std::str::from_utf8(part).ok()?;
-        let (metric, rest) = text.strip_prefix("{\"metric\":\"")?.split_once("\",\"type\":\"")?;
-        let (kind, rest) = rest.split_once('"')?;
-        let (unit, labels) = match rest.strip_prefix(",\"unit\":\"") {
-            Some(rest) => rest.split_once("\",\"labels\":")?,
-            None => ("", rest.strip_prefix(",\"labels\":")?),
+    fn written(part: &Rc<str>) -> Option<Key> {
+        let (metric, rest) = part.strip_prefix(METRIC)?.split_once(TYPE)?;
+        let (name, rest) = rest.split_once('"')?;
+        let (unit, labels) = match rest.strip_prefix(UNIT) {
+            Some(rest) => rest.split_once(LABELS_AFTER_UNIT)?,
+            None => ("", rest.strip_prefix(LABELS)?),
         };
-        let is_plain = |text: &str| !text.contains(['"', '\\']);
-        let is_flat = labels.starts_with('{') && labels.ends_with('}') && !labels[1..labels.len() - 1].contains(['{', '}', '[', ']', '\\']);
-        let kind = Type::parse(kind.as_bytes())?;
-        (is_plain(metric) && is_plain(unit) && is_flat).then(|| Key {
-            metric: metric.to_owned(),
-            labels: labels.to_owned(),
-            unit: unit.to_owned(),
-            kind: kind.name(),
-            series: text.to_owned(),
-        })
+        let is_plain = |text: &str| memchr::memchr2(b'"', b'\\', text.as_bytes()).is_none();
+        // Labels without brackets and escapes within are a flat object of texts.
+        let inside = labels.strip_prefix('{')?.strip_suffix('}')?.as_bytes();
+        let is_flat = memchr::memchr3(b'{', b'}', b'\\', inside).is_none() && memchr::memchr2(b'[', b']', inside).is_none();
+        let kind = Type::parse(name.as_bytes()).map(Type::name).filter(|kind| *kind == name)?;
+        let is_whole = rest.starts_with(UNIT) != unit.is_empty();
+        if !is_plain(metric) || !is_plain(unit) || !is_flat || !is_whole {
+            return None;
+        }
+        let place = |piece: &str| {
+            let from = piece.as_ptr().addr() - part.as_ptr().addr();
+            from..from + piece.len()
+        };
+        let unit = if unit.is_empty() { 0..0 } else { place(unit) };
+        Some(Key { part: Rc::clone(part), kind, names: Names::Pieces { metric: place(metric), unit, labels: place(labels) } })
     }
 
-    fn read(part: &[u8]) -> Option<Key> {
-        let series = Series::parse(part)?;
+    fn read(part: &Rc<str>) -> Option<Key> {
+        let Series { metric, kind, unit, labels, .. } = Series::parse(part.as_bytes())?;
         let labels: serde_json::Map<String, serde_json::Value> =
-            series.labels.into_iter().map(|(name, value)| (name, serde_json::Value::String(value))).collect();
-        Some(Key {
-            metric: series.metric,
-            labels: serde_json::Value::Object(labels).to_string(),
-            unit: series.unit,
-            kind: series.kind.name(),
-            series: String::from_utf8(part.to_vec()).ok()?,
-        })
+            labels.into_iter().map(|(name, value)| (name, serde_json::Value::String(value))).collect();
+        let labels = serde_json::Value::Object(labels).to_string();
+        Some(Key { part: Rc::clone(part), kind: kind.name(), names: Names::Own { metric, unit, labels } })
     }
+
+    /// Metric, unit and labels.
+    fn names(&self) -> [&str; 3] {
+        match &self.names {
+            Names::Pieces { metric, unit, labels } => [metric, unit, labels].map(|piece| &self.part[piece.clone()]),
+            Names::Own { metric, unit, labels } => [metric, unit, labels],
+        }
+    }
+
+    /// What the column `series` has.
+    fn series(&self) -> Option<&str> {
+        matches!(self.names, Names::Own { .. }).then_some(&*self.part)
+    }
+}
+
+const METRIC: &str = "{\"metric\":\"";
+const TYPE: &str = "\",\"type\":\"";
+const UNIT: &str = ",\"unit\":\"";
+const LABELS: &str = ",\"labels\":";
+const LABELS_AFTER_UNIT: &str = "\",\"labels\":";
+
+/// A part in pieces, put together again.
+fn put_part(out: &mut Vec<u8>, metric: &str, kind: &str, unit: &str, labels: &str) {
+    for piece in [METRIC, metric, TYPE, kind, "\""] {
+        out.extend_from_slice(piece.as_bytes());
+    }
+    let with_unit: &[&str] = if unit.is_empty() { &[LABELS, labels] } else { &[UNIT, unit, LABELS_AFTER_UNIT, labels] };
+    with_unit.iter().for_each(|piece| out.extend_from_slice(piece.as_bytes()));
 }
 
 /// What a row says.
@@ -103,7 +135,7 @@ enum Rest {
 pub(crate) struct Reader {
     times: TimeParser,
     buffer: Vec<u8>,
-    numbers: HashMap<Box<[u8]>, Option<u32>>,
+    numbers: HashMap<Rc<str>, Option<u32>>,
     keys: Vec<Key>,
     stamp: Stamp,
     made: Vec<u8>,
@@ -114,15 +146,17 @@ impl Reader {
         let Some(sample) = sample::read(line, &mut self.times, &mut self.buffer) else {
             return Read { key: None, value: None, rest: Rest::Raw };
         };
-        let key = match self.numbers.get(sample.series) {
+        let Ok(part) = std::str::from_utf8(sample.series) else { return Read { key: None, value: None, rest: Rest::Raw } };
+        let key = match self.numbers.get(part) {
             Some(key) => *key,
             None => {
-                let key = Key::of(sample.series).and_then(|key| {
+                let part: Rc<str> = part.into();
+                let key = Key::of(&part).and_then(|key| {
                     let number = u32::try_from(self.keys.len()).ok()?;
                     self.keys.push(key);
                     Some(number)
                 });
-                self.numbers.insert(sample.series.into(), key);
+                self.numbers.insert(part, key);
                 key
             }
         };
@@ -153,6 +187,8 @@ fn put_tail(out: &mut Vec<u8>, stamp: &mut Stamp, time: i64, value: f64) {
 /// The lines of a batch of a file.
 pub(crate) struct Lines<'a> {
     time: &'a TimestampNanosecondArray,
+    /// Metric, type, unit and labels.
+    names: [&'a StringArray; 4],
     series: &'a StringArray,
     value: &'a Float64Array,
     detail: &'a StringArray,
@@ -164,6 +200,12 @@ impl<'a> Lines<'a> {
     pub(crate) fn of(batch: &'a RecordBatch) -> anyhow::Result<Lines<'a>> {
         Ok(Lines {
             time: table::column(batch, "time")?,
+            names: [
+                table::column(batch, "metric")?,
+                table::column(batch, "type")?,
+                table::column(batch, "unit")?,
+                table::column(batch, "labels")?,
+            ],
             series: table::column(batch, "series")?,
             value: table::column(batch, "value")?,
             detail: table::column(batch, "detail")?,
@@ -177,7 +219,12 @@ impl<'a> Lines<'a> {
         if self.raw.is_valid(row) {
             return out.extend_from_slice(self.raw.value(row));
         }
-        out.extend_from_slice(self.series.value(row).as_bytes());
+        if self.series.is_valid(row) {
+            out.extend_from_slice(self.series.value(row).as_bytes());
+        } else {
+            let [metric, kind, unit, labels] = self.names.map(|column| if column.is_valid(row) { column.value(row) } else { "" });
+            put_part(out, metric, kind, unit, labels);
+        }
         if self.detail.is_valid(row) {
             out.push(b',');
             out.extend_from_slice(self.detail.value(row).strip_prefix('{').unwrap_or_default().as_bytes());
@@ -234,7 +281,7 @@ pub(crate) fn write(frames: &[Arc<Frame>], rows: &mut [RowRef], tenant: &[u8]) -
     let mut read: Vec<(Read, RowRef)> =
         rows.iter().map(|row| (read_row(&mut reader, &frames[row.frame as usize], row.row as usize), *row)).collect();
     let mut order: Vec<u32> = (0..reader.keys.len() as u32).collect();
-    order.sort_by(|a, b| reader.keys[*a as usize].cmp(&reader.keys[*b as usize]));
+    order.sort_unstable_by(|a, b| reader.keys[*a as usize].part.cmp(&reader.keys[*b as usize].part));
     let mut rank = vec![0u32; order.len()];
     order.iter().enumerate().for_each(|(place, key)| rank[*key as usize] = place as u32 + 1);
     let at =
@@ -305,14 +352,15 @@ impl Columns {
     fn push(&mut self, keys: &[Key], read: &Read, frame: &Frame, row: usize, stream: StreamId, tenant: &[u8]) {
         let rows = &frame.rows;
         let key = read.key.map(|key| &keys[key as usize]);
+        let names = key.map(Key::names);
         self.time.append_value(rows.time[row]);
         self.tenant.push(tenant);
-        self.metric.append_option(key.map(|key| &key.metric));
+        self.metric.append_option(names.map(|names| names[0]));
         self.kind.append_option(key.map(|key| key.kind));
-        self.unit.append_option(key.map(|key| &key.unit).filter(|unit| !unit.is_empty()));
-        self.labels.append_option(key.map(|key| &key.labels));
+        self.unit.append_option(names.map(|names| names[1]).filter(|unit| !unit.is_empty()));
+        self.labels.append_option(names.map(|names| names[2]));
         let is_raw = matches!(read.rest, Rest::Raw);
-        self.series.append_option(key.map(|key| &key.series).filter(|_| !is_raw));
+        self.series.append_option(key.and_then(Key::series).filter(|_| !is_raw));
         self.value.append_option(read.value.filter(|_| key.is_some()));
         self.detail.append_option(if let Rest::Detail(detail) = &read.rest { Some(detail) } else { None });
         self.weight.append_value(rows.weight[row]);
@@ -349,7 +397,7 @@ impl Columns {
 mod tests {
     use super::*;
 
-    /// Without a parser of JSON a series is read as with one, or not at all.
+    /// Without a parser of JSON a series is read as with one, or not at all; and its pieces are the whole.
     #[test]
     fn the_short_way_to_a_series_says_the_same() {
         let labels: [&[(&str, &str)]; 6] =
@@ -358,18 +406,28 @@ mod tests {
         for (labels, metric, unit) in labels.iter().flat_map(|l| [(l, "up", ""), (l, "size_bytes", "bytes"), (l, "a.b \"c", "s")]) {
             let mut part = Vec::new();
             sample::put_series(&mut part, metric, Type::Gauge, unit, labels.iter().copied());
+            let part: Rc<str> = String::from_utf8(part).expect("text").into();
             let read = Key::read(&part).expect("a series");
-            match Key::written(&part) {
-                Some(written) => {
-                    short += 1;
-                    assert_eq!(written, read, "{}", String::from_utf8_lossy(&part));
-                }
-                None => long += 1,
-            }
+            let Some(written) = Key::written(&part) else {
+                long += 1;
+                continue;
+            };
+            short += 1;
+            assert_eq!((written.names(), written.kind), (read.names(), read.kind), "{part}");
+            let [metric, unit, labels] = written.names();
+            let mut again = Vec::new();
+            put_part(&mut again, metric, written.kind, unit, labels);
+            assert_eq!(String::from_utf8_lossy(&again), *part);
         }
         assert!(short >= 6 && long >= 6, "{short} {long}");
-        for other in ["{\"metric\":\"a\",\"type\":\"gauge\",\"temporality\":\"delta\",\"labels\":{}", "{\"metric\":1,\"labels\":{}", "{"] {
-            assert_eq!(Key::written(other.as_bytes()), None, "{other}");
+        for other in [
+            "{\"metric\":\"a\",\"type\":\"gauge\",\"temporality\":\"delta\",\"labels\":{}",
+            "{\"metric\":\"a\",\"type\":\"untyped\",\"labels\":{}",
+            "{\"metric\":\"a\",\"type\":\"gauge\",\"unit\":\"\",\"labels\":{}",
+            "{\"metric\":1,\"labels\":{}",
+            "{",
+        ] {
+            assert!(Key::written(&other.into()).is_none(), "{other}");
         }
     }
 }

@@ -30,9 +30,20 @@ pub struct Wanted<'a> {
     pub is_over: &'a dyn Fn() -> bool,
 }
 
-/// Reads the series of a lake and its tail, which was taken before the snapshot.
-pub fn read_series(snapshot: &Snapshot, tail: &[Arc<Frame>], wanted: &Wanted<'_>) -> anyhow::Result<Vec<Series>> {
+/// Reads the series of lakes and their tails, each of which was taken before its snapshot. A series that several have is one.
+pub fn read_series<'l>(
+    lakes: impl IntoIterator<Item = (&'l Snapshot, &'l [Arc<Frame>])>,
+    wanted: &Wanted<'_>,
+) -> anyhow::Result<Vec<Series>> {
     let mut found = Found { wanted, selectors: wanted.query.selectors(), numbers: HashMap::new(), series: Vec::new(), points: 0 };
+    for (snapshot, tail) in lakes {
+        read_lake(snapshot, tail, &mut found)?;
+    }
+    Ok(found.finish())
+}
+
+fn read_lake(snapshot: &Snapshot, tail: &[Arc<Frame>], found: &mut Found<'_>) -> anyhow::Result<()> {
+    let wanted = found.wanted;
     let (after, to) = wanted.window;
     for file in snapshot.files(Table::Metrics, wanted.tenant)? {
         if file.max_time <= after || file.min_time > to {
@@ -54,7 +65,7 @@ pub fn read_series(snapshot: &Snapshot, tail: &[Arc<Frame>], wanted: &Wanted<'_>
     for part in 0..rest.parts() {
         found.add(&rest.batch(part, &COLUMNS, wanted.tenant)?)?;
     }
-    Ok(found.finish())
+    Ok(())
 }
 
 struct Found<'a> {

@@ -3,9 +3,9 @@
 use flow::units::{NANOS_PER_SECOND, UnixNanos};
 use std::hint::black_box;
 use std::time::Instant;
+use telemetry::cardinality::{Cardinality, Kind, Limits, Sample};
 use telemetry::missing::{Expected, Rule, Watch};
 use telemetry::selector::{LOOKBACK, Point, Query, Selector, Series, range};
-use telemetry::series::cardinality::{Cardinality, Kind, Limits, Sample};
 
 fn report(what: &str, samples: usize, begun: Instant) {
     let seconds = begun.elapsed().as_secs_f64();

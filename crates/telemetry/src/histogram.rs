@@ -4,7 +4,9 @@
 //! {"count":3,"sum":5.5,"schema":3,"zero_threshold":1e-128,"zero_count":0,"positive":{"spans":[[0,2]],"deltas":[1,1]},"reset_hint":"no"}
 //! ```
 //! Counts of a histogram of integers are integers, and its buckets are `deltas`, each to the one before; of a histogram of floats
-//! they are doubles, and its buckets are `counts`. `positive`, `negative` and `custom_values` are left out where they are empty.
+//! they are doubles, and its buckets are `counts`. `positive`, `negative` and `custom_values` are left out where they are empty; read
+//! are empty ones as well. Doubles are kept bit for bit ([`put_double`]). Two checks: of the layout, before buckets are gone through
+//! ([`Histogram::check_layout`]), and all that Prometheus checks before it stores one ([`Histogram::validate`]).
 //! Bound: what is read is at most [`BUCKETS_MAX`] buckets. Source: <https://prometheus.io/docs/specs/native_histograms>.
 
 use crate::sample::{parse_special, put_double};
@@ -16,7 +18,7 @@ pub const BUCKETS_MAX: usize = 1 << 16;
 pub const CUSTOM_SCHEMA: i32 = -53;
 const SCHEMAS: std::ops::RangeInclusive<i32> = -4..=8;
 
-/// What is known of a reset since the sample before.
+/// What is known of a reset since the sample before; its number is that of remote write.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ResetHint {
     #[default]
@@ -28,11 +30,16 @@ pub enum ResetHint {
 }
 
 impl ResetHint {
-    pub const ALL: [(&str, ResetHint); 4] =
-        [("unknown", ResetHint::Unknown), ("yes", ResetHint::Yes), ("no", ResetHint::No), ("gauge", ResetHint::Gauge)];
+    /// In the order of their numbers.
+    pub const ALL: [ResetHint; 4] = [ResetHint::Unknown, ResetHint::Yes, ResetHint::No, ResetHint::Gauge];
 
     pub fn name(self) -> &'static str {
-        ResetHint::ALL.into_iter().find(|(_, hint)| *hint == self).map_or("unknown", |(name, _)| name)
+        match self {
+            ResetHint::Unknown => "unknown",
+            ResetHint::Yes => "yes",
+            ResetHint::No => "no",
+            ResetHint::Gauge => "gauge",
+        }
     }
 }
 
@@ -98,16 +105,32 @@ pub struct Side {
     pub buckets: Buckets,
 }
 
+/// A side as messages have it: with buckets of either form.
+#[derive(Debug, Default)]
+pub(crate) struct Half {
+    pub spans: Vec<Span>,
+    pub deltas: Vec<i64>,
+    pub counts: Vec<f64>,
+}
+
+impl Half {
+    pub fn side(self, is_float: bool) -> Side {
+        let buckets = if is_float { Buckets::Counts(self.counts) } else { Buckets::Deltas(self.deltas) };
+        Side { spans: self.spans, buckets }
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Histogram {
     pub count: Count,
     pub sum: f64,
+    /// -4 to 8, or [`CUSTOM_SCHEMA`].
     pub schema: i32,
     pub zero_threshold: f64,
     pub zero_count: Count,
     pub positive: Side,
     pub negative: Side,
-    /// Upper bounds, with [`CUSTOM_SCHEMA`] only.
+    /// Upper bounds without `+Inf`, with [`CUSTOM_SCHEMA`] only.
     pub custom_values: Vec<f64>,
     pub reset_hint: ResetHint,
 }
@@ -151,39 +174,50 @@ impl Histogram {
     pub fn parse(json: &[u8]) -> Option<Histogram> {
         let json: Json = serde_json::from_slice(json).ok()?;
         let hint = json.get("reset_hint").and_then(Json::as_str).unwrap_or("unknown");
-        let custom_values = match json.get("custom_values") {
-            Some(values) => read_list(values, read_double)?,
-            None => Vec::new(),
-        };
-        let histogram = Histogram {
-            count: read_count(json.get("count")?)?,
-            sum: read_double(json.get("sum")?)?,
+        let custom_values = json.get("custom_values").map_or(Some(Vec::new()), |values| read_list(values, double))?;
+        let count = read_count(json.get("count")?)?;
+        let is_float = matches!(count, Count::Float(_));
+        let zero_count = read_count(json.get("zero_count")?)?;
+        Some(Histogram {
+            count,
+            sum: double(json.get("sum")?)?,
             schema: json.get("schema")?.as_i64()?.try_into().ok()?,
-            zero_threshold: read_double(json.get("zero_threshold")?)?,
-            zero_count: read_count(json.get("zero_count")?)?,
-            positive: read_side(json.get("positive"))?,
-            negative: read_side(json.get("negative"))?,
+            zero_threshold: double(json.get("zero_threshold")?)?,
+            // `0` of a histogram of floats went through somebody who writes 0.0 so.
+            zero_count: if is_float { Count::Float(zero_count.double()) } else { zero_count },
+            positive: read_side(json.get("positive"), is_float)?,
+            negative: read_side(json.get("negative"), is_float)?,
             custom_values,
-            reset_hint: ResetHint::ALL.into_iter().find(|(name, _)| *name == hint)?.1,
-        };
-        Some(histogram)
+            reset_hint: ResetHint::ALL.into_iter().find(|known| known.name() == hint)?,
+        })
     }
 
-    /// Checks what Prometheus checks before it stores one. Errors: the rule that is broken.
+    /// Checks that buckets are where their spans say, and that all counts are numbers of at least 0. Errors: the rule that is broken.
+    pub fn check_layout(&self) -> Result<(), &'static str> {
+        self.check_sides()?;
+        let is_nan = |side: &Side| matches!(&side.buckets, Buckets::Counts(counts) if counts.iter().any(|count| count.is_nan()));
+        if is_nan(&self.positive) || is_nan(&self.negative) { Err(NEGATIVE) } else { Ok(()) }
+    }
+
+    /// Checks what Prometheus checks before it stores one (`Histogram.Validate`). Errors: the rule that is broken.
     pub fn validate(&self) -> Result<(), &'static str> {
-        let sum = self.check_layout()?;
-        let count = self.count.double();
-        // Observations of NaN are counted and in no bucket. Floats add up with an error.
-        let matches = match self.is_float() {
-            true => sum <= count * (1.0 + 1e-9) + f64::MIN_POSITIVE || !sum.is_finite(),
-            false if self.sum.is_nan() => sum <= count,
-            false => sum == count,
+        let total = self.check_sides()?;
+        if self.schema == CUSTOM_SCHEMA {
+            self.check_bounds()?;
+        } else if !self.custom_values.is_empty() {
+            return Err("only schema -53 has bounds of its own");
+        }
+        let fits = match self.count {
+            // Observations of NaN are counted and in no bucket.
+            Count::Int(count) if self.sum.is_nan() => total <= u128::from(count),
+            Count::Int(count) => total == u128::from(count),
+            Count::Float(_) => true, // Floats add up with an error.
         };
-        if matches { Ok(()) } else { Err("the count is that of all buckets together") }
+        if fits { Ok(()) } else { Err("the count is that of all buckets together") }
     }
 
-    /// Checks that buckets are where their spans say, and that no count is negative. Returns the counts of all buckets together.
-    pub fn check_layout(&self) -> Result<f64, &'static str> {
+    /// Both checks begin here. Returns the counts of all buckets of integers together.
+    fn check_sides(&self) -> Result<u128, &'static str> {
         let custom = self.schema == CUSTOM_SCHEMA;
         if !custom && !SCHEMAS.contains(&self.schema) {
             return Err("the schema is from -4 to 8, or -53 for bounds of its own");
@@ -192,16 +226,27 @@ impl Histogram {
             return Err("a histogram with bounds of its own has neither a zero bucket nor negative ones");
         }
         if custom && !self.custom_values.is_sorted_by(|low, high| low < high) {
-            return Err("bounds grow");
+            return Err(BOUNDS);
         }
-        let mut sum = self.zero_count.double();
-        for side in [&self.positive, &self.negative] {
-            sum += check_side(side, self.is_float())?;
+        let total = check_side(&self.positive, self.is_float())? + check_side(&self.negative, self.is_float())?;
+        match (self.count, self.zero_count) {
+            (Count::Int(_), Count::Int(zero)) => Ok(total + u128::from(zero)),
+            (Count::Float(count), Count::Float(zero)) if count < 0.0 || zero < 0.0 => Err(NEGATIVE),
+            (Count::Float(_), Count::Float(_)) => Ok(0),
+            _ => Err(MIXED),
         }
-        if self.count.double() < 0.0 || self.zero_count.double() < 0.0 {
-            return Err("counts are not negative");
+    }
+
+    fn check_bounds(&self) -> Result<(), &'static str> {
+        if self.custom_values.iter().any(|bound| !bound.is_finite()) {
+            return Err(BOUNDS);
         }
-        Ok(sum)
+        let spans = &self.positive.spans;
+        let begin = spans.first().map_or(0, |span| span.offset);
+        let end: i64 = spans.iter().map(|span| i64::from(span.offset) + i64::from(span.len)).sum();
+        // The last bucket is that up to +Inf.
+        let fits = begin >= 0 && end <= self.custom_values.len() as i64 + 1;
+        if fits { Ok(()) } else { Err("buckets are between the bounds that there are") }
     }
 
     /// Merges pairs of buckets, once for each step of the schema. Of bounds of its own there is no coarser schema: false.
@@ -217,7 +262,12 @@ impl Histogram {
     }
 }
 
-fn check_side(side: &Side, is_float: bool) -> Result<f64, &'static str> {
+const BOUNDS: &str = "bounds are finite and grow";
+const NEGATIVE: &str = "counts are not negative";
+const MIXED: &str = "buckets are counted in integers or in floats, as the count is";
+
+/// Returns the counts of buckets of integers together.
+fn check_side(side: &Side, is_float: bool) -> Result<u128, &'static str> {
     let spans: u64 = side.spans.iter().map(|span| u64::from(span.len)).sum();
     if spans != side.buckets.len() as u64 {
         return Err("spans cover as many buckets as there are");
@@ -225,25 +275,22 @@ fn check_side(side: &Side, is_float: bool) -> Result<f64, &'static str> {
     if side.spans.iter().skip(1).any(|span| span.offset < 0) {
         return Err("a span begins after the one before");
     }
-    let (mut count, mut sum) = (0i64, 0.0);
+    let (mut count, mut total) = (0i64, 0);
     match &side.buckets {
         Buckets::Deltas(deltas) if !is_float || deltas.is_empty() => {
             for delta in deltas {
-                count = count.checked_add(*delta).filter(|count| *count >= 0).ok_or("counts are not negative")?;
-                sum += count as f64;
+                count = count.checked_add(*delta).filter(|count| *count >= 0).ok_or(NEGATIVE)?;
+                total += count as u128;
             }
         }
         Buckets::Counts(counts) if is_float || counts.is_empty() => {
-            for count in counts {
-                if count.is_nan() || *count < 0.0 {
-                    return Err("counts are not negative");
-                }
-                sum += count;
+            if counts.iter().any(|count| *count < 0.0) {
+                return Err(NEGATIVE);
             }
         }
-        _ => return Err("buckets are deltas of integers or counts of floats, as the count is"),
+        _ => return Err(MIXED),
     }
-    Ok(sum)
+    Ok(total)
 }
 
 /// Bucket n of a schema is in bucket ceil(n / 2) of the next coarser one.
@@ -325,16 +372,13 @@ fn put_side(out: &mut Vec<u8>, name: &str, side: &Side) {
     out.push(b'}');
 }
 
-fn read_double(json: &Json) -> Option<f64> {
-    match json {
-        Json::Number(number) => number.as_f64(),
-        Json::String(text) => parse_special(text),
-        _ => None,
-    }
+/// A double as [`put_double`] writes it.
+pub(crate) fn double(json: &Json) -> Option<f64> {
+    json.as_f64().or_else(|| parse_special(json.as_str()?))
 }
 
 fn read_count(json: &Json) -> Option<Count> {
-    json.as_u64().map(Count::Int).or_else(|| read_double(json).map(Count::Float))
+    json.as_u64().map(Count::Int).or_else(|| double(json).map(Count::Float))
 }
 
 fn read_list<T>(json: &Json, read: impl FnMut(&Json) -> Option<T>) -> Option<Vec<T>> {
@@ -342,15 +386,15 @@ fn read_list<T>(json: &Json, read: impl FnMut(&Json) -> Option<T>) -> Option<Vec
     list.iter().map(read).collect()
 }
 
-fn read_side(json: Option<&Json>) -> Option<Side> {
-    let Some(json) = json else { return Some(Side::default()) };
+fn read_side(json: Option<&Json>, is_float: bool) -> Option<Side> {
+    let Some(json) = json else { return Some(Half::default().side(is_float)) };
     let spans = read_list(json.get("spans")?, |span| {
         let [offset, len] = span.as_array()?.as_slice() else { return None };
         Some(Span { offset: offset.as_i64()?.try_into().ok()?, len: len.as_u64()?.try_into().ok()? })
     })?;
     let buckets = match json.get("deltas") {
         Some(deltas) => Buckets::Deltas(read_list(deltas, Json::as_i64)?),
-        None => Buckets::Counts(read_list(json.get("counts")?, read_double)?),
+        None => Buckets::Counts(read_list(json.get("counts")?, double)?),
     };
     Some(Side { spans, buckets })
 }
@@ -360,7 +404,7 @@ pub mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn side(spans: &[(i32, u32)], deltas: &[i64]) -> Side {
+    pub fn side(spans: &[(i32, u32)], deltas: &[i64]) -> Side {
         let spans = spans.iter().map(|(offset, len)| Span { offset: *offset, len: *len }).collect();
         Side { spans, buckets: Buckets::Deltas(deltas.to_vec()) }
     }
@@ -378,38 +422,128 @@ pub mod tests {
         }
     }
 
-    #[test]
-    fn it_looks_like_this() {
+    fn floats(spans: &[(i32, u32)], counts: &[f64]) -> Side {
+        Side { buckets: Buckets::Counts(counts.to_vec()), ..side(spans, &[]) }
+    }
+
+    #[track_caller]
+    fn check(histogram: &Histogram, want: &str) {
         let mut out = Vec::new();
-        example().put(&mut out);
-        let want = concat!(
-            r#"{"count":175,"sum":0.0008280461746287094,"schema":3,"zero_threshold":2.938735877055719e-39,"zero_count":2,"#,
-            r#""positive":{"spans":[[-161,1],[8,3]],"deltas":[1,2,-1,-1]},"negative":{"spans":[[-162,1],[23,4]],"deltas":[1,3,-2,-1,1]},"#,
-            r#""reset_hint":"unknown"}"#
-        );
+        histogram.put(&mut out);
         assert_eq!(String::from_utf8_lossy(&out), want);
+        let back = Histogram::parse(&out).expect("a histogram");
+        assert_eq!(format!("{back:?}"), format!("{histogram:?}"), "NaN is not NaN, but its text is");
+        assert_eq!(back.sum.to_bits(), histogram.sum.to_bits());
     }
 
     #[test]
-    fn a_histogram_that_cannot_be_is_refused() {
-        let good =
-            || Histogram { count: Count::Int(21), positive: side(&[(0, 2), (1, 1)], &[5, 1, -1]), zero_count: Count::Int(5), ..example() };
-        let good = || Histogram { negative: Side::default(), ..good() };
-        assert_eq!(good().validate(), Ok(()));
-        for (histogram, want) in [
-            (Histogram { count: Count::Int(20), ..good() }, "the count is"),
-            (Histogram { schema: 9, ..good() }, "the schema"),
-            (Histogram { positive: side(&[(0, 2)], &[5, 1, -1]), ..good() }, "as many buckets"),
-            (Histogram { positive: side(&[(0, 2), (-1, 1)], &[5, 1, -1]), ..good() }, "after the one before"),
-            (Histogram { positive: side(&[(0, 3)], &[5, 1, -7]), ..good() }, "not negative"),
-            (Histogram { positive: side(&[(0, 2)], &[i64::MAX, i64::MAX]), ..good() }, "not negative"),
-            (Histogram { schema: CUSTOM_SCHEMA, ..good() }, "neither a zero bucket"),
-            (Histogram { count: Count::Float(21.0), ..good() }, "as the count is"),
-        ] {
-            assert!(histogram.validate().expect_err(want).contains(want), "{want}");
+    fn it_looks_like_this_and_comes_back() {
+        check(
+            &example(),
+            concat!(
+                r#"{"count":175,"sum":0.0008280461746287094,"schema":3,"zero_threshold":2.938735877055719e-39,"zero_count":2,"#,
+                r#""positive":{"spans":[[-161,1],[8,3]],"deltas":[1,2,-1,-1]},"negative":{"spans":[[-162,1],[23,4]],"deltas":[1,3,-2,-1,1]},"#,
+                r#""reset_hint":"unknown"}"#
+            ),
+        );
+        let float = Histogram {
+            count: Count::Float(7.0),
+            sum: f64::from_bits(crate::sample::STALE),
+            schema: 1,
+            zero_threshold: 1e-128,
+            zero_count: Count::Float(2.5),
+            positive: floats(&[(0, 2), (1, 2)], &[1.0, 2.0, 0.5, 1.0]),
+            negative: floats(&[], &[]),
+            reset_hint: ResetHint::No,
+            ..Histogram::default()
+        };
+        check(
+            &float,
+            r#"{"count":7.0,"sum":"stale","schema":1,"zero_threshold":1e-128,"zero_count":2.5,"positive":{"spans":[[0,2],[1,2]],"counts":[1.0,2.0,0.5,1.0]},"reset_hint":"no"}"#,
+        );
+        let big = Histogram { count: Count::Int(u64::MAX), positive: side(&[(0, 4)], &[i64::MIN, i64::MAX, 0, 0]), ..Histogram::default() };
+        check(
+            &big,
+            r#"{"count":18446744073709551615,"sum":0.0,"schema":0,"zero_threshold":0.0,"zero_count":0,"positive":{"spans":[[0,4]],"deltas":[-9223372036854775808,9223372036854775807,0,0]},"reset_hint":"unknown"}"#,
+        );
+        assert_eq!(big.validate(), Err(NEGATIVE));
+    }
+
+    #[test]
+    fn what_is_empty_is_read_whether_it_stands_there_or_not() {
+        for (count, zero, buckets) in [("3", "3", "deltas"), ("3.0", "3.0", "counts"), ("3.0", "3", "counts")] {
+            let head = format!(r#"{{"count":{count},"sum":1.5,"schema":1,"zero_threshold":0.5,"zero_count":{zero}"#);
+            let side = format!(r#"{{"spans":[],"{buckets}":[]}}"#);
+            let full = format!(r#"{head},"positive":{side},"negative":{side},"custom_values":[],"reset_hint":"unknown"}}"#);
+            let read = Histogram::parse(full.as_bytes()).expect("a histogram");
+            assert_eq!(Some(&read), Histogram::parse(format!("{head}}}").as_bytes()).as_ref());
+            assert_eq!((read.validate(), read.is_float(), read.buckets()), (Ok(()), buckets == "counts", 0));
         }
-        // NaN is observed, counted, and in no bucket.
-        assert_eq!(Histogram { count: Count::Int(30), sum: f64::NAN, ..good() }.validate(), Ok(()));
+        for other in ["{}", "[]", r#"{"count":1,"sum":1,"schema":1}"#, r#"{"count":1,"sum":1,"schema":1,"zero_threshold":0}"#] {
+            assert_eq!(Histogram::parse(other.as_bytes()), None, "{other}");
+        }
+    }
+
+    /// `scraped`: whether the layout is good, which is all that a scrape asks for.
+    #[test]
+    fn a_histogram_that_cannot_be_is_refused() {
+        let good = || Histogram {
+            count: Count::Int(21),
+            zero_count: Count::Int(5),
+            positive: side(&[(0, 2), (1, 1)], &[5, 1, -1]),
+            negative: Side::default(),
+            ..example()
+        };
+        let custom = || Histogram {
+            count: Count::Int(3),
+            sum: 1.0,
+            schema: CUSTOM_SCHEMA,
+            positive: side(&[(0, 2)], &[1, 1]),
+            custom_values: vec![5.0],
+            ..Histogram::default()
+        };
+        let float = |counts: &[f64]| Histogram {
+            count: Count::Float(9.0),
+            zero_count: Count::Float(0.5),
+            positive: floats(&[(0, counts.len() as u32)], counts),
+            ..Histogram::default()
+        };
+        // Observations of NaN are counted and in no bucket; floats add up with an error.
+        let nan = Histogram { count: Count::Int(30), sum: f64::NAN, ..good() };
+        for histogram in [good(), custom(), nan, float(&[1.0, 2.0])] {
+            assert_eq!((histogram.validate(), histogram.check_layout()), (Ok(()), Ok(())), "{histogram:?}");
+        }
+        for (histogram, want, scraped) in [
+            (Histogram { count: Count::Int(20), ..good() }, "the count is that of all buckets", true),
+            (Histogram { count: Count::Int(20), sum: f64::NAN, ..good() }, "the count is that of all buckets", true),
+            (Histogram { count: Count::Int(4), ..custom() }, "the count is that of all buckets", true),
+            (Histogram { positive: side(&[(0, 2), (0, 1)], &[i64::MAX, 0, 0]), ..good() }, "the count is that of all buckets", true),
+            (Histogram { schema: 9, ..good() }, "the schema", false),
+            (Histogram { schema: 9, ..custom() }, "the schema", false),
+            (Histogram { schema: 3, ..custom() }, "only schema -53", true),
+            (Histogram { positive: side(&[(0, 2)], &[5, 1, -1]), ..good() }, "as many buckets", false),
+            (Histogram { positive: side(&[(0, u32::MAX), (0, u32::MAX)], &[1, 1]), ..good() }, "as many buckets", false),
+            (Histogram { positive: side(&[(0, 2), (-1, 1)], &[5, 1, -1]), ..good() }, "after the one before", false),
+            (Histogram { positive: side(&[(0, 3)], &[5, 1, -7]), ..good() }, "not negative", false),
+            (Histogram { positive: side(&[(0, 2)], &[i64::MAX, i64::MAX]), ..good() }, "not negative", false),
+            (float(&[1.0, -0.5]), "not negative", false),
+            (Histogram { count: Count::Float(-1.0), ..float(&[]) }, "not negative", false),
+            (Histogram { zero_count: Count::Float(-1.0), ..float(&[]) }, "not negative", false),
+            (Histogram { schema: CUSTOM_SCHEMA, ..good() }, "neither a zero bucket", false),
+            (Histogram { zero_threshold: 1.0, ..custom() }, "neither a zero bucket", false),
+            (Histogram { custom_values: vec![2.0, 1.0], ..custom() }, "finite and grow", false),
+            (Histogram { custom_values: vec![f64::NAN], ..custom() }, "finite and grow", true),
+            (Histogram { custom_values: vec![5.0, f64::INFINITY], ..custom() }, "finite and grow", true),
+            (Histogram { custom_values: vec![], ..custom() }, "between the bounds", true),
+            (Histogram { positive: side(&[(-1, 2)], &[1, 1]), ..custom() }, "between the bounds", true),
+            (Histogram { count: Count::Float(21.0), ..good() }, "as the count is", false),
+            (Histogram { zero_count: Count::Float(5.0), ..good() }, "as the count is", false),
+        ] {
+            assert!(histogram.validate().expect_err(want).contains(want), "{want}: {histogram:?}");
+            assert_eq!(histogram.check_layout().is_ok(), scraped, "{histogram:?}");
+        }
+        // Prometheus takes buckets of NaN from a sender; a scrape does not.
+        assert_eq!((float(&[f64::NAN]).validate(), float(&[f64::NAN]).check_layout()), (Ok(()), Err(NEGATIVE)));
     }
 
     /// prometheus/model/histogram, TestReduceResolutionHistogram.
@@ -454,7 +588,7 @@ pub mod tests {
             let mut histogram = example();
             histogram.positive = side(&[(offset, split as u32), (gap, (counts.len() - split) as u32)], &deltas);
             histogram.halve();
-            prop_assert_eq!(check_side(&histogram.positive, false), Ok(counts.iter().sum::<i64>() as f64));
+            prop_assert_eq!(check_side(&histogram.positive, false), Ok(counts.iter().sum::<i64>() as u128));
         }
     }
 }

@@ -4,6 +4,7 @@
 //! or span ([`sample`] says how a sample looks), and back. Bound: what is made of a body is at most what its caller allows.
 #![deny(unsafe_code)]
 
+pub mod cardinality;
 pub mod exporters;
 pub mod exposition;
 pub mod histogram;
@@ -14,6 +15,5 @@ pub mod relabel;
 pub mod remote;
 pub mod sample;
 pub mod selector;
-pub mod series;
 pub mod trace_context;
 pub mod wire;

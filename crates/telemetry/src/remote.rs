@@ -8,12 +8,11 @@
 //! Sources: <https://prometheus.io/docs/specs/prw/remote_write_spec/>, <https://prometheus.io/docs/specs/prw/remote_write_spec_2_0/>.
 
 mod dictionary;
-mod native;
 mod read;
 mod v1;
 mod v2;
 
-mod convert;
+pub(crate) mod convert;
 mod write;
 
 #[cfg(test)]

@@ -6,17 +6,20 @@
 use super::super::locate::Path;
 use super::super::model::{HubConfig, TelemetryConfig};
 use super::{KIB, MIB, Rules};
-use crate::sinks::config::{HttpBody, HttpConfig as HttpSink, PrometheusSink};
+use crate::sinks::config::{HttpBody, HttpConfig as HttpSink, OtlpProtocol, PrometheusSink};
 use crate::sinks::http::{fields_of, pieces};
 use crate::sources::config::{
-    Ack, HttpConfig, OtlpConfig, RelabelConfig, RemoteWriteConfig, ScrapeConfig, SeriesConfig, SourceConfig, SyslogConfig, WatchConfig,
+    Ack, HttpConfig, OtlpConfig, RelabelConfig, RemoteWriteConfig, ScrapeConfig, SeriesConfig, SourceConfig, SyslogConfig,
+    TenantHeaderConfig, WatchConfig,
 };
 use crate::sources::syslog::Range;
 use flow::tenancy::TENANT_BYTES_MAX;
 use flow::units::NANOS_PER_SECOND;
 use std::net::SocketAddr;
+use telemetry::trace_context::{TRACEPARENT, TRACESTATE};
 
 const CONNECTIONS_MAX: u32 = 100_000;
+const HEADER_TENANTS_MAX: usize = 1000;
 const TOKENS_HELP: &str = "give senders `tokens`, or listen on 127.0.0.1";
 
 /// A host, a name or an address, and a port.
@@ -91,7 +94,7 @@ impl Rules<'_> {
         self.span(&at.key("timeout"), scrape.timeout, NANOS_PER_SECOND / 10, scrape.interval.0.max(NANOS_PER_SECOND / 10));
         self.connections(&at.key("target_limit"), scrape.target_limit);
         self.size(&at.key("body_bytes_max"), scrape.body_bytes_max, 4 * KIB, 256 * MIB);
-        self.size(&at.key("buffer_bytes_max"), scrape.buffer_bytes_max, scrape.body_bytes_max.0, u64::MAX);
+        self.size(&at.key("buffer_bytes_max"), scrape.buffer_bytes_max, scrape.body_bytes_max.0.saturating_mul(2), u64::MAX);
         self.series(&at.key("series"), scrape.series.as_ref());
         for (key, rules) in [("relabel", &scrape.relabel), ("metric_relabel", &scrape.metric_relabel)] {
             for (i, rule) in rules.iter().enumerate() {
@@ -159,6 +162,9 @@ impl Rules<'_> {
                 self.at(&at.key("tenant"), format!("is no tenant; {rule}; write its name"));
             }
         }
+        if let Some(header) = answering.tenant_header {
+            self.tenant_header(&at.key("tenant_header"), header);
+        }
         self.size(&at.key("body_bytes_max"), answering.body_bytes_max, 4 * KIB, 256 * MIB);
         self.size(&at.key("buffer_bytes_max"), answering.buffer_bytes_max, answering.body_bytes_max.0.saturating_mul(2), u64::MAX);
         self.span(&at.key("timeout"), answering.timeout, NANOS_PER_SECOND, 600 * NANOS_PER_SECOND);
@@ -167,6 +173,24 @@ impl Rules<'_> {
             let rule = "a memory hub loses what it holds in a crash, and an answer says that records are kept";
             let help = "write `ack: on_receipt` to accept that, or use hub.journal";
             self.at_key(at, format!("this source does not go with hub.memory; {rule}; {help}"));
+        }
+    }
+
+    fn tenant_header(&mut self, at: &Path, header: &TenantHeaderConfig) {
+        let is_name = !header.name.is_empty() && header.name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+        if !is_name && !self.damaged(at) {
+            self.at(&at.key("name"), format!("{:?} is no header; its name is letters, digits and -; write X-Scope-OrgID", header.name));
+        }
+        if !(1..=HEADER_TENANTS_MAX).contains(&header.allow.len()) && !self.damaged(at) {
+            let rule = format!("tenants that a header may name are listed, 1 to {HEADER_TENANTS_MAX}");
+            self.at(&at.key("allow"), format!("names {} tenants; {rule}; write allow: [team-a]", header.allow.len()));
+        }
+        let named = header.allow.iter().enumerate().map(|(i, tenant)| (at.key("allow").index(i), tenant));
+        for (at, tenant) in named.chain([(at.key("overflow"), &header.overflow)]) {
+            if flow::labels::clean(tenant.as_bytes(), TENANT_BYTES_MAX) != Ok(tenant) || tenant.is_empty() {
+                let rule = format!("a tenant is 1 to {TENANT_BYTES_MAX} bytes that can be printed, without blanks around them");
+                self.at(&at, format!("{tenant:?} is no tenant; {rule}; write its name"));
+            }
         }
     }
 
@@ -211,6 +235,11 @@ impl Rules<'_> {
 
     pub(super) fn http_sink(&mut self, at: &Path, http: &HttpSink) {
         self.url(&at.key("url"), &http.url);
+        let has_path = http.url.split_once("://").is_some_and(|(_, rest)| rest.trim_end_matches('/').contains('/'));
+        if http.body == HttpBody::Otlp(OtlpProtocol::Grpc) && has_path {
+            let rule = "gRPC names its methods itself";
+            self.at(&at.key("url"), format!("{:?} has a path; {rule}; write http://127.0.0.1:4317", http.url));
+        }
         if http.body == HttpBody::Bulk {
             self.pattern_of(&at.key("index"), &http.index);
         }
@@ -235,8 +264,19 @@ impl Rules<'_> {
                     "is no header; its name is letters, digits and -, its value what can be printed in ASCII; write X-Scope-OrgID: team";
                 self.at_key(&at, message);
             }
-            let own = ["authorization", "content-type", "content-encoding", "content-length", "idempotency-key", "host"];
-            if own.contains(&name.to_ascii_lowercase().as_str()) {
+            let own = [
+                "authorization",
+                "content-type",
+                "content-encoding",
+                "content-length",
+                "idempotency-key",
+                "host",
+                "te",
+                "grpc-timeout",
+                "grpc-encoding",
+            ];
+            let lower = name.to_ascii_lowercase();
+            if own.contains(&lower.as_str()) || (http.trace_context && [TRACEPARENT, TRACESTATE].contains(&lower.as_str())) {
                 let rule = "weir writes this header itself, and a secret never stands in a config";
                 self.at_key(&at, format!("{name} is written twice; {rule}; for a token use `auth`, else leave it out"));
             }
@@ -323,9 +363,13 @@ impl Rules<'_> {
 
 /// The fields that a sink reads of a record.
 pub fn http_fields(http: &HttpSink) -> Vec<String> {
-    match http.body {
-        HttpBody::Ndjson | HttpBody::RemoteWrite(_) | HttpBody::Otlp => Vec::new(),
+    let mut fields = match http.body {
+        HttpBody::Ndjson | HttpBody::RemoteWrite(_) | HttpBody::Otlp(_) => Vec::new(),
         HttpBody::Bulk => fields_of(&http.index),
         HttpBody::Loki => http.labels.values().flat_map(|text| fields_of(text)).collect(),
+    };
+    if http.trace_context {
+        fields.extend([TRACEPARENT, TRACESTATE].map(str::to_owned));
     }
+    fields
 }

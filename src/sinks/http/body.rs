@@ -12,6 +12,9 @@ use hub::Frame;
 use hub::frame::MISSING;
 use std::collections::HashMap;
 use std::io::Write;
+use telemetry::otlp::Encoding;
+use telemetry::remote::{self, Version};
+use telemetry::trace_context;
 
 /// zlib and zstd at their fastest: logs shrink to a fifth even so.
 const GZIP_LEVEL: u32 = 1;
@@ -96,26 +99,48 @@ pub struct Shape {
     /// By name, in order.
     pub labels: Vec<(String, Pattern)>,
     pub compress: HttpCompress,
+    /// `traceparent` and `tracestate` of a record, where requests go on with its trace.
+    pub context: Option<[Pattern; 2]>,
 }
 
 impl Shape {
-    pub fn content_type(&self) -> &'static str {
-        match self.body {
-            HttpBody::Ndjson | HttpBody::Bulk => "application/x-ndjson",
-            HttpBody::Loki => "application/json",
-            HttpBody::RemoteWrite(RemoteWriteVersion::V2) => "application/x-protobuf;proto=io.prometheus.write.v2.Request",
-            HttpBody::RemoteWrite(RemoteWriteVersion::V1) | HttpBody::Otlp => "application/x-protobuf",
+    /// Where in which trace a row is; `None`: nobody says, or nobody asks.
+    pub fn context(&self, frame: &Frame, row: usize) -> Option<trace_context::Context> {
+        let [parent, state] = self.context.as_ref()?;
+        let mut values = [Vec::new(), Vec::new()];
+        if !parent.put(frame, row, &mut values[0]) {
+            return None;
         }
+        let states: &[&[u8]] = if state.put(frame, row, &mut values[1]) { &[&values[1]] } else { &[] };
+        trace_context::extract(&[&values[0]], states)
     }
 
-    pub fn content_encoding(&self) -> Option<&'static str> {
-        if let HttpBody::RemoteWrite(_) = self.body {
-            return Some("snappy");
+    /// What a request says of its body.
+    pub fn headers(&self) -> Vec<(&'static str, String)> {
+        if let Some(version) = self.version() {
+            let [encoding, kind, version, _agent] = remote::headers(version, "");
+            return vec![encoding, kind, version];
         }
-        match self.compress {
+        let kind = match self.body {
+            HttpBody::Ndjson | HttpBody::Bulk => "application/x-ndjson",
+            HttpBody::Loki => "application/json",
+            HttpBody::RemoteWrite(_) | HttpBody::Otlp(_) => Encoding::Protobuf.content_type(),
+        };
+        let packed = match self.compress {
             HttpCompress::None => None,
             HttpCompress::Gzip => Some("gzip"),
             HttpCompress::Zstd => Some("zstd"),
+        };
+        let packed = packed.map(|packed| ("content-encoding", packed.to_owned()));
+        [("content-type", kind.to_owned())].into_iter().chain(packed).collect()
+    }
+
+    /// The version of remote write, if it is that.
+    pub fn version(&self) -> Option<Version> {
+        match self.body {
+            HttpBody::RemoteWrite(RemoteWriteVersion::V1) => Some(Version::V1),
+            HttpBody::RemoteWrite(RemoteWriteVersion::V2) => Some(Version::V2),
+            _ => None,
         }
     }
 
@@ -129,7 +154,7 @@ impl Shape {
             }),
             HttpBody::Bulk => rows.for_each(|(frame, row)| self.put_item(frame, row, &mut plain)),
             HttpBody::Loki => self.put_streams(rows, &mut plain),
-            HttpBody::RemoteWrite(_) | HttpBody::Otlp => unreachable!("`signals` makes these bodies"),
+            HttpBody::RemoteWrite(_) | HttpBody::Otlp(_) => unreachable!("`signals` makes these bodies"),
         }
         self.pack(plain).context("cannot compress a body")
     }
@@ -260,7 +285,7 @@ mod tests {
         let pattern = |text: &str| Pattern::new(text, &mut |_| 0).unwrap();
         let labels = [("job", "weir"), ("level", "{level}"), ("service", "{service}")];
         let labels = labels.into_iter().map(|(name, text)| (name.to_string(), pattern(text))).collect();
-        let shape = Shape { body, index: pattern("logs-{tenant}"), labels, compress: HttpCompress::None };
+        let shape = Shape { body, index: pattern("logs-{tenant}"), labels, compress: HttpCompress::None, context: None };
         let frame = frame();
         want.assert_eq(&String::from_utf8(shape.body((0..3).map(|row| (&frame, row))).unwrap()).unwrap());
     }

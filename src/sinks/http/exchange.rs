@@ -7,18 +7,22 @@
 //! | 2xx | delivered; of a bulk each item by its own status, where 409 (it is there already) is delivered, too |
 //! | a status of `retry.statuses`, 5xx, 3xx, none | they go again, after `Retry-After` or a growing pause |
 //! | of remote write 2.0: 415, or 2xx that does not say how many were written | they go again as 1.0 |
+//! | of OTLP: a status that its specification does not name (429, 502, 503, 504), nor `retry.statuses` | as 4xx |
+//! | a status of gRPC | retryable codes, RESOURCE_EXHAUSTED with RetryInfo: they go again; else as 4xx |
 //! | any other 4xx | they are halved until the row is alone that is refused; it becomes a dead letter |
 //!
 //! Bound: one request at a time, `timeout`, and [`ANSWER_BYTES_MAX`] of an answer.
 
 use super::body::Shape;
-use crate::sinks::config::{HttpBody, HttpRetry, RemoteWriteVersion};
+use crate::grpc::Caller;
+use crate::sinks::config::{HttpBody, HttpCompress, HttpRetry, OtlpProtocol};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
-use telemetry::otlp::answer::parse_response;
-use telemetry::otlp::{Encoding, Signal};
-use telemetry::remote::WRITTEN_HEADERS;
+use telemetry::otlp::answer::{is_http_retryable, parse_response};
+use telemetry::otlp::grpc::{Code, frame};
+use telemetry::otlp::{Encoding, Signal, grpc_path, http_path};
+use telemetry::remote::{After, WRITTEN_HEADERS, after};
 use tracing::warn;
 
 /// 10,000 items of a bulk with their errors.
@@ -59,14 +63,33 @@ pub struct Refusal {
     pub why: String,
 }
 
+/// A request.
+pub struct Request<'a> {
+    pub shape: &'a Shape,
+    /// Of OTLP.
+    pub signal: Signal,
+    pub body: Vec<u8>,
+    pub rows: usize,
+    /// Names what is in it.
+    pub key: &'a str,
+    /// `traceparent` and `tracestate`.
+    pub context: Vec<(&'static str, String)>,
+}
+
+/// How requests go.
+enum Transport {
+    Http(ureq::Agent),
+    Grpc(Caller),
+}
+
 pub struct Exchange {
-    agent: ureq::Agent,
+    transport: Transport,
     url: String,
     headers: Vec<(String, String)>,
     /// Value of `Authorization`.
     pub authorization: Option<String>,
     retry: HttpRetry,
-    /// Answers by status; 0: none came.
+    /// Answers by status, those of gRPC by the one of HTTP that says the same; 0: none came.
     pub answers: BTreeMap<u16, u64>,
     pub sent_bytes: u64,
     /// Items that were delivered and not kept, as answers of OTLP say.
@@ -74,38 +97,37 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    pub fn new(url: &str, headers: Vec<(String, String)>, timeout: Duration, retry: HttpRetry) -> Exchange {
-        let config = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_global(Some(timeout))
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .proxy(None)
-            .user_agent(concat!("weir/", env!("CARGO_PKG_VERSION")))
-            .build();
-        let agent = ureq::Agent::from(config);
-        Exchange { agent, url: url.into(), headers, authorization: None, retry, answers: BTreeMap::new(), sent_bytes: 0, refused_items: 0 }
+    pub fn new(url: &str, body: HttpBody, headers: Vec<(String, String)>, timeout: Duration, retry: HttpRetry) -> anyhow::Result<Exchange> {
+        let transport = match body {
+            HttpBody::Otlp(OtlpProtocol::Grpc) => Transport::Grpc(Caller::over_tcp(url, timeout)?),
+            _ => Transport::Http(agent(timeout)),
+        };
+        let (answers, url) = (BTreeMap::new(), url.into());
+        Ok(Exchange { transport, url, headers, authorization: None, retry, answers, sent_bytes: 0, refused_items: 0 })
     }
 
-    /// Sends a body with `rows` rows. `key`: names what is in it.
-    pub fn send(&mut self, shape: &Shape, path: &str, body: &[u8], rows: usize, key: &str) -> Sent {
-        let mut request =
-            self.agent.post(format!("{}{path}", self.url)).header("content-type", shape.content_type()).header("idempotency-key", key);
-        if let Some(encoding) = shape.content_encoding() {
-            request = request.header("content-encoding", encoding);
+    pub fn send(&mut self, request: Request<'_>) -> Sent {
+        self.sent_bytes += request.body.len() as u64;
+        let mut headers: Vec<(String, String)> = vec![("idempotency-key".into(), request.key.into())];
+        headers.extend(request.context.iter().map(|(name, value)| (name.to_string(), value.clone())));
+        headers.extend(self.authorization.iter().map(|value| ("authorization".into(), value.clone())));
+        headers.extend(self.headers.iter().cloned());
+        match self.transport {
+            Transport::Http(_) => self.post(request, headers),
+            Transport::Grpc(_) => self.call(request, headers),
         }
-        if let Some(authorization) = &self.authorization {
-            request = request.header("authorization", authorization);
+    }
+
+    fn post(&mut self, request: Request<'_>, headers: Vec<(String, String)>) -> Sent {
+        let Transport::Http(agent) = &self.transport else { unreachable!("`send` looks at it") };
+        let Request { shape, signal, body, rows, .. } = request;
+        let path = if matches!(shape.body, HttpBody::Otlp(_)) { http_path(signal) } else { "" };
+        let mut post = agent.post(format!("{}{path}", self.url));
+        let of_shape = shape.headers().into_iter().map(|(name, value)| (name.to_owned(), value));
+        for (name, value) in of_shape.chain(headers) {
+            post = post.header(name, value);
         }
-        if let HttpBody::RemoteWrite(version) = shape.body {
-            request =
-                request.header("x-prometheus-remote-write-version", if version == RemoteWriteVersion::V1 { "0.1.0" } else { "2.0.0" });
-        }
-        for (name, value) in &self.headers {
-            request = request.header(name, value);
-        }
-        self.sent_bytes += body.len() as u64;
-        let mut answer = match request.send(body) {
+        let mut answer = match post.send(&body) {
             Ok(answer) => answer,
             Err(error) => {
                 *self.answers.entry(0).or_default() += 1;
@@ -114,39 +136,71 @@ impl Exchange {
         };
         let status = answer.status().as_u16();
         *self.answers.entry(status).or_default() += 1;
-        let after = answer.headers().get("retry-after").and_then(|value| value.to_str().ok()?.trim().parse().ok());
-        let after = after.map(|seconds| Duration::from_secs(seconds).min(RETRY_AFTER_MAX));
+        let pause = answer.headers().get("retry-after").and_then(|value| value.to_str().ok()?.trim().parse().ok());
+        let pause = pause.map(|seconds| Duration::from_secs(seconds).min(RETRY_AFTER_MAX));
         let has_counts = WRITTEN_HEADERS.iter().any(|name| answer.headers().contains_key(*name));
         // Read to its end, so that the connection can be used again.
         let text = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec();
         let text = match text {
             Ok(text) => text,
-            Err(error) => return Sent::Retry { after, why: format!("{}: the answer {status} is cut off: {error}", self.url) },
+            Err(error) => return Sent::Retry { after: pause, why: format!("{}: the answer {status} is cut off: {error}", self.url) },
         };
+        let is_otlp = matches!(shape.body, HttpBody::Otlp(_));
         let why = || format!("{} answers {status}: {}", self.url, shown(&text));
         match status {
             200..=299 if shape.body == HttpBody::Bulk => match self.read_items(&text, rows) {
                 Some(items) => Sent::Items(items),
-                None => Sent::Retry { after, why: format!("{}, which is no answer to {rows} items of a bulk", why()) },
+                None => Sent::Retry { after: pause, why: format!("{}, which is no answer to {rows} items of a bulk", why()) },
             },
-            200..=299 | 415 if shape.body == HttpBody::RemoteWrite(RemoteWriteVersion::V2) && (status == 415 || !has_counts) => {
-                Sent::FallBack
-            }
+            status if shape.version().is_some_and(|version| after(version, status, has_counts) == After::FallBack) => Sent::FallBack,
             200..=299 => {
-                if shape.body == HttpBody::Otlp {
-                    self.tell_partial(path, &text);
+                if is_otlp {
+                    self.tell_partial(signal, &text);
                 }
                 Sent::Delivered
             }
-            _ if self.is_retried(status) => Sent::Retry { after, why: why() },
+            _ if is_otlp && !is_http_retryable(status) && !self.retry.statuses.contains(&status) => {
+                Sent::Refused(Refusal { status, why: shown(&text) })
+            }
+            _ if self.is_retried(status) => Sent::Retry { after: pause, why: why() },
             _ => Sent::Refused(Refusal { status, why: shown(&text) }),
         }
     }
 
+    fn call(&mut self, request: Request<'_>, mut headers: Vec<(String, String)>) -> Sent {
+        let Transport::Grpc(caller) = &mut self.transport else { unreachable!("`send` looks at it") };
+        let Request { shape, signal, body, .. } = request;
+        let packed = match shape.compress {
+            HttpCompress::None => None,
+            HttpCompress::Gzip => Some("gzip"),
+            HttpCompress::Zstd => Some("zstd"),
+        };
+        headers.extend(packed.map(|packed| ("grpc-encoding".into(), packed.into())));
+        let answer = match caller.call(grpc_path(signal), &headers, frame(packed.is_some(), &body)) {
+            Ok(answer) => answer,
+            Err(why) => {
+                *self.answers.entry(0).or_default() += 1;
+                return Sent::Retry { after: None, why: format!("{}: {why}", self.url) };
+            }
+        };
+        let status = answer.code.http_status();
+        *self.answers.entry(status).or_default() += 1;
+        match answer.code {
+            Code::Ok => {
+                self.tell_partial(signal, &answer.message);
+                Sent::Delivered
+            }
+            code if code.is_retryable(answer.retry_after.is_some()) => {
+                let after = answer.retry_after.map(|after| after.min(RETRY_AFTER_MAX));
+                Sent::Retry { after, why: format!("{} answers {code:?}: {}", self.url, shown(answer.why.as_bytes())) }
+            }
+            code => Sent::Refused(Refusal { status, why: format!("{code:?}: {}", shown(answer.why.as_bytes())) }),
+        }
+    }
+
     /// A partial success says how many items were refused, and not which: nothing of it may be sent again.
-    fn tell_partial(&mut self, path: &str, text: &[u8]) {
-        let Some(signal) = Signal::of_http_path(path) else { return };
-        if let Some((rejected, message)) = parse_response(signal, Encoding::Protobuf, text)
+    fn tell_partial(&mut self, signal: Signal, message: &[u8]) {
+        if let Some((rejected, message)) = parse_response(signal, Encoding::Protobuf, message)
             && rejected > 0
         {
             self.refused_items += rejected;
@@ -180,6 +234,18 @@ impl Exchange {
     }
 }
 
+fn agent(timeout: Duration) -> ureq::Agent {
+    let config = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(timeout))
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .proxy(None)
+        .user_agent(concat!("weir/", env!("CARGO_PKG_VERSION")))
+        .build();
+    ureq::Agent::from(config)
+}
+
 #[derive(Deserialize)]
 struct BulkAnswer {
     #[serde(default)]
@@ -207,7 +273,7 @@ mod tests {
     #[test]
     fn items_are_told_apart_by_their_status() {
         let retry = HttpRetry::default();
-        let exchange = Exchange::new("http://127.0.0.1:1/", Vec::new(), Duration::from_secs(1), retry);
+        let exchange = Exchange::new("http://127.0.0.1:1/", HttpBody::Bulk, Vec::new(), Duration::from_secs(1), retry).unwrap();
         let answer = |items: &str| format!("{{\"errors\":true,\"items\":[{items}]}}");
         let text = answer(
             "{\"create\":{\"status\":201}},{\"create\":{\"status\":409,\"error\":{}}},{\"create\":{\"status\":429,\"error\":\"busy\"}},{\"create\":{\"status\":400,\"error\":{\"type\":\"t\"}}}",

@@ -1,7 +1,7 @@
 //! The `http` sink: rows in the bodies of requests, at least once and in order.
 //!
 //! In: frames. Out: requests; a cursor that moves behind what was answered with 2xx; dead letters for what is refused for good.
-//! Read on in this order: `body` (rows to bytes), `signals` (rows to OTLP and remote write), `exchange` (one request, what its answer means), `dead` (what is refused), here
+//! Read on in this order: `body` (rows to bytes), `signals` (rows to OTLP and remote write), `exchange` (one request, what its answer means; by HTTP or gRPC), `dead` (what is refused), here
 //! (what goes when, and the commit). What a commit makes true stands in one file, replaced as a whole: positions, who lost how
 //! much, how long the file of dead letters is. So a crash sends again what no commit had, and counts nothing twice.
 //! Bound: frames of [`COMMIT_BATCHES`] requests. When the far side does not take more, the hub keeps what comes.
@@ -20,14 +20,15 @@ use anyhow::Context;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use dead::DeadLetters;
-use exchange::{Exchange, Item, Refusal, Sent};
-use flow::event::StreamId;
+use exchange::{Exchange, Item, Refusal, Request, Sent};
+use flow::event::{Signal, StreamId};
 use hub::{Disk, Frame, Tally};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use telemetry::trace_context::{self, TRACEPARENT, TRACESTATE};
 
 /// Requests between two commits, where much is to be sent: a commit waits for the disk.
 pub const COMMIT_BATCHES: u64 = 8;
@@ -104,7 +105,7 @@ impl Http {
         };
         let config = &settings.config;
         let headers = config.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-        let exchange = Exchange::new(&target(config), headers, config.timeout.duration(), config.retry.clone());
+        let exchange = Exchange::new(&target(config), config.body, headers, config.timeout.duration(), config.retry.clone())?;
         let dead = DeadLetters::new(disk.clone(), data.join("dead").join(name), config.dead_letters.bytes_max.0, committed.dead);
         let refused = committed.refused.into_iter().map(|(tenant, records, bytes)| (tenant, Tally { records, bytes })).collect();
         Ok(Http {
@@ -203,24 +204,23 @@ impl Http {
         let frames = &self.frames;
         let rows = self.rows.iter().take(count).map(|(frame, row)| (&*frames[*frame as usize], *row as usize));
         let (shape, labels) = (&self.settings.shape, &self.settings.config.labels);
-        let mut path = "";
         let body = match shape.body {
             HttpBody::Ndjson | HttpBody::Bulk | HttpBody::Loki => shape.body(rows)?,
-            HttpBody::RemoteWrite(_) | HttpBody::Otlp => {
-                let made = match shape.body {
-                    HttpBody::RemoteWrite(version) => self.series.remote_write(version, labels, rows),
-                    _ => signals::otlp(labels, rows),
+            HttpBody::RemoteWrite(_) | HttpBody::Otlp(_) => {
+                let made = match shape.version() {
+                    Some(version) => self.series.remote_write(version, labels, rows),
+                    None => signals::otlp(labels, rows),
                 };
                 if !made.unwritable.is_empty() {
                     self.refuse_some(made.unwritable);
                     return Ok(());
                 }
-                path = made.path;
                 shape.pack(made.body).context("cannot compress a body")?
             }
         };
-        let key = self.key(count);
-        match self.exchange.send(shape, path, &body, count, &key) {
+        let (key, signal) = (self.key(count), self.signal(0));
+        let context = self.context();
+        match self.exchange.send(Request { shape, signal, body, rows: count, key: &key, context }) {
             Sent::FallBack => {
                 tracing::warn!(sink = self.settings.name, "the far side does not know remote write 2.0: it gets 1.0");
                 self.settings.shape.body = HttpBody::RemoteWrite(RemoteWriteVersion::V1);
@@ -247,15 +247,40 @@ impl Http {
         let most = self.rows_max.unwrap_or(usize::MAX).min(batch.records as usize).max(1);
         let share = self.rows_bytes.div_ceil((self.rows_bytes / batch.bytes.0.max(1)).max(1));
         let mut bytes = 0;
-        let is_otlp = self.settings.shape.body == HttpBody::Otlp;
-        let signal = |(frame, row): &(u32, u32)| signals::signal_of(&self.frames[*frame as usize], *row);
-        let first = self.rows.front().filter(|_| is_otlp).map(signal);
-        let fits = self.rows.iter().take(most).take_while(|row| {
+        // What all rows of a request have in common.
+        let (is_otlp, is_traced) = (matches!(self.settings.shape.body, HttpBody::Otlp(_)), self.settings.shape.context.is_some());
+        let common = |at: usize| (is_otlp.then(|| self.signal(at)), is_traced.then(|| self.trace(at).map(|context| context.trace_id)));
+        let first = common(0);
+        let fits = (0..self.rows.len().min(most)).take_while(|at| {
             let before = bytes;
-            bytes += self.bytes_of(row);
-            before < share && (!is_otlp || Some(signal(row)) == first)
+            bytes += self.bytes_of(&self.rows[*at]);
+            before < share && (!(is_otlp || is_traced) || common(*at) == first)
         });
         fits.count().max(1)
+    }
+
+    fn signal(&self, at: usize) -> Signal {
+        let (frame, row) = self.rows[at];
+        signals::signal_of(&self.frames[frame as usize], row)
+    }
+
+    fn trace(&self, at: usize) -> Option<trace_context::Context> {
+        let (frame, row) = self.rows[at];
+        self.settings.shape.context(&self.frames[frame as usize], row as usize)
+    }
+
+    /// Headers that go on with the trace of the first rows, or begin one: the request is a span, whose parent theirs was.
+    fn context(&self) -> Vec<(&'static str, String)> {
+        if self.settings.shape.context.is_none() {
+            return Vec::new();
+        }
+        let span_id = env::random().to_be_bytes();
+        let context = match self.trace(0) {
+            Some(context) => context.child(span_id),
+            None => trace_context::Context::new(env::random_id(), span_id),
+        };
+        let state = context.tracestate().map(|state| (TRACESTATE, state));
+        [(TRACEPARENT, context.traceparent())].into_iter().chain(state).collect()
     }
 
     fn bytes_of(&self, (frame, row): &(u32, u32)) -> u64 {
@@ -349,7 +374,7 @@ pub fn target(config: &HttpConfig) -> String {
     let url = config.url.trim();
     let has_path = url.split_once("://").is_some_and(|(_, rest)| rest.trim_end_matches('/').contains('/'));
     if has_path {
-        return url.to_string();
+        return if matches!(config.body, HttpBody::Otlp(_)) { url.trim_end_matches('/') } else { url }.to_string();
     }
     format!("{}{}", url.trim_end_matches('/'), config.body.usual_path())
 }

@@ -6,9 +6,10 @@
 //! (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>), so they stand here.
 
 use super::lines::{Bad, Lines};
-use super::{Gate, Takes, ending, header, otlp, read_body, refused, unpack};
+use super::{Gate, Takes, context, ending, header, otlp, read_body, refused, unpack};
 use crate::sources::config::Ack;
-use crate::sources::push::{Connected, Held};
+use crate::sources::push::Held;
+use flow::event::Signal;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::server::conn::http2;
@@ -21,9 +22,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use telemetry::otlp::Signal;
 use telemetry::otlp::grpc::{self, Code};
-use tracing::debug;
+use telemetry::otlp::of_grpc_path;
+use telemetry::trace_context;
+use tokio::net::TcpStream;
 
 /// Calls of one connection at a time.
 const STREAMS_MAX: u32 = 100;
@@ -64,38 +66,20 @@ impl Body for Reply {
     }
 }
 
-/// Answers until the runtime ends.
-pub async fn serve(listener: tokio::net::TcpListener, gate: Arc<Gate>) {
-    loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            // No descriptors left, most likely: others end.
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            continue;
-        };
-        let Some(connected) = Connected::new(&gate.stats, gate.limits.connections_max) else {
-            gate.stats.count("connections_max", 1);
-            continue; // closed at once: there is no room to listen to what it wants
-        };
-        let _ = stream.set_nodelay(true); // answers are small; where it does not work they come later
+/// Answers the calls of one connection.
+pub async fn connection(stream: TcpStream, gate: Arc<Gate>) -> hyper::Result<()> {
+    let service = service_fn(|request| {
         let gate = Arc::clone(&gate);
-        tokio::spawn(async move {
-            let service = service_fn(|request| {
-                let gate = Arc::clone(&gate);
-                async move { Ok::<_, Infallible>(answer(&gate, request).await) }
-            });
-            let mut http = http2::Builder::new(TokioExecutor::new());
-            http.timer(TokioTimer::new())
-                .max_concurrent_streams(STREAMS_MAX)
-                .max_header_list_size(HEADERS_BYTES_MAX)
-                .initial_stream_window_size(WINDOW_BYTES)
-                .initial_connection_window_size(4 * WINDOW_BYTES)
-                .keep_alive_interval(KEEP_ALIVE);
-            if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
-                debug!(%error, "a connection ended early");
-            }
-            drop(connected);
-        });
-    }
+        async move { Ok::<_, Infallible>(answer(&gate, request).await) }
+    });
+    let mut http = http2::Builder::new(TokioExecutor::new());
+    http.timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEADERS_BYTES_MAX)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(4 * WINDOW_BYTES)
+        .keep_alive_interval(KEEP_ALIVE);
+    http.serve_connection(TokioIo::new(stream), service).await
 }
 
 async fn answer(gate: &Arc<Gate>, request: Request<Incoming>) -> Response<Reply> {
@@ -136,7 +120,7 @@ async fn call(gate: &Arc<Gate>, request: Request<Incoming>) -> Result<Vec<u8>, B
     let Some(number) = gate.tokens.find(headers) else {
         return Err(Bad::new(401, "no token that is known; send one as `authorization: Bearer TOKEN` or `x-weir-token`"));
     };
-    let Some(signal) = Signal::of_grpc_path(request.uri().path()).map(otlp::signal_of) else {
+    let Some(signal) = of_grpc_path(request.uri().path()) else {
         let shown: String = request.uri().path().chars().take(100).collect();
         return Err(Bad::new(501, format!("there is no method {shown:?}; this port takes the Export calls of OTLP")));
     };
@@ -146,14 +130,18 @@ async fn call(gate: &Arc<Gate>, request: Request<Incoming>) -> Result<Vec<u8>, B
     if (gate.is_full)() {
         return Err(Bad::new(503, "the hub is full; send it again in a moment"));
     }
+    if gate.tokens.is_other(number) {
+        gate.stats.count("tenant_other", 1);
+    }
     let encoding = header(headers, ENCODING);
+    let context = gate.takes.has_context(signal).then(|| context::of(headers));
     let body = read_body(request.into_body(), &gate.stats.budget, bytes_max + PREFIX_BYTES);
     let late = || Bad::new(408, format!("the message did not come within {} s", gate.limits.timeout.as_secs()));
     let (body, held) = tokio::time::timeout(gate.limits.timeout, body).await.map_err(|_| late())??;
     let is_small = body.len() < super::SMALL_BYTES && encoding.is_empty();
     let work = {
         let gate = Arc::clone(gate);
-        move || decode(&gate, signal, &encoding, &body, held)
+        move || decode(&gate, signal, &Head { encoding: &encoding, context: context.as_ref() }, &body, held)
     };
     let (lines, held, answer) = match is_small {
         true => work(),
@@ -169,13 +157,14 @@ async fn call(gate: &Arc<Gate>, request: Request<Incoming>) -> Result<Vec<u8>, B
     Ok(answer.into_message(&gate.stats))
 }
 
-fn decode(
-    gate: &Gate,
-    signal: flow::event::Signal,
-    encoding: &str,
-    body: &[u8],
-    mut held: Held,
-) -> Result<(Lines, Held, otlp::Answer), Bad> {
+/// What the head of a call says of its message.
+struct Head<'a> {
+    encoding: &'a str,
+    context: Option<&'a trace_context::Context>,
+}
+
+fn decode(gate: &Gate, signal: Signal, head: &Head<'_>, body: &[u8], mut held: Held) -> Result<(Lines, Held, otlp::Answer), Bad> {
+    let encoding = head.encoding;
     let bytes_max = gate.limits.body_bytes_max;
     let message = match grpc::unframe(body, bytes_max).map_err(|error| Bad::new(400, error.to_string()))? {
         (false, message) => message.to_vec(),
@@ -187,6 +176,9 @@ fn decode(
     let Takes::Otlp(config) = &gate.takes else { return Err(Bad::new(501, "no OTLP is taken here")) };
     let mut lines = Lines::new(gate.limits.lines_bytes_max);
     let answer = otlp::take(signal, "application/x-protobuf", &message, config, gate.limits.lines_bytes_max, &mut lines)?;
+    if let Some(context) = head.context {
+        lines = context::put(context, lines)?;
+    }
     drop(held);
     // What unpacking took is given back; from here on the lines count.
     let held = gate.stats.budget.take(lines.bytes.len() as u64).ok_or_else(unpack::no_room)?;

@@ -35,6 +35,11 @@ impl Lines {
         Lines { bytes: Vec::new(), records: 0, bytes_max }
     }
 
+    /// None, with the same bound.
+    pub fn emptied(&self) -> Lines {
+        Lines::new(self.bytes_max)
+    }
+
     /// The line that was written behind the last one is a record.
     pub fn end(&mut self) -> Result<(), Bad> {
         self.bytes.push(b'\n');

@@ -10,6 +10,7 @@
 //! while the hub is full, senders get 503 with `Retry-After`. A sender that gets no answer sends again: at least once.
 
 mod bulk;
+mod context;
 mod grpc;
 mod lines;
 mod loki;
@@ -19,7 +20,6 @@ mod tokens;
 mod unpack;
 mod usage;
 
-pub use grpc::serve as serve_grpc;
 pub use lines::put_text;
 pub use tokens::Tokens;
 pub use unpack::unpack;
@@ -39,6 +39,8 @@ use lines::{Bad, Lines};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use telemetry::trace_context::Context;
+use tokio::net::{TcpListener, TcpStream};
 use tracing::debug;
 
 /// How long a connection may take to say what it wants, idle ones included.
@@ -59,7 +61,7 @@ pub struct Gate {
     pub takes: Takes,
     pub limits: Limits,
     pub tokens: Tokens,
-    /// For each tenant that has a token, in the order of [`Tokens`]; without tokens one. One for each signal that the source takes.
+    /// For each sender, in the order of [`Tokens::senders`]; one for each signal that the source takes.
     pub pipes: Vec<Vec<Arc<Pipe>>>,
     pub stats: Arc<Stats>,
     /// A lane waits for room in the hub.
@@ -76,6 +78,15 @@ pub enum Takes {
 }
 
 impl Takes {
+    /// Whether records of a kind go on with the trace of their request.
+    fn has_context(&self, signal: Signal) -> bool {
+        match self {
+            Takes::Records(config) => config.trace_context,
+            Takes::Otlp(config) => config.trace_context && signal != Signal::Metrics,
+            Takes::RemoteWrite(..) => false,
+        }
+    }
+
     /// What the records may be.
     pub fn signals(&self) -> &'static [Signal] {
         match self {
@@ -102,13 +113,19 @@ type Answer = Response<Full<Bytes>>;
 impl Gate {
     /// The pipe of a tenant, by number, for records of a kind.
     fn pipe(&self, tenant: usize, signal: Signal) -> &Arc<Pipe> {
-        let pipes = &self.pipes[tenant];
-        pipes.iter().find(|pipe| pipe.signal == signal).unwrap_or(&pipes[0])
+        self.pipes[tenant].iter().find(|pipe| pipe.signal == signal).expect("there is one for each signal that is taken")
     }
 }
 
+/// What is spoken on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speaks {
+    Http,
+    Grpc,
+}
+
 /// Answers until the runtime ends.
-pub async fn serve(listener: tokio::net::TcpListener, gate: Arc<Gate>) {
+pub async fn serve(listener: TcpListener, gate: Arc<Gate>, speaks: Speaks) {
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             // No descriptors left, most likely: others end.
@@ -122,18 +139,26 @@ pub async fn serve(listener: tokio::net::TcpListener, gate: Arc<Gate>) {
         let _ = stream.set_nodelay(true); // answers are small; where it does not work they come later
         let gate = Arc::clone(&gate);
         tokio::spawn(async move {
-            let service = service_fn(|request| {
-                let gate = Arc::clone(&gate);
-                async move { Ok::<_, std::convert::Infallible>(answer(&gate, request).await) }
-            });
-            let mut http = http1::Builder::new();
-            http.timer(TokioTimer::new()).header_read_timeout(HEADER_PATIENCE).max_buf_size(HEAD_BYTES_MAX);
-            if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
+            let ended = match speaks {
+                Speaks::Http => connection(stream, gate).await,
+                Speaks::Grpc => grpc::connection(stream, gate).await,
+            };
+            if let Err(error) = ended {
                 debug!(%error, "a connection ended early");
             }
             drop(connected);
         });
     }
+}
+
+async fn connection(stream: TcpStream, gate: Arc<Gate>) -> hyper::Result<()> {
+    let service = service_fn(|request| {
+        let gate = Arc::clone(&gate);
+        async move { Ok::<_, std::convert::Infallible>(answer(&gate, request).await) }
+    });
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEADER_PATIENCE).max_buf_size(HEAD_BYTES_MAX);
+    http.serve_connection(TokioIo::new(stream), service).await
 }
 
 async fn answer(gate: &Arc<Gate>, request: Request<Incoming>) -> Answer {
@@ -197,6 +222,10 @@ async fn respond(gate: &Arc<Gate>, request: Request<Incoming>) -> Result<Answer,
     let pipe = gate.pipe(number, route.signal());
     let since = Instant::now();
     let (kind, encoding) = (header(request.headers(), CONTENT_TYPE), header(request.headers(), CONTENT_ENCODING));
+    if gate.tokens.is_other(number) {
+        gate.stats.count("tenant_other", 1);
+    }
+    let context = gate.takes.has_context(route.signal()).then(|| context::of(request.headers()));
     // Attributes of a usage event may stand there.
     let headers = if route == Route::Usage { request.headers().clone() } else { HeaderMap::new() };
     // Whoever is told that usage is taken will not send it again.
@@ -207,7 +236,7 @@ async fn respond(gate: &Arc<Gate>, request: Request<Incoming>) -> Result<Answer,
     let is_small = body.len() < SMALL_BYTES && encoding.is_empty();
     let work = {
         let gate = Arc::clone(gate);
-        move || decode(&gate, &route, &Head { kind: &kind, encoding: &encoding, headers: &headers }, body, held)
+        move || decode(&gate, &route, &Head { kind: &kind, encoding: &encoding, headers: &headers, context: context.as_ref() }, body, held)
     };
     let decoded = match is_small {
         true => work(),
@@ -269,6 +298,7 @@ struct Head<'a> {
     kind: &'a str,
     encoding: &'a str,
     headers: &'a HeaderMap,
+    context: Option<&'a Context>,
 }
 
 fn decode(gate: &Gate, route: &Route, head: &Head, body: Vec<u8>, mut held: Held) -> Result<Decoded, Bad> {
@@ -322,6 +352,9 @@ fn decode(gate: &Gate, route: &Route, head: &Head, body: Vec<u8>, mut held: Held
         }
     };
     drop(body);
+    if let Some(context) = head.context {
+        lines = context::put(context, lines)?;
+    }
     drop(held);
     // What unpacking took is given back; from here on the lines count.
     let held = gate.stats.budget.take(lines.bytes.len() as u64).ok_or_else(unpack::no_room)?;

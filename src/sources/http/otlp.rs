@@ -20,33 +20,17 @@ use telemetry::otlp::{self, Accepted, Encoding, Options, answer};
 
 /// What a request gets.
 pub struct Answer {
-    signal: otlp::Signal,
+    signal: Signal,
     encoding: Encoding,
     accepted: Accepted,
 }
 
 pub fn route(method: &Method, path: &str) -> Result<Route, Bad> {
-    match otlp::Signal::of_http_path(path.trim_end_matches('/')) {
-        Some(signal) if *method == Method::POST => Ok(Route::Otlp(signal_of(signal))),
+    match otlp::of_http_path(path.trim_end_matches('/')) {
+        Some(signal) if *method == Method::POST => Ok(Route::Otlp(signal)),
         Some(_) => Err(Bad::new(405, "OTLP is sent by POST")),
         None if path == "/ready" => Ok(Route::Probe("ready\n".into())),
         None => Err(Bad::new(404, "OTLP is taken at /v1/logs, /v1/metrics and /v1/traces")),
-    }
-}
-
-pub fn signal_of(signal: otlp::Signal) -> Signal {
-    match signal {
-        otlp::Signal::Logs => Signal::Logs,
-        otlp::Signal::Metrics => Signal::Metrics,
-        otlp::Signal::Traces => Signal::Traces,
-    }
-}
-
-fn named(signal: Signal) -> otlp::Signal {
-    match signal {
-        Signal::Logs => otlp::Signal::Logs,
-        Signal::Metrics => otlp::Signal::Metrics,
-        Signal::Traces => otlp::Signal::Traces,
     }
 }
 
@@ -55,7 +39,6 @@ pub fn take(signal: Signal, kind: &str, body: &[u8], config: &OtlpConfig, bytes_
     let encoding = Encoding::of_content_type(kind)
         .ok_or_else(|| Bad::new(415, "OTLP is sent as application/x-protobuf or application/json; say which in Content-Type"))?;
     let options = Options { inherit: config.traceparent.clone(), bytes_max, ..Options::default() };
-    let signal = named(signal);
     let accepted = otlp::read(signal, encoding, body, &options, &mut lines.bytes).map_err(|error| Bad::new(400, error.to_string()))?;
     lines.records += accepted.items;
     Ok(Answer { signal, encoding, accepted })
@@ -111,4 +94,26 @@ pub fn code_of(bad: &Bad) -> Code {
 pub fn details(bad: &Bad) -> Option<String> {
     retry_after(bad)?;
     Some(BASE64_STANDARD_NO_PAD.encode(answer::status(Encoding::Protobuf, code_of(bad), &bad.message, retry_after(bad))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use telemetry::otlp::answer::parse_status;
+
+    /// EB 4.3: where there is no room, senders of both transports are told when to come again; of what is wrong they are not.
+    #[test]
+    fn who_may_come_again_is_told_when() {
+        let full = Bad::new(503, "the hub is full");
+        let response = refuse(&full, "application/x-protobuf");
+        assert_eq!((response.status().as_u16(), response.headers()[RETRY_AFTER].as_bytes()), (503, b"1".as_slice()));
+        let details = BASE64_STANDARD_NO_PAD.decode(details(&full).expect("details")).expect("base64");
+        let status = parse_status(&details).expect("a status");
+        assert_eq!((status.code, status.retry_after), (Code::Unavailable, Some(Duration::from_secs(1))));
+        for (status, code) in [(400, Code::InvalidArgument), (401, Code::Unauthenticated), (413, Code::ResourceExhausted)] {
+            let bad = Bad::new(status, "wrong");
+            assert_eq!((code_of(&bad), super::details(&bad)), (code, None));
+            assert!(!refuse(&bad, "application/json").headers().contains_key(RETRY_AFTER));
+        }
+    }
 }

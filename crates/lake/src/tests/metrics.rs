@@ -75,7 +75,7 @@ fn values(root: &Path, tail: &[Arc<Frame>], tenant: Option<&[u8]>, query: &str, 
     let query = Selector::parse(query).unwrap();
     let window = query.window(UnixNanos(at), UnixNanos(at), LOOKBACK);
     let wanted = WantedSeries { query: &query, tenant, window, points_max: 1000, is_over: &|| false };
-    let series = read_series(&snapshot, tail, &wanted).unwrap();
+    let series = read_series([(&snapshot, tail)], &wanted).unwrap();
     let Answer::Vector(found) = instant(&query, &series, UnixNanos(at), LOOKBACK).unwrap() else { panic!("a vector") };
     found
         .into_iter()

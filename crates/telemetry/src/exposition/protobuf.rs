@@ -8,7 +8,7 @@
 use super::lines::{Exemplar, Parsed};
 use super::number;
 use super::scraper::{Fault, Reason, Scraper, Value};
-use crate::histogram::{Buckets, Count, Histogram, ResetHint, Side, Span};
+use crate::histogram::{Count, Half, Histogram, ResetHint, Span};
 use crate::sample::{NORMAL_NAN, Type};
 use crate::wire::{Field, Malformed, Message, read_varint, unzigzag};
 use flow::units::{NANOS_PER_SECOND, UnixNanos};
@@ -221,18 +221,14 @@ fn histogram(
     scraper.counts().exemplars_dropped += all - exemplars.len();
     let is_float = count.float > 0.0 || zero.float > 0.0;
     let pick = |counted: Counted| if is_float { Count::Float(counted.float) } else { Count::Int(counted.int) };
-    let side = |side: Half| Side {
-        spans: side.spans,
-        buckets: if is_float { Buckets::Counts(side.counts) } else { Buckets::Deltas(side.deltas) },
-    };
     buffers.native = Histogram {
         count: pick(count),
         sum,
         schema: native.schema,
         zero_threshold: native.zero_threshold,
         zero_count: pick(zero),
-        positive: side(native.positive),
-        negative: side(native.negative),
+        positive: native.positive.side(is_float),
+        negative: native.negative.side(is_float),
         custom_values: Vec::new(),
         reset_hint: if kind == Type::GaugeHistogram { ResetHint::Gauge } else { ResetHint::Unknown },
     };
@@ -262,13 +258,6 @@ struct Native {
     zero_threshold: f64,
     positive: Half,
     negative: Half,
-}
-
-#[derive(Default)]
-struct Half {
-    spans: Vec<Span>,
-    deltas: Vec<i64>,
-    counts: Vec<f64>,
 }
 
 fn classic(

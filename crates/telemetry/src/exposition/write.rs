@@ -5,12 +5,15 @@
 //! word for is left out: stale markers everywhere, exemplars and starts in text, native histograms but their count and sum in both
 //! texts. Written as prometheus/common expfmt does; escapes are `\\`, `\n` and, in label values, `\"`. Bound: the output is at most a few times its input.
 
-use super::lines::{self, Exemplar};
+use super::lines;
+pub use super::lines::Exemplar;
 use super::media::{Escaping, Format};
 use super::number;
 use crate::histogram::{Buckets, Count, Histogram, ResetHint, Side};
+use crate::remote::convert;
 use crate::sample::{STALE, Type};
 use crate::wire;
+use flow::time::TimeParser;
 use flow::units::{NANOS_PER_SECOND, UnixNanos};
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -48,6 +51,16 @@ impl Default for Value {
     fn default() -> Value {
         Value::Double(0.0)
     }
+}
+
+/// Exemplars of a record of a sample, oldest first. `json`: its member `exemplars`.
+pub fn exemplars_of(json: &[u8], sample_at: UnixNanos, times: &mut TimeParser) -> Vec<Exemplar> {
+    let found = convert::exemplars(json, sample_at.0.div_euclid(1_000_000), times);
+    let exemplar = |one: convert::Exemplar| {
+        let at = Some(UnixNanos(one.at_ms.saturating_mul(1_000_000)));
+        Exemplar { labels: one.labels, value: one.value, at }
+    };
+    found.into_iter().map(exemplar).collect()
 }
 
 /// Appends a whole body.

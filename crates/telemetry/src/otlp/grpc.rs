@@ -128,6 +128,24 @@ impl Code {
         text.parse::<usize>().ok().and_then(|number| Code::ALL.get(number).copied()).unwrap_or(Code::Unknown)
     }
 
+    /// The status of HTTP that says the same. Source: `google/rpc/code.proto`.
+    pub fn http_status(self) -> u16 {
+        match self {
+            Code::Ok => 200,
+            Code::Cancelled => 499,
+            Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => 400,
+            Code::DeadlineExceeded => 504,
+            Code::NotFound => 404,
+            Code::AlreadyExists | Code::Aborted => 409,
+            Code::PermissionDenied => 403,
+            Code::Unauthenticated => 401,
+            Code::ResourceExhausted => 429,
+            Code::Unimplemented => 501,
+            Code::Unavailable => 503,
+            Code::Unknown | Code::Internal | Code::DataLoss => 500,
+        }
+    }
+
     /// Whether an exporter may send the same request again. `has_retry_info`: the status says when.
     pub fn is_retryable(self, has_retry_info: bool) -> bool {
         match self {

@@ -33,54 +33,35 @@ mod write_metrics;
 #[cfg(test)]
 mod tests;
 
+pub use flow::event::Signal;
 pub use write::{WriteOptions, Writer};
 
 use std::fmt;
 
-/// What a request carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Signal {
-    Logs,
-    Metrics,
-    Traces,
+/// Where HTTP posts a signal.
+pub fn http_path(signal: Signal) -> &'static str {
+    match signal {
+        Signal::Logs => "/v1/logs",
+        Signal::Metrics => "/v1/metrics",
+        Signal::Traces => "/v1/traces",
+    }
 }
 
-impl Signal {
-    pub const ALL: [Signal; 3] = [Signal::Logs, Signal::Metrics, Signal::Traces];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Signal::Logs => "logs",
-            Signal::Metrics => "metrics",
-            Signal::Traces => "traces",
-        }
+/// The method of gRPC that exports a signal.
+pub fn grpc_path(signal: Signal) -> &'static str {
+    match signal {
+        Signal::Logs => "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+        Signal::Metrics => "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+        Signal::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
     }
+}
 
-    /// Where HTTP posts it.
-    pub fn http_path(self) -> &'static str {
-        match self {
-            Signal::Logs => "/v1/logs",
-            Signal::Metrics => "/v1/metrics",
-            Signal::Traces => "/v1/traces",
-        }
-    }
+pub fn of_http_path(path: &str) -> Option<Signal> {
+    Signal::ALL.into_iter().find(|signal| http_path(*signal) == path)
+}
 
-    /// The method of gRPC.
-    pub fn grpc_path(self) -> &'static str {
-        match self {
-            Signal::Logs => "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
-            Signal::Metrics => "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
-            Signal::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
-        }
-    }
-
-    pub fn of_http_path(path: &str) -> Option<Signal> {
-        Signal::ALL.into_iter().find(|signal| signal.http_path() == path)
-    }
-
-    pub fn of_grpc_path(path: &str) -> Option<Signal> {
-        Signal::ALL.into_iter().find(|signal| signal.grpc_path() == path)
-    }
+pub fn of_grpc_path(path: &str) -> Option<Signal> {
+    Signal::ALL.into_iter().find(|signal| grpc_path(*signal) == path)
 }
 
 /// How a body is written.

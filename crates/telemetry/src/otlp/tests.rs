@@ -485,10 +485,10 @@ fn torn_bodies_are_refused_or_read_and_never_more() {
 #[test]
 fn paths_and_types_name_the_signal_and_the_encoding() {
     for signal in Signal::ALL {
-        assert_eq!(Signal::of_http_path(signal.http_path()), Some(signal));
-        assert_eq!(Signal::of_grpc_path(signal.grpc_path()), Some(signal));
+        assert_eq!(of_http_path(http_path(signal)), Some(signal));
+        assert_eq!(of_grpc_path(grpc_path(signal)), Some(signal));
     }
-    assert_eq!(Signal::of_http_path("/v1/trace"), None);
+    assert_eq!(of_http_path("/v1/trace"), None);
     for (value, want) in [
         ("application/json", Some(Encoding::Json)),
         ("Application/JSON; charset=utf-8", Some(Encoding::Json)),

@@ -4,7 +4,7 @@
 //! Source: <https://opentelemetry.io/docs/specs/otel/compatibility/prometheus_and_openmetrics/>.
 
 use super::Reason;
-use super::native::{Counts, Histogram, ResetHint, double};
+use crate::histogram::{Buckets, Count, Histogram, Side, Span, double};
 use crate::sample::STALE;
 use flow::fields::Kind;
 use flow::time::TimeParser;
@@ -54,57 +54,45 @@ pub(super) fn exponential(json: &Json, is_stale: bool) -> Result<Histogram, Reas
         return Ok(stale(scale.min(8)));
     }
     let scale_down = (i64::from(scale) - 8).max(0) as u32;
-    let side = |name: &str| -> Option<Layout> {
+    let side = |name: &str| -> Option<Side> {
         let Some(side) = json.get(name).filter(|side| !side.is_null()) else { return Some(Default::default()) };
         let offset = side.get("offset").map_or(Some(0), Json::as_i64).and_then(|offset| i32::try_from(offset).ok())?;
         let counts: Option<Vec<u64>> =
             side.get("counts").and_then(Json::as_array).map_or(&[][..], Vec::as_slice).iter().map(unsigned).collect();
         layout(&counts?, offset, scale_down)
     };
-    let (Some((positive_spans, positive)), Some((negative_spans, negative))) = (side("positive"), side("negative")) else {
+    let (Some(positive), Some(negative)) = (side("positive"), side("negative")) else {
         return Err(Reason::BadHistogram);
     };
     let count = json.get("count").and_then(unsigned).ok_or(Reason::BadHistogram)?;
     let zero_count = json.get("zero_count").map_or(Some(0), unsigned).ok_or(Reason::BadHistogram)?;
     let zero_threshold = json.get("zero_threshold").and_then(double).filter(|threshold| *threshold > 0.0).unwrap_or(ZERO_THRESHOLD);
     let histogram = Histogram {
-        counts: Counts::Int { count, zero_count, positive, negative },
+        count: Count::Int(count),
         // Without a sum, as where values below 0 were seen, the specification asks for the stale NaN, which would end the series
         // for every reader; Prometheus writes 0, and so does this.
         sum: json.get("sum").and_then(double).unwrap_or(0.0),
         schema: scale.min(8),
         zero_threshold,
-        positive_spans,
-        negative_spans,
-        custom_values: Vec::new(),
-        reset_hint: ResetHint::Unknown,
+        zero_count: Count::Int(zero_count),
+        positive,
+        negative,
+        ..Histogram::default()
     };
-    if histogram.fault().is_some() { Err(Reason::BadHistogram) } else { Ok(histogram) }
+    histogram.validate().map(|()| histogram).map_err(|_| Reason::BadHistogram)
 }
 
 /// The marker that a series of histograms has ended, as Prometheus writes it: a stale sum and nothing else.
 fn stale(schema: i32) -> Histogram {
-    Histogram {
-        counts: Counts::Int { count: 0, zero_count: 0, positive: Vec::new(), negative: Vec::new() },
-        sum: f64::from_bits(STALE),
-        schema,
-        zero_threshold: ZERO_THRESHOLD,
-        positive_spans: Vec::new(),
-        negative_spans: Vec::new(),
-        custom_values: Vec::new(),
-        reset_hint: ResetHint::Unknown,
-    }
+    Histogram { sum: f64::from_bits(STALE), schema, zero_threshold: ZERO_THRESHOLD, ..Histogram::default() }
 }
-
-/// Spans, each its offset and length, and deltas.
-type Layout = (Vec<(i32, u32)>, Vec<i64>);
 
 /// Spans and deltas of dense buckets, of which 2^`scale_down` at a time become one. A bucket of OTLP is numbered by its lower
 /// bound, one of Prometheus by its upper, so numbers are one higher. Up to two empty buckets are written out, more become a gap.
 /// `None`: a number does not fit.
-pub(super) fn layout(counts: &[u64], offset: i32, scale_down: u32) -> Option<Layout> {
+pub(super) fn layout(counts: &[u64], offset: i32, scale_down: u32) -> Option<Side> {
     let number = |n: usize| ((i64::from(offset) + n as i64) >> scale_down.min(63)) + 1;
-    let (mut spans, mut deltas) = (Vec::<(i32, u32)>::new(), Vec::new());
+    let (mut spans, mut deltas) = (Vec::<Span>::new(), Vec::new());
     let (mut next, mut before) = (0i64, 0i64);
     let mut at = 0;
     while at < counts.len() {
@@ -127,14 +115,14 @@ pub(super) fn layout(counts: &[u64], offset: i32, scale_down: u32) -> Option<Lay
                     deltas.push(-before);
                     before = 0;
                 }
-                span.1 += gap as u32 + 1;
+                span.len += gap as u32 + 1;
             }
-            _ => spans.push((i32::try_from(gap).ok()?, 1)),
+            _ => spans.push(Span { offset: i32::try_from(gap).ok()?, len: 1 }),
         }
         deltas.push(count - before);
         (before, next) = (count, this + 1);
     }
-    Some((spans, deltas))
+    Some(Side { spans, buckets: Buckets::Deltas(deltas) })
 }
 
 /// Quantiles of a summary with their values: pairs, objects of `quantile` and `value`, or an object by quantile.
@@ -156,7 +144,7 @@ pub(super) fn unsigned(json: &Json) -> Option<u64> {
     json.as_u64().or_else(|| json.as_str()?.parse().ok())
 }
 
-pub(super) struct Exemplar {
+pub(crate) struct Exemplar {
     /// Sorted by name, each once.
     pub labels: Vec<(String, String)>,
     pub value: f64,
@@ -164,7 +152,7 @@ pub(super) struct Exemplar {
 }
 
 /// Exemplars of a record; one that is none is passed over, one without a time has that of its sample.
-pub(super) fn exemplars(json: &[u8], sample_ms: i64, times: &mut TimeParser) -> Vec<Exemplar> {
+pub(crate) fn exemplars(json: &[u8], sample_ms: i64, times: &mut TimeParser) -> Vec<Exemplar> {
     let Ok(Json::Array(list)) = serde_json::from_slice(json) else { return Vec::new() };
     let mut found: Vec<Exemplar> = list.iter().filter_map(|item| exemplar(item, sample_ms, times)).collect();
     found.sort_by_key(|exemplar| exemplar.at_ms);
@@ -194,6 +182,7 @@ fn exemplar(item: &Json, sample_ms: i64, times: &mut TimeParser) -> Option<Exemp
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::histogram::tests::side;
 
     /// Vectors of prometheus/prometheus, `TestConvertBucketsLayout`.
     #[test]
@@ -226,12 +215,11 @@ mod tests {
             (&[0, 0, 0, 0, 5, 0], 0, 0, &[(5, 1)], &[5]),
         ];
         for (counts, offset, scale_down, spans, deltas) in table {
-            let got = layout(counts, offset, scale_down).expect("it fits");
-            assert_eq!((got.0.as_slice(), got.1.as_slice()), (spans, deltas), "{counts:?} from {offset} down {scale_down}");
+            assert_eq!(layout(counts, offset, scale_down), Some(side(spans, deltas)), "{counts:?} from {offset} down {scale_down}");
         }
         assert_eq!(layout(&[1], i32::MAX, 0), None);
         assert_eq!(layout(&[u64::MAX], 0, 0), None);
-        assert_eq!(layout(&[1, 2], i32::MIN, u32::MAX), Some((vec![(0, 1)], vec![3])));
+        assert_eq!(layout(&[1, 2], i32::MIN, u32::MAX), Some(side(&[(0, 1)], &[3])));
     }
 
     /// Vectors of prometheus/prometheus, `TestExponentialToNativeHistogram`.
@@ -241,12 +229,12 @@ mod tests {
         let one = r#"{"count":5,"sum":10.1,"scale":1,"zero_count":1,"positive":{"offset":1,"counts":[1,1]},"negative":{"offset":1,"counts":[1,1]}}"#;
         let mut out = Vec::new();
         parse(one).expect("a histogram").put(&mut out);
-        let want = r#"{"count":5,"sum":10.1,"schema":1,"zero_threshold":1e-128,"zero_count":1,"positive":{"spans":[[2,2]],"deltas":[1,0]},"negative":{"spans":[[2,2]],"deltas":[1,0]},"custom_values":[],"reset_hint":"unknown"}"#;
+        let want = r#"{"count":5,"sum":10.1,"schema":1,"zero_threshold":1e-128,"zero_count":1,"positive":{"spans":[[2,2]],"deltas":[1,0]},"negative":{"spans":[[2,2]],"deltas":[1,0]},"reset_hint":"unknown"}"#;
         assert_eq!(String::from_utf8_lossy(&out), want);
         let down = r#"{"count":7,"sum":10.1,"scale":9,"zero_count":1,"positive":{"offset":1,"counts":[1,1,1]},"negative":{"offset":2,"counts":[1,1,1]}}"#;
         let down = parse(down).expect("a histogram");
-        assert_eq!((down.schema, down.positive_spans, down.negative_spans), (8, vec![(1, 2)], vec![(2, 2)]));
-        assert_eq!(down.counts, Counts::Int { count: 7, zero_count: 1, positive: vec![1, 1], negative: vec![2, -1] });
+        assert_eq!((down.schema, down.count, down.zero_count), (8, Count::Int(7), Count::Int(1)));
+        assert_eq!((down.positive, down.negative), (side(&[(1, 2)], &[1, 1]), side(&[(2, 2)], &[2, -1])));
         assert_eq!(parse(r#"{"count":0,"scale":-10}"#), Err(Reason::ScaleTooSmall));
         assert_eq!(parse(r#"{"count":3,"scale":0,"positive":{"offset":0,"counts":[1]}}"#), Err(Reason::BadHistogram));
         let stale = exponential(&serde_json::json!({"count": 0, "scale": 20}), true).expect("a marker");

@@ -5,8 +5,8 @@
 //! labels and how much it has, once for its samples, so nothing is collected on the way, however much there is.
 
 use super::dictionary::Dictionary;
-use super::native::{Counts, Histogram, ResetHint};
 use super::{Malformed, Options, Reason, Received, Version, v1, v2};
+use crate::histogram::{Count, Half, Histogram, ResetHint, Span};
 use crate::sample::{Type, put_double, put_series, put_text};
 use crate::wire::{self, Field, Message, read_varint};
 use flow::units::{NANOS_PER_SECOND, UnixNanos};
@@ -308,7 +308,7 @@ impl Emit<'_, '_> {
             return Ok(());
         }
         let fault = match &read.histogram {
-            Some(histogram) => histogram.fault(),
+            Some(histogram) => histogram.validate().err(),
             None => Some("it has more buckets than are taken"),
         };
         let (Some(histogram), None) = (&read.histogram, fault) else {
@@ -446,9 +446,7 @@ fn read_histogram(bytes: &[u8], buckets_max: usize) -> Result<ReadHistogram, Mal
     let (mut is_float, mut count, mut zero_count) = (false, 0, 0);
     let (mut count_float, mut zero_count_float) = (0.0, 0.0);
     let (mut sum, mut schema, mut zero_threshold, mut hint, mut at_ms, mut start_ms) = (0.0, 0, 0.0, 0, 0, 0);
-    let (mut negative_spans, mut positive_spans) = (Vec::new(), Vec::new());
-    let (mut negative_deltas, mut positive_deltas) = (Vec::new(), Vec::new());
-    let (mut negative_counts, mut positive_counts, mut custom_values) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut negative, mut positive, mut custom_values) = (Half::default(), Half::default(), Vec::new());
     let mut numbers = 0usize;
     let mut is_room = || {
         numbers += 1;
@@ -463,26 +461,26 @@ fn read_histogram(bytes: &[u8], buckets_max: usize) -> Result<ReadHistogram, Mal
             (5, field) => zero_threshold = field.double()?,
             (6, field) => zero_count = field.varint()?,
             (7, field) => zero_count_float = field.double()?,
-            (8, field) if is_room() => negative_spans.push(span(field)?),
+            (8, field) if is_room() => negative.spans.push(span(field)?),
             (9, field) => varints(field, |delta| {
                 if is_room() {
-                    negative_deltas.push(wire::unzigzag(delta))
+                    negative.deltas.push(wire::unzigzag(delta))
                 }
             })?,
             (10, field) => doubles(field, |count| {
                 if is_room() {
-                    negative_counts.push(count)
+                    negative.counts.push(count)
                 }
             })?,
-            (11, field) if is_room() => positive_spans.push(span(field)?),
+            (11, field) if is_room() => positive.spans.push(span(field)?),
             (12, field) => varints(field, |delta| {
                 if is_room() {
-                    positive_deltas.push(wire::unzigzag(delta))
+                    positive.deltas.push(wire::unzigzag(delta))
                 }
             })?,
             (13, field) => doubles(field, |count| {
                 if is_room() {
-                    positive_counts.push(count)
+                    positive.counts.push(count)
                 }
             })?,
             (14, field) => hint = field.varint()?,
@@ -499,25 +497,30 @@ fn read_histogram(bytes: &[u8], buckets_max: usize) -> Result<ReadHistogram, Mal
     if numbers > buckets_max {
         return Ok(ReadHistogram { histogram: None, at_ms, start_ms });
     }
-    let counts = match is_float {
-        false => Counts::Int { count, zero_count, positive: positive_deltas, negative: negative_deltas },
-        true => Counts::Float { count: count_float, zero_count: zero_count_float, positive: positive_counts, negative: negative_counts },
+    let histogram = Histogram {
+        count: if is_float { Count::Float(count_float) } else { Count::Int(count) },
+        sum,
+        schema,
+        zero_threshold,
+        zero_count: if is_float { Count::Float(zero_count_float) } else { Count::Int(zero_count) },
+        positive: positive.side(is_float),
+        negative: negative.side(is_float),
+        custom_values,
+        reset_hint: ResetHint::ALL.get(hint as usize).copied().unwrap_or_default(),
     };
-    let reset_hint = ResetHint::ALL.get(hint as usize).copied().unwrap_or_default();
-    let histogram = Histogram { counts, sum, schema, zero_threshold, positive_spans, negative_spans, custom_values, reset_hint };
     Ok(ReadHistogram { histogram: Some(histogram), at_ms, start_ms })
 }
 
-fn span(field: Field<'_>) -> Result<(i32, u32), Malformed> {
-    let (mut offset, mut length) = (0, 0);
+fn span(field: Field<'_>) -> Result<Span, Malformed> {
+    let mut span = Span::default();
     for field in field.message()? {
         match field? {
-            (1, field) => offset = field.zigzag()? as i32,
-            (2, field) => length = field.varint()? as u32,
+            (1, field) => span.offset = field.zigzag()? as i32,
+            (2, field) => span.len = field.varint()? as u32,
             _ => {}
         }
     }
-    Ok((offset, length))
+    Ok(span)
 }
 
 /// A repeated number, packed or not.

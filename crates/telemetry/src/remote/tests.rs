@@ -1,7 +1,7 @@
 //! Requests are built here byte by byte, by an encoder that shares nothing with `wire`.
 
-use super::native::{Counts, Histogram, ResetHint};
 use super::*;
+use crate::histogram::{Buckets, Count, Histogram, ResetHint, Side, Span};
 use crate::sample::STALE;
 use proptest::prelude::*;
 
@@ -331,7 +331,7 @@ fn histogram(rest: &[Vec<u8>]) -> Vec<u8> {
 fn histograms_and_exemplars_stand_in_the_line() {
     let exemplar = |labels: &[u8], value: f64, at: i64| [labels.to_vec(), double(2, value.to_bits()), int(3, at as u64)].concat();
     let head = r#"{"metric":"h","type":"unknown","labels":{},"timestamp":"2026-11-28T00:00:00Z""#;
-    let native = r#""histogram":{"count":7,"sum":18.4,"schema":-1,"zero_threshold":1e-128,"zero_count":2,"positive":{"spans":[[-2,2]],"deltas":[3,-1]},"negative":{"spans":[],"deltas":[]},"custom_values":[],"reset_hint":"no"}"#;
+    let native = r#""histogram":{"count":7,"sum":18.4,"schema":-1,"zero_threshold":1e-128,"zero_count":2,"positive":{"spans":[[-2,2]],"deltas":[3,-1]},"reset_hint":"no"}"#;
     let traced = exemplar(&label(b"trace_id", b"abc"), 0.5, T);
     let body = series_v1(&[("__name__", "h")], &[bytes(3, &traced), bytes(4, &histogram(&[])), bytes(3, &exemplar(b"", 2.0, T + 1))]);
     let exemplars = r#""exemplars":[{"labels":{"trace_id":"abc"},"value":0.5,"timestamp":"2026-11-28T00:00:00Z"},{"labels":{},"value":2.0,"timestamp":"2026-11-28T00:00:00.001Z"}]"#;
@@ -705,20 +705,20 @@ fn any_histogram() -> impl Strategy<Value = Histogram> {
     let bits = any::<u64>().prop_map(f64::from_bits);
     (prop::collection::vec(0u32..1000, 0..6), prop::collection::vec(0u32..1000, 0..4), -4i32..=8, bits, any::<bool>(), 0usize..4, -3i32..4)
         .prop_map(|(positive, negative, schema, sum, is_float, hint, offset)| {
-            let spans = |len: usize| if len == 0 { vec![] } else { vec![(offset, len as u32)] };
-            let (positive_spans, negative_spans) = (spans(positive.len()), spans(negative.len()));
             let total: u64 = positive.iter().chain(&negative).map(|count| u64::from(*count)).sum();
-            let deltas = |counts: &[u32]| {
+            let side = |counts: &[u32]| {
+                let spans = if counts.is_empty() { vec![] } else { vec![Span { offset, len: counts.len() as u32 }] };
                 let before = [0].into_iter().chain(counts.iter().copied());
-                counts.iter().zip(before).map(|(count, before)| i64::from(*count) - i64::from(before)).collect()
+                let deltas = counts.iter().zip(before).map(|(count, before)| i64::from(*count) - i64::from(before)).collect();
+                let floats = counts.iter().map(|count| f64::from(*count) / 3.0).collect();
+                Side { spans, buckets: if is_float { Buckets::Counts(floats) } else { Buckets::Deltas(deltas) } }
             };
-            let floats = |counts: &[u32]| counts.iter().map(|count| f64::from(*count) / 3.0).collect();
-            let counts = match is_float {
-                false => Counts::Int { count: total + 2, zero_count: 2, positive: deltas(&positive), negative: deltas(&negative) },
-                true => Counts::Float { count: total as f64, zero_count: 0.1, positive: floats(&positive), negative: floats(&negative) },
+            let (count, zero_count) = match is_float {
+                false => (Count::Int(total + 2), Count::Int(2)),
+                true => (Count::Float(total as f64), Count::Float(0.1)),
             };
-            let reset_hint = ResetHint::ALL[hint];
-            Histogram { counts, sum, schema, zero_threshold: 1e-128, positive_spans, negative_spans, custom_values: vec![], reset_hint }
+            let (positive, negative, reset_hint) = (side(&positive), side(&negative), ResetHint::ALL[hint]);
+            Histogram { count, sum, schema, zero_threshold: 1e-128, zero_count, positive, negative, custom_values: vec![], reset_hint }
         })
 }
 

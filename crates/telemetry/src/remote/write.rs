@@ -9,8 +9,8 @@
 //! between requests once it takes more than `dictionary_bytes_max`.
 
 use super::convert::{self, Exemplar};
-use super::native::{Counts, Histogram};
 use super::{Reason, Version};
+use crate::histogram::{self, Buckets, Count, Histogram, Side};
 use crate::otel_names;
 use crate::sample::{self, STALE, Sample, Series, Type};
 use crate::wire::{put_bytes, put_double, put_message, put_raw_varint, put_varint, put_zigzag, zigzag};
@@ -155,7 +155,7 @@ impl Writer {
             if value.get("schema").is_none() {
                 return self.push_classic(&about, &convert::classic(&value, self.options.buckets_max)?);
             }
-            let histogram = Histogram::parse(text).filter(|histogram| histogram.fault().is_none());
+            let histogram = Histogram::parse(text).filter(|histogram| histogram.validate().is_ok());
             return self.push_histogram(&about, &histogram.ok_or(Reason::BadHistogram)?);
         }
         if let (None, Some(count)) = (sample.value, json("count")) {
@@ -234,7 +234,7 @@ impl Writer {
             return Err(Reason::BadHistogram);
         }
         let mut points = vec![(Derived::Part("_count"), count as f64)];
-        points.extend(sum.and_then(super::native::double).map(|sum| (Derived::Part("_sum"), sum)));
+        points.extend(sum.and_then(histogram::double).map(|sum| (Derived::Part("_sum"), sum)));
         let named = quantiles.into_iter().map(|(quantile, value)| (Derived::Labelled("", "quantile", convert::label_of(quantile)), value));
         points.extend(named);
         let members: Result<Vec<Member>, Reason> =
@@ -484,47 +484,43 @@ fn put_head(out: &mut Vec<u8>, refs: &[u32], kind: Type, unit: u32) {
 }
 
 fn put_histogram(out: &mut Vec<u8>, histogram: &Histogram, at_ms: i64, start_ms: i64) {
-    match &histogram.counts {
-        Counts::Int { count, .. } => put_varint(out, 1, *count),
-        Counts::Float { count, .. } => put_double(out, 2, *count),
-    }
+    put_count(out, 1, histogram.count);
     put_double(out, 3, histogram.sum);
     put_zigzag(out, 4, i64::from(histogram.schema));
     put_double(out, 5, histogram.zero_threshold);
-    let put_spans = |out: &mut Vec<u8>, number: u32, spans: &[(i32, u32)]| {
-        for (offset, length) in spans {
-            put_message(out, number, |out| {
-                put_zigzag(out, 1, i64::from(*offset));
-                put_varint(out, 2, u64::from(*length));
-            });
-        }
-    };
-    let put_deltas = |out: &mut Vec<u8>, number: u32, deltas: &[i64]| {
-        if !deltas.is_empty() {
-            put_message(out, number, |out| deltas.iter().for_each(|delta| put_raw_varint(out, zigzag(*delta))));
-        }
-    };
-    match &histogram.counts {
-        Counts::Int { zero_count, positive, negative, .. } => {
-            put_varint(out, 6, *zero_count);
-            put_spans(out, 8, &histogram.negative_spans);
-            put_deltas(out, 9, negative);
-            put_spans(out, 11, &histogram.positive_spans);
-            put_deltas(out, 12, positive);
-        }
-        Counts::Float { zero_count, positive, negative, .. } => {
-            put_double(out, 7, *zero_count);
-            put_spans(out, 8, &histogram.negative_spans);
-            put_doubles(out, 10, negative);
-            put_spans(out, 11, &histogram.positive_spans);
-            put_doubles(out, 13, positive);
-        }
-    }
+    put_count(out, 6, histogram.zero_count);
+    put_side(out, 8, &histogram.negative);
+    put_side(out, 11, &histogram.positive);
     put_varint(out, 14, histogram.reset_hint as u64);
     put_varint(out, 15, at_ms as u64);
     put_doubles(out, 16, &histogram.custom_values);
     if start_ms != 0 {
         put_varint(out, 17, start_ms as u64);
+    }
+}
+
+/// `number`: of an integer; the next one is of a float.
+fn put_count(out: &mut Vec<u8>, number: u32, count: Count) {
+    match count {
+        Count::Int(count) => put_varint(out, number, count),
+        Count::Float(count) => put_double(out, number + 1, count),
+    }
+}
+
+/// `number`: of spans; the next ones are of deltas and of counts.
+fn put_side(out: &mut Vec<u8>, number: u32, side: &Side) {
+    for span in &side.spans {
+        put_message(out, number, |out| {
+            put_zigzag(out, 1, i64::from(span.offset));
+            put_varint(out, 2, u64::from(span.len));
+        });
+    }
+    match &side.buckets {
+        Buckets::Deltas(deltas) if deltas.is_empty() => {}
+        Buckets::Deltas(deltas) => {
+            put_message(out, number + 1, |out| deltas.iter().for_each(|delta| put_raw_varint(out, zigzag(*delta))));
+        }
+        Buckets::Counts(counts) => put_doubles(out, number + 2, counts),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Bounds how many series there are: of a metric, of a tenant, in total; all others are folded into overflow series (EB 5.4).
 //!
 //! In: samples, each with a number for its series. Out: whether the series stands for itself, or what its overflow series is now;
-//! and, of [`Cardinality::expire`], the series that end. A series that sends stays what it is; a folded one is admitted as soon as there is
+//! and, of [`Cardinality::expire`], the series that are forgotten. A series that sends stays what it is; a folded one is admitted as soon as there is
 //! room; one that was silent for `expire_after` is forgotten, its own series ends with a stale marker, and makes room.
 //!
 //! An overflow series keeps the metric, the tenant and `le` or `quantile`; all other labels give way to `weir_overflow="true"`.
@@ -13,14 +13,15 @@
 //! is refused; when the overflow series are, one that was silent for `expire_after` gives way (it begins at 0 again after its stale
 //! marker), else those of a metric with the tenant `__other__` are tried, else the sample is refused. All are counted by reason.
 
-use super::tenant::OTHER;
 use crate::sample::{STALE, Stamp, Type, put_series, put_value_end};
 use flow::units::{NANOS_PER_HOUR, UnixNanos};
 use hashbrown::{Equivalent, HashMap};
 use std::hash::{Hash, Hasher};
 
 /// The label that overflow series have.
-pub const OVERFLOW: &str = "weir_overflow";
+const OVERFLOW: &str = "weir_overflow";
+/// Whom overflow series are of where there are too many of them.
+const OTHER: &str = "__other__";
 
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -198,12 +199,21 @@ struct Overflow {
     is_changed: bool,
 }
 
+/// A series that is forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expired {
+    pub series: u64,
+    /// It stood for itself: write a stale marker.
+    pub was_admitted: bool,
+}
+
 /// What was folded and refused, for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// By [`Limit::ALL`].
     pub folded_samples: [u64; 5],
     pub refused_samples: [u64; 5],
+    /// Of those that stood for themselves.
     pub expired_series: u64,
 }
 
@@ -253,6 +263,12 @@ impl Cardinality {
     /// Series that are folded and known.
     pub fn folded(&self) -> u32 {
         self.numbers.len() as u32 - self.admitted
+    }
+
+    /// Whether a series is kept, admitted or folded, until [`Cardinality::expire`] tells its end. Of those that were refused only one
+    /// by [`Limit::Overflows`] is, for its increments; and none is because of a stale marker.
+    pub fn knows(&self, series: u64) -> bool {
+        self.numbers.contains_key(&series)
     }
 
     /// The value of an overflow series.
@@ -402,17 +418,18 @@ impl Cardinality {
         self.next_retirement = oldest.saturating_add(after);
     }
 
-    /// Forgets series without a sample for `expire_after`. Returns those that stood for themselves: write a stale marker for each.
-    pub fn expire(&mut self, now: UnixNanos) -> Vec<u64> {
+    /// Forgets series without a sample for `expire_after`, and says which: each that [`Cardinality::knows`] once.
+    pub fn expire(&mut self, now: UnixNanos) -> Vec<Expired> {
         let oldest = now.0.saturating_sub(self.limits.expire_after);
-        let mut ended = Vec::new();
+        let mut expired = Vec::new();
         while self.oldest != NONE && self.slots[self.oldest as usize].seen <= oldest {
             let number = self.oldest;
             self.unlink(number);
             let slot = &self.slots[number as usize];
             self.numbers.remove(&slot.series);
+            expired.push(Expired { series: slot.series, was_admitted: !slot.is_folded });
             if !slot.is_folded {
-                ended.push(slot.series);
+                self.counts.expired_series += 1;
                 self.admitted -= 1;
                 self.metrics.list[slot.metric as usize].admitted -= 1;
                 self.tenants.list[slot.tenant as usize].admitted -= 1;
@@ -421,8 +438,7 @@ impl Cardinality {
             self.tenants.give_back(slot.tenant);
             self.free.push(number);
         }
-        self.counts.expired_series += ended.len() as u64;
-        ended
+        expired
     }
 
     /// Writes the overflow series that changed since the last call, and markers for those that gave way. `tenant_label`: where tenants stand.
@@ -512,13 +528,15 @@ mod tests {
         cardinality.admit(&sample(3, "a", "t", 4.0), t(60));
         // A stale marker is no sign of life.
         cardinality.admit(&sample(2, "a", "t", f64::from_bits(STALE)), t(90));
-        assert_eq!(cardinality.expire(t(99)), Vec::<u64>::new());
-        assert_eq!(cardinality.expire(t(100)), [2]);
+        let expired = |series, was_admitted| Expired { series, was_admitted };
+        assert_eq!(cardinality.expire(t(99)), []);
+        assert_eq!(cardinality.expire(t(100)), [expired(2, true)]);
         assert_eq!(cardinality.overflow("a", "t", None), Some(4.0));
         assert_eq!(cardinality.admit(&sample(3, "a", "t", 6.0), t(101)), Admission::Admitted);
         assert_eq!(cardinality.admit(&sample(2, "a", "t", 9.0), t(101)), Admission::Folded(Limit::Total));
         assert_eq!(cardinality.overflow("a", "t", None), Some(13.0), "nothing is subtracted");
-        assert_eq!(cardinality.expire(t(1000)), [1, 3]);
+        assert_eq!(cardinality.expire(t(1000)), [expired(1, true), expired(3, true), expired(2, false)]);
+        assert_eq!(cardinality.counts.expired_series, 3);
         assert_eq!((cardinality.admitted(), cardinality.folded(), cardinality.metrics.numbers.len()), (0, 0, 0));
     }
 
@@ -577,10 +595,12 @@ mod tests {
             for (series, value, pause) in script {
                 now += pause;
                 let (metric, tenant) = (["a", "b"][series as usize % 2], ["t", "u"][series as usize / 4]);
-                for ended in cardinality.expire(UnixNanos(now)) {
-                    prop_assert!(live.remove(&ended));
+                for Expired { series, was_admitted } in cardinality.expire(UnixNanos(now)) {
+                    prop_assert_eq!(live.remove(&series), was_admitted);
+                    let last = histories.remove(&series).and_then(|history| history.last().copied());
+                    prop_assert!(last.is_some_and(|last| now - last.0 >= SMALL.expire_after), "{} is known, and silent", series);
                 }
-                histories.retain(|_, history: &mut Vec<(i64, f64)>| history.last().is_some_and(|last| now - last.0 < SMALL.expire_after));
+                prop_assert!(histories.values().all(|history| history.last().is_some_and(|last| now - last.0 < SMALL.expire_after)));
                 let before = cardinality.overflow(metric, tenant, None).unwrap_or(0.0);
                 let admission = cardinality.admit(&sample(series, metric, tenant, value), UnixNanos(now));
                 let is_end = value.to_bits() == STALE;
@@ -607,6 +627,7 @@ mod tests {
                 prop_assert!(after >= before);
                 prop_assert_eq!(after.to_bits(), sums.get(&(metric, tenant)).copied().unwrap_or(0.0).to_bits());
                 prop_assert_eq!(cardinality.admitted() as usize, live.len());
+                prop_assert_eq!((cardinality.admitted() + cardinality.folded()) as usize, histories.len());
                 prop_assert!(live.len() <= 4);
                 for metric in 0..2 {
                     prop_assert!(live.iter().filter(|series| *series % 2 == metric).count() <= 2);
@@ -614,6 +635,29 @@ mod tests {
                 for tenant in 0..2 {
                     prop_assert!(live.iter().filter(|series| *series / 4 == tenant).count() <= 3);
                 }
+            }
+        }
+
+        #[test]
+        fn a_caller_drops_what_it_keeps_of_a_series_exactly_once(
+            script in prop::collection::vec((0u64..12, prop_oneof![8 => Just(1.0), 1 => Just(f64::from_bits(STALE))], 0i64..40), 1..200)
+        ) {
+            let mut cardinality = Cardinality::new(SMALL);
+            let (mut now, mut kept) = (0, BTreeSet::new());
+            for (series, value, pause) in script {
+                now += pause;
+                for expired in cardinality.expire(UnixNanos(now)) {
+                    prop_assert!(kept.remove(&expired.series) && !cardinality.knows(expired.series));
+                }
+                let (metric, tenant) = (["a", "b", "c"][series as usize % 3], ["t", "u"][series as usize / 6]);
+                let was_known = cardinality.knows(series);
+                let admission = cardinality.admit(&sample(series, metric, tenant, value), UnixNanos(now));
+                let is_new = !was_known && value.to_bits() != STALE && admission != Admission::Refused(Limit::Folded);
+                prop_assert_eq!(cardinality.knows(series), was_known || is_new, "{:?}", admission);
+                if cardinality.knows(series) {
+                    kept.insert(series);
+                }
+                prop_assert_eq!(kept.len(), (cardinality.admitted() + cardinality.folded()) as usize);
             }
         }
     }
