@@ -118,8 +118,10 @@ struct Device {
 struct Slow {
     asked_ns: Option<u64>,
     ecc: [Option<u64>; 4],
-    retired_pages: Option<u64>,
-    remapped_rows: Option<u64>,
+    /// For corrected and for uncorrected errors.
+    retired_pages: Option<(u64, u64)>,
+    /// The same, and whether it failed.
+    remapped_rows: Option<(u64, u64, bool)>,
     compute_mode: Option<String>,
     faults: BTreeMap<String, String>,
 }
@@ -318,6 +320,7 @@ impl Sampler {
             self.devices.len() - 1
         });
         let device = &mut self.devices[n];
+        device.index = index;
         if device.lost.is_some() || device.handle != Some(handle) {
             if let Some(old) = device.handle {
                 library.drop_gpm(old, |_| false);
@@ -620,11 +623,8 @@ impl Asking<'_> {
         const NAMES: [&str; 5] = ["memory_temperature", "nvlink_tx", "nvlink_rx", "pcie_counters", "pcie_counters"];
         const MAX: [u64; 5] = [CELSIUS_MAX, IMPOSSIBLE >> 10, IMPOSSIBLE >> 10, IMPOSSIBLE - 1, IMPOSSIBLE - 1];
         let wanted = NAMES.map(|name| !self.device.off.contains(name));
-        let answers = if wanted.contains(&true) {
-            self.ask("fields", |library, handle| library.fields(handle, FIELDS, wanted))
-        } else {
-            None
-        };
+        let answers =
+            if wanted.contains(&true) { self.ask("fields", |library, handle| library.fields(handle, FIELDS, wanted)) } else { None };
         let mut values = [None; 5];
         for n in 0..FIELDS.len() {
             let answer = answers.map_or(Err(Fail::NotSupported), |answers| answers[n]);
@@ -786,7 +786,14 @@ impl Asking<'_> {
         }
         let slow = self.device.slow.clone();
         [self.gpu.ecc_corrected, self.gpu.ecc_uncorrected, self.gpu.ecc_corrected_life, self.gpu.ecc_uncorrected_life] = slow.ecc;
-        (self.gpu.retired_pages, self.gpu.remapped_rows) = (slow.retired_pages, slow.remapped_rows);
+        if let Some((corrected, uncorrected)) = slow.retired_pages {
+            (self.gpu.retired_corrected, self.gpu.retired_uncorrected) = (Some(corrected), Some(uncorrected));
+            self.gpu.retired_pages = Some(corrected + uncorrected);
+        }
+        if let Some((corrected, uncorrected, has_failed)) = slow.remapped_rows {
+            (self.gpu.remapped_corrected, self.gpu.remapped_uncorrected) = (Some(corrected), Some(uncorrected));
+            (self.gpu.remapped_rows, self.gpu.remap_failed) = (Some(corrected + uncorrected), Some(has_failed));
+        }
         self.gpu.compute_mode = slow.compute_mode;
         self.gpu.faults.extend(slow.faults);
     }
@@ -799,11 +806,14 @@ impl Asking<'_> {
             self.count("ecc_corrected_life", max, |library, handle| library.ecc(handle, true, true)),
             self.count("ecc_uncorrected_life", max, |library, handle| library.ecc(handle, false, true)),
         ];
-        let sum = |(a, b): (u32, u32)| Ok(possible(u64::from(a), PAGES_MAX)? + possible(u64::from(b), PAGES_MAX)?);
-        let retired_pages = self.ask("retired_pages", |library, handle| sum(library.retired_pages(handle)?));
+        let pages = |count: u32| possible(u64::from(count), PAGES_MAX);
+        let retired_pages = self.ask("retired_pages", |library, handle| {
+            let (corrected, uncorrected) = library.retired_pages(handle)?;
+            Ok((pages(corrected)?, pages(uncorrected)?))
+        });
         let remapped_rows = self.ask("remapped_rows", |library, handle| {
-            let (corrected, uncorrected, _) = library.remapped_rows(handle)?;
-            sum((corrected, uncorrected))
+            let (corrected, uncorrected, has_failed) = library.remapped_rows(handle)?;
+            Ok((pages(corrected)?, pages(uncorrected)?, has_failed))
         });
         let compute_mode = self.ask("compute_mode", |library, handle| library.compute_mode(handle)).map(str::to_string);
         Slow { asked_ns: None, ecc, retired_pages, remapped_rows, compute_mode, faults: BTreeMap::new() }
@@ -845,9 +855,14 @@ mod tests {
 
     #[test]
     fn a_profile_says_its_slices() {
-        for (profile, want) in
-            [("1g.10gb", Some(1)), ("7g.80gb", Some(7)), ("1c.3g.40gb", Some(1)), ("1g.10gb+me", Some(1)), ("g.10gb", None), ("99g.1gb", None)]
-        {
+        for (profile, want) in [
+            ("1g.10gb", Some(1)),
+            ("7g.80gb", Some(7)),
+            ("1c.3g.40gb", Some(1)),
+            ("1g.10gb+me", Some(1)),
+            ("g.10gb", None),
+            ("99g.1gb", None),
+        ] {
             assert_eq!(slices_of(profile), want, "{profile}");
         }
         assert_eq!(profile_in("NVIDIA H100 80GB HBM3 MIG 1c.3g.40gb").as_deref(), Some("1c.3g.40gb"));

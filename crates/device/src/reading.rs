@@ -67,8 +67,16 @@ pub struct Gpu {
     pub ecc_uncorrected: Option<u64>,
     pub ecc_corrected_life: Option<u64>,
     pub ecc_uncorrected_life: Option<u64>,
+    /// Pages taken out of use for any error, and of those for repeated corrected and for uncorrected ones.
     pub retired_pages: Option<u64>,
+    pub retired_corrected: Option<u64>,
+    pub retired_uncorrected: Option<u64>,
+    /// The same of rows of memory that others took the place of; and whether that ever failed.
     pub remapped_rows: Option<u64>,
+    pub remapped_corrected: Option<u64>,
+    pub remapped_uncorrected: Option<u64>,
+    pub remap_failed: Option<bool>,
+    /// The last critical error since the sampler began, 0 for none.
     pub xid: Option<u64>,
     /// Bytes a second.
     pub pcie_tx: Option<u64>,
