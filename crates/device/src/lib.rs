@@ -6,3 +6,4 @@
 
 pub mod nvml;
 pub mod reading;
+pub mod recording;

@@ -10,7 +10,7 @@
 
 mod library;
 
-use crate::reading::{Gpu, Mig, Process, Reading};
+use crate::reading::{Gpu, Mig, Process, Reading, Use};
 use flow::units::UnixNanos;
 use library::{Fail, Field, Handle, Kind, Library};
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 
 pub const DEVICES_MAX: u32 = 64;
 pub const MIGS_MAX: u32 = 16;
+/// Of each list of a device.
+pub const PROCESSES_MAX: usize = 4096;
 /// Samples between two looks for devices that are new, gone or back.
 pub const LOOK_AGAIN: u64 = 10;
 /// Looks in vain after which the library is begun anew.
@@ -722,7 +724,7 @@ impl Asking<'_> {
         let (mut found, mut latest, mut is_whole) = (Vec::new(), since, true);
         let asked = self.ask("uses", |library, handle| {
             library.uses(handle, since, |used| {
-                let is_possible = used.at_us < IMPOSSIBLE && [used.sm, used.memory, used.encoder, used.decoder].iter().all(|n| *n <= 100);
+                let is_possible = is_use(&used);
                 if used.pid == 0 || used.at_us <= since {
                     return; // empty places, and old ones that drivers tell again
                 }
@@ -833,6 +835,83 @@ impl Asking<'_> {
 fn possible(value: u64, max: u64) -> Result<u64, Fail> {
     let is_sentinel = value == u64::from(u32::MAX);
     if value > max || is_sentinel { Err(Fail::Impossible) } else { Ok(value) }
+}
+
+/// Makes faults of the numbers of a reading that cannot be, for readings that another made.
+pub(crate) fn reject_impossible(gpu: &mut Gpu) {
+    let faults = &mut gpu.faults;
+    let mut hold = |what: &str, value: &mut Option<u64>, max: u64| {
+        if value.is_some_and(|value| possible(value, max).is_err()) {
+            *value = None;
+            faults.insert(what.to_string(), Fail::Impossible.word().into_owned());
+        }
+    };
+    let wide = IMPOSSIBLE - 1;
+    hold("energy", &mut gpu.energy_mj, wide);
+    hold("power", &mut gpu.power_mw, POWER_MW_MAX);
+    for value in [&mut gpu.memory_total, &mut gpu.memory_used, &mut gpu.memory_free, &mut gpu.memory_reserved] {
+        hold("memory", value, BYTES_MAX);
+    }
+    hold("throttle", &mut gpu.throttle, wide);
+    hold("ecc_corrected", &mut gpu.ecc_corrected, wide);
+    hold("ecc_uncorrected", &mut gpu.ecc_uncorrected, wide);
+    hold("ecc_corrected_life", &mut gpu.ecc_corrected_life, wide);
+    hold("ecc_uncorrected_life", &mut gpu.ecc_uncorrected_life, wide);
+    for value in [&mut gpu.retired_pages, &mut gpu.retired_corrected, &mut gpu.retired_uncorrected] {
+        hold("retired_pages", value, 2 * PAGES_MAX);
+    }
+    for value in [&mut gpu.remapped_rows, &mut gpu.remapped_corrected, &mut gpu.remapped_uncorrected] {
+        hold("remapped_rows", value, 2 * PAGES_MAX);
+    }
+    hold("xid", &mut gpu.xid, wide);
+    hold("pcie_tx", &mut gpu.pcie_tx, BYTES_MAX);
+    hold("pcie_rx", &mut gpu.pcie_rx, BYTES_MAX);
+    hold("nvlink_tx", &mut gpu.nvlink_tx, wide);
+    hold("nvlink_rx", &mut gpu.nvlink_rx, wide);
+    for process in &mut gpu.processes {
+        hold("process_memory", &mut process.memory, BYTES_MAX);
+    }
+    for mig in &mut gpu.migs {
+        hold("migs", &mut mig.memory_total, BYTES_MAX);
+        hold("migs", &mut mig.memory_used, BYTES_MAX);
+        mig.gpm.retain(|_, value| is_activity(*value));
+    }
+    let mut hold_small = |what: &str, value: &mut Option<u32>, max: u64| {
+        let mut wide = value.map(u64::from);
+        hold(what, &mut wide, max);
+        *value = value.filter(|_| wide.is_some());
+    };
+    for (what, value) in [
+        ("busy", &mut gpu.busy),
+        ("busy", &mut gpu.busy_memory),
+        ("busy_encoder", &mut gpu.busy_encoder),
+        ("busy_decoder", &mut gpu.busy_decoder),
+    ] {
+        hold_small(what, value, PERCENT_MAX);
+    }
+    hold_small("sm_mhz", &mut gpu.sm_mhz, CLOCK_MHZ_MAX);
+    hold_small("memory_mhz", &mut gpu.memory_mhz, CLOCK_MHZ_MAX);
+    hold_small("temperature", &mut gpu.temperature, CELSIUS_MAX);
+    hold_small("memory_temperature", &mut gpu.memory_temperature, CELSIUS_MAX);
+    let uses = gpu.uses.len();
+    gpu.uses.retain(is_use);
+    let samples = gpu.busy_samples.len();
+    gpu.busy_samples.retain(|(at_us, percent)| *at_us < IMPOSSIBLE && u64::from(*percent) <= PERCENT_MAX);
+    for (what, is_whole) in [("uses", uses == gpu.uses.len()), ("busy_samples", samples == gpu.busy_samples.len())] {
+        if !is_whole {
+            gpu.faults.insert(what.to_string(), Fail::Impossible.word().into_owned());
+        }
+    }
+    gpu.gpm.retain(|_, value| is_activity(*value));
+}
+
+fn is_use(used: &Use) -> bool {
+    used.at_us < IMPOSSIBLE && [used.sm, used.memory, used.encoder, used.decoder].iter().all(|n| u64::from(*n) <= PERCENT_MAX)
+}
+
+/// A share or a rate.
+fn is_activity(value: f64) -> bool {
+    (0.0..1e15).contains(&value)
 }
 
 /// The profile in the name of a MIG device: `NVIDIA H100 80GB HBM3 MIG 1g.10gb`.

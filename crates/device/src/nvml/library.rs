@@ -6,6 +6,7 @@
 //! as the driver says and its samples of GPM panic without their symbol.
 #![expect(unsafe_code, reason = "calls of a C library that is loaded at run time")]
 
+use super::PROCESSES_MAX;
 use nvml_wrapper::Nvml;
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper_sys::bindings as sys;
@@ -17,7 +18,6 @@ use std::path::Path;
 
 /// Names under which the library is installed, best first.
 const NAMES: [&str; 2] = ["libnvidia-ml.so.1", "libnvidia-ml.so"];
-const PROCESSES_MAX: usize = 4096;
 const SAMPLES_MAX: usize = 4096;
 /// Events that are taken at one look; the others wait for the next.
 const EVENTS_MAX: usize = 256;
