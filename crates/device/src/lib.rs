@@ -4,6 +4,7 @@
 //! thread: times are arguments, and who calls decides what a hanging driver may hold up.
 #![deny(unsafe_code)]
 
+pub mod names;
 pub mod nvml;
 pub mod reading;
 pub mod recording;

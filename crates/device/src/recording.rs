@@ -155,8 +155,7 @@ impl<R: BufRead> Reader<R> {
             if self.line.trim_ascii().is_empty() {
                 continue;
             }
-            let mut reading: Reading =
-                serde_json::from_slice(&self.line).map_err(|error| self.bad(Rule::Reading(error.to_string())))?;
+            let mut reading: Reading = serde_json::from_slice(&self.line).map_err(|error| self.bad(Rule::Reading(error.to_string())))?;
             return match check(&mut reading) {
                 Ok(()) => Ok(Some(reading)),
                 Err(what) => Err(self.bad(Rule::TooMany(what))),
