@@ -10,6 +10,7 @@ mod stub;
 
 use device::names::{Lines, Names};
 use device::nvml::Sampler;
+use device::reading::{Gpu, Reading};
 use flow::units::UnixNanos;
 use std::path::Path;
 
@@ -31,29 +32,36 @@ fn main() {
 fn measure(name: &str, path: &Path, goal: f64, mut at: impl FnMut(u64)) {
     at(0);
     let mut sampler = Sampler::open(Some(path)).expect("the library begins");
+    let mut reading = Reading::default();
+    let scripts = cpu_of(&mut at);
+    let both = cpu_of(|second| {
+        at(second);
+        reading = sampler.sample(UnixNanos((1_764_291_723 + second as i64) * 1_000_000_000), second * 1_000_000_000);
+    });
+    let sampling = (both - scripts).max(0.0); // writing the script is not sampling, reading it is
     let mut lines = Lines::new(Names::Dcgm, "node-1");
-    let (mut cpu_s, mut put_s, mut told) = (0.0, 0.0, (0, 0, 0, 0));
-    for second in 1..=SAMPLES {
-        at(second); // writing the script is not sampling
-        let begun_s = cpu_seconds();
-        let reading = sampler.sample(UnixNanos((1_764_291_723 + second as i64) * 1_000_000_000), second * 1_000_000_000);
-        let made_s = cpu_seconds();
-        let mut out = Vec::new();
-        let count = lines.put(&reading, &mut out);
-        (cpu_s, put_s) = (cpu_s + made_s - begun_s, put_s + cpu_seconds() - made_s);
-        let all = |len: fn(&device::reading::Gpu) -> usize| reading.gpus.iter().map(len).sum::<usize>();
-        told = (reading.gpus.len(), all(|gpu| gpu.migs.len()), all(|gpu| gpu.processes.len()), count);
-    }
-    let percent = |seconds: f64| 100.0 * seconds / SAMPLES as f64;
-    let (devices, migs, processes, count) = told;
-    println!("{name}: {devices} devices, {migs} MIG devices, {processes} processes, {count} lines");
-    println!("  sampling {:.3} % of a core at 1 s (goal {goal} %), writing the lines {:.3} %", percent(cpu_s), percent(put_s));
-    if percent(cpu_s) > goal {
+    let (mut out, mut count) = (Vec::new(), 0);
+    let writing = cpu_of(|_| {
+        out.clear();
+        count = lines.put(&reading, &mut out);
+    });
+    let all = |len: fn(&Gpu) -> usize| reading.gpus.iter().map(len).sum::<usize>();
+    let (migs, processes, uses) = (all(|gpu| gpu.migs.len()), all(|gpu| gpu.processes.len()), all(|gpu| gpu.uses.len()));
+    println!("{name}: {} devices, {migs} MIG devices, {processes} processes, {uses} samples of use, {count} lines", reading.gpus.len());
+    println!("  sampling {sampling:.3} % of a core at 1 s (goal {goal} %), writing the lines {writing:.3} %");
+    if sampling > goal {
         println!("  MISSED");
     }
 }
 
-/// CPU time of this thread in seconds, to the nanosecond.
+/// CPU time of each run, as percent of a second.
+fn cpu_of(mut run: impl FnMut(u64)) -> f64 {
+    let begun_s = cpu_seconds();
+    (1..=SAMPLES).for_each(&mut run);
+    100.0 * (cpu_seconds() - begun_s) / SAMPLES as f64
+}
+
+/// CPU time of this thread in seconds. The kernel brings it up to date every few milliseconds.
 fn cpu_seconds() -> f64 {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").expect("/proc is there");
     text.split(' ').next().and_then(|ns| ns.parse::<f64>().ok()).expect("it begins with a number") / 1e9

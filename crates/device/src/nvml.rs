@@ -299,6 +299,7 @@ impl Sampler {
     fn meet(&mut self, index: u32) -> usize {
         let library = self.library.as_mut().expect("the caller looked");
         let met = library.by_index(index).and_then(|handle| Ok((handle, library.uuid(handle)?)));
+        let met = met.and_then(|met| if met.1.is_empty() { Err(Fail::Impossible) } else { Ok(met) });
         let (handle, uuid) = match met {
             Ok(met) => met,
             Err(fail) => {
@@ -607,10 +608,11 @@ impl Asking<'_> {
             self.fault("busy_samples", Fail::Impossible);
         }
         self.device.busy_until_us = Some(latest);
-        if until.is_some() {
-            found.sort_unstable();
-            self.gpu.busy_samples = found;
+        if until.is_none() {
+            return self.is_first("busy_samples");
         }
+        found.sort_unstable();
+        self.gpu.busy_samples = found;
     }
 
     fn health(&mut self) {
@@ -742,10 +744,16 @@ impl Asking<'_> {
             self.fault("uses", Fail::Impossible);
         }
         self.device.uses_until_us = Some(latest);
-        if until.is_some() {
-            found.sort_by_key(|used| (used.at_us, used.pid));
-            self.gpu.uses = found;
+        if until.is_none() {
+            return self.is_first("uses");
         }
+        found.sort_by_key(|used| (used.at_us, used.pid));
+        self.gpu.uses = found;
+    }
+
+    /// What the driver sampled up to now is of a time that nobody watched: nothing is told, which is not the same as no use.
+    fn is_first(&mut self, what: &str) {
+        self.gpu.faults.entry(what.to_string()).or_insert_with(|| "first_reading".to_string());
     }
 
     /// What GPM tells of the device, and of each GPU instance.
@@ -946,6 +954,13 @@ mod tests {
         }
         assert_eq!(profile_in("NVIDIA H100 80GB HBM3 MIG 1c.3g.40gb").as_deref(), Some("1c.3g.40gb"));
         assert_eq!(profile_in("NVIDIA H100 80GB HBM3"), None);
+    }
+
+    #[test]
+    fn a_sampler_can_go_to_a_thread_of_its_own() {
+        fn goes<T: Send>() {}
+        goes::<Sampler>();
+        goes::<crate::recording::Samples>();
     }
 
     #[test]

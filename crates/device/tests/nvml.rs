@@ -5,6 +5,7 @@ mod stub;
 
 use device::nvml::{DEVICES_MAX, LOOK_AGAIN, MIGS_MAX, Sampler};
 use device::reading::{Gpu, Reading};
+use device::recording::{Head, Reader, Writer};
 use flow::units::UnixNanos;
 use std::path::Path;
 use std::time::Instant;
@@ -133,7 +134,9 @@ fn what_the_driver_sampled_before_the_first_reading_is_of_no_gap() {
     let mut node = Node::new(H100, &[]);
     let gpu = node.gpu(60.0);
     assert!(gpu.uses.is_empty() && gpu.busy_samples.is_empty());
-    assert_eq!(node.gpu(61.0).uses.len(), 1);
+    assert_eq!((gpu.faults["uses"].as_str(), gpu.faults["busy_samples"].as_str()), ("first_reading", "first_reading"));
+    let gpu = node.gpu(61.0);
+    assert_eq!((gpu.uses.len(), gpu.faults.len()), (1, 0));
 }
 
 #[test]
@@ -446,4 +449,45 @@ fn pcie_traffic_that_must_be_waited_for_is_asked_of_one_device_at_a_time() {
     let (some, none) = ((Some(3072), Some(4096)), (None, None));
     assert_eq!(told(node.at(1.0)), [some, none]);
     assert_eq!(told(node.at(2.0)), [none, some]);
+}
+
+/// Calls whose answers are numbers of the script, and what can be said of any call.
+const CALLS: [&str; 8] = [
+    "nvmlDeviceGetTotalEnergyConsumption",
+    "nvmlDeviceGetComputeRunningProcesses_v3",
+    "nvmlDeviceGetProcessUtilization",
+    "nvmlDeviceGetSamples",
+    "nvmlDeviceGetMemoryInfo_v2",
+    "nvmlDeviceGetMigMode",
+    "nvmlDeviceGetUUID",
+    "nvmlDeviceGetFieldValues",
+];
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 48, ..Default::default() })]
+    #[test]
+    fn no_answer_of_a_driver_is_a_panic_and_every_reading_can_be_kept(
+        numbers in proptest::collection::vec(proptest::prelude::any::<u64>(), H100.lines().count()),
+        said in proptest::collection::vec((0usize..CALLS.len(), 0usize..3, proptest::prelude::any::<u32>(), 0u32..6), 0..6),
+    ) {
+        // Each number of the script is replaced by another one now and then.
+        let other = |(line, number): (&str, &u64)| match line.split_once(' ') {
+            Some((word, rest)) if number % 3 == 0 && rest.starts_with(|c: char| c.is_ascii_digit()) => format!("{word} {number}\n"),
+            _ => format!("{line}\n"),
+        };
+        let mut text: String = H100.lines().zip(&numbers).map(other).collect();
+        for (call, what, number, at) in said {
+            let what = ["error", "claim", "overrun"][what];
+            text += &format!("{what} {} {number} @{at}..{}\n", CALLS[call], at + 2);
+        }
+        let mut node = Node::new(&text, &[]);
+        let mut writer = Writer::begin(Vec::new(), &Head::new("node-1", node.sampler.driver(), "")).unwrap();
+        let readings: Vec<Reading> = (0..8).map(|second| node.at(f64::from(second))).collect();
+        readings.iter().for_each(|reading| writer.append(reading).unwrap());
+        let bytes = writer.into_inner();
+        let mut reader = Reader::open("a", bytes.as_slice()).unwrap();
+        for reading in readings {
+            proptest::prop_assert_eq!(reader.next().unwrap(), Some(reading), "what a sampler lets through a recording does too");
+        }
+    }
 }
