@@ -4,4 +4,7 @@
 //! thread: times are arguments, and who calls decides what a hanging driver may hold up.
 #![deny(unsafe_code)]
 
+pub mod facts;
+pub mod owner;
+pub mod pod_resources;
 pub mod reading;
