@@ -143,8 +143,9 @@ pub struct State {
     pub counts: Counts,
 }
 
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Clock {
+    boot: String,
     mono_ns: u64,
     wall_ns: i64,
     /// Time of the timeline minus monotonic time.
@@ -267,35 +268,42 @@ fn tick(clock: &mut Option<Clock>, late: &mut (u64, u32), counts: &mut Counts, r
         counts.refuse("time");
         return None;
     }
-    let offset_ns = wall_ns - mono_ns as i64;
-    let begin = |booted_ns: Option<u64>, epoch: u64| {
-        let clock = Clock { mono_ns, wall_ns, offset_ns, epoch };
-        (clock, Now { at_ns: wall_ns, mono_ns, booted_ns, is_step: false, epoch })
-    };
-    let Some(last) = *clock else {
-        let (first, now) = begin(None, 0);
-        *clock = Some(first);
-        return Some(now);
-    };
-    if mono_ns <= last.mono_ns {
-        *late = if late.1 > 0 && mono_ns > late.0 { (mono_ns, late.1 + 1) } else { (mono_ns, 1) };
-        let is_boot = mono_ns < last.mono_ns && (wall_ns > last.wall_ns || late.1 >= LATE_RUN);
-        if !is_boot {
+    let mut next = Clock { boot: cut(&reading.boot), mono_ns, wall_ns, offset_ns: wall_ns - mono_ns as i64, epoch: 0 };
+    let mut now = Now { at_ns: wall_ns, mono_ns, booted_ns: None, is_step: false, epoch: 0 };
+    if let Some(last) = clock.as_ref() {
+        let is_boot = is_boot(last, &next, late);
+        if !is_boot && mono_ns <= last.mono_ns {
             counts.late += 1;
             return None;
         }
-        counts.reboots += 1;
-        *late = (0, 0);
-        let (first, now) = begin(Some(u64::try_from(wall_ns - last.wall_ns).unwrap_or(0)), last.epoch + 1);
-        *clock = Some(first);
-        return Some(now);
+        let is_step = !is_boot && next.offset_ns.abs_diff(last.offset_ns) > STEP_NS as u64;
+        if is_boot {
+            counts.reboots += 1;
+            now.booted_ns = Some(u64::try_from(wall_ns - last.wall_ns).unwrap_or(0));
+        } else if is_step {
+            counts.clock_steps += 1;
+            now.is_step = true;
+        } else {
+            next.offset_ns = last.offset_ns;
+        }
+        next.epoch = last.epoch + u64::from(is_boot || is_step);
     }
-    *late = (0, 0);
-    let is_step = offset_ns.abs_diff(last.offset_ns) > STEP_NS as u64;
-    counts.clock_steps += u64::from(is_step);
-    let (offset_ns, epoch) = if is_step { (offset_ns, last.epoch + 1) } else { (last.offset_ns, last.epoch) };
-    *clock = Some(Clock { mono_ns, wall_ns, offset_ns, epoch });
-    Some(Now { at_ns: mono_ns as i64 + offset_ns, mono_ns, booted_ns: None, is_step, epoch })
+    (now.at_ns, now.epoch) = (mono_ns as i64 + next.offset_ns, next.epoch);
+    (*late, *clock) = ((0, 0), Some(next));
+    Some(now)
+}
+
+/// Did the monotonic clock begin anew? Where nobody names the boots, it does when it goes back while the wall clock goes on, or
+/// goes on from there for some readings.
+fn is_boot(last: &Clock, next: &Clock, late: &mut (u64, u32)) -> bool {
+    if !last.boot.is_empty() && !next.boot.is_empty() {
+        return last.boot != next.boot;
+    }
+    if next.mono_ns >= last.mono_ns {
+        return false;
+    }
+    *late = if late.1 > 0 && next.mono_ns > late.0 { (next.mono_ns, late.1 + 1) } else { (next.mono_ns, 1) };
+    next.wall_ns > last.wall_ns || late.1 >= LATE_RUN
 }
 
 /// What every step of accounting needs.
