@@ -2,10 +2,12 @@
 //!
 //! In: readings in order. Out: [`Fact`]s, each told once, raw: sharing a device among tenants is rating and happens in the bill.
 //!
-//! - `gpu_held`: every device, all the time it was there: each millisecond belongs to exactly one interval (`exclusive` to
+//! - `gpu_held`: every device, all the time it was there: each millisecond belongs to exactly one fact (`exclusive` to
 //!   its owner; `shared`, `mig`, `free` and `unseen` to nobody).
 //! - `gpu_sm_time`: SM time by owner, in ms. `gpu_energy`: differences of the device's counter, in mJ.
 //! - `gpu_memory_time`: MiB held by owner. `gpu_slices`: MIG slices held by owner.
+//!
+//! All have the dimension `mode`, so that a share can `join: [device, mode]`: an hour may have a device in two modes.
 //!
 //! **Time.** Gaps between readings are told by the monotonic clock. The wall clock only places them: when both went apart by more
 //! than 1 s, the clock was set, and the timeline goes on at the new wall time. An interval is never told twice for the same time
@@ -30,8 +32,8 @@ use flow::units::{NANOS_PER_HOUR, NANOS_PER_SECOND, Span, UnixNanos};
 use look::{Look, Mode, Seen, Tag, cut};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+pub use window::{Fact, Facts, Form, Meter};
 use window::{Key, Ms, Open};
-pub use window::{Fact, Facts, Meter};
 
 /// Most devices of a node; the largest machines have 16.
 pub const DEVICES_MAX: usize = 256;
@@ -65,13 +67,20 @@ pub struct Options {
     pub window: Span,
     /// A longer gap between two readings is unseen.
     pub gap_max: Span,
+    /// How what is held is told.
+    pub form: Form,
     /// The logical service that tells the facts: with a fact's id it names it.
     pub source: String,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { window: Span(60 * NANOS_PER_SECOND), gap_max: Span(10 * NANOS_PER_SECOND), source: "weir.gpu".into() }
+        Options {
+            window: Span(60 * NANOS_PER_SECOND),
+            gap_max: Span(10 * NANOS_PER_SECOND),
+            form: Form::Amounts,
+            source: "weir.gpu".into(),
+        }
     }
 }
 
@@ -219,6 +228,7 @@ impl Accountant {
         counts.readings += 1;
         counts.missed = counts.missed.saturating_add(reading.missed);
         let Some(now) = tick(clock, late, counts, reading) else { return };
+        let options = &self.options;
         let mut here: HashSet<&str> = HashSet::new();
         for gpu in reading.gpus.iter().filter(|gpu| !gpu.is_lost) {
             let refused = match () {
@@ -233,7 +243,7 @@ impl Accountant {
             }
             here.insert(&gpu.uuid);
             let device = devices.entry(gpu.uuid.clone()).or_default();
-            device.account(gpu, &now, &mut Context { options: &self.options, counts, out });
+            device.account(gpu, &now, &mut Context { options, counts, out });
         }
         let at_ms = now.at_ns.div_euclid(NANOS_PER_MS);
         devices.retain(|uuid, device| {
@@ -241,10 +251,10 @@ impl Accountant {
                 counts.lost += u64::from(std::mem::take(&mut device.is_here));
             }
             // A device's own place is less than 1 ms from the node's.
-            device.close(uuid, if device.is_here { device.pos_ns.div_euclid(NANOS_PER_MS) } else { at_ms }, out);
+            device.close(uuid, if device.is_here { device.pos_ns.div_euclid(NANOS_PER_MS) } else { at_ms }, options.form, out);
             let is_gone = !device.is_here && now.mono_ns.abs_diff(device.mono_ns) > FORGET_NS;
             if is_gone {
-                device.close(uuid, i64::MAX, out);
+                device.close(uuid, i64::MAX, options.form, out);
             }
             !is_gone
         });
@@ -253,8 +263,9 @@ impl Accountant {
     /// Tells the facts of open windows that end at or before `upto`; of all of them for the largest time, as at the end of a run. What
     /// comes in such a window later becomes facts of its own.
     pub fn close(&mut self, upto: UnixNanos, out: &mut Facts) {
+        let upto_ms = if upto.0 == i64::MAX { i64::MAX } else { upto.0.div_euclid(NANOS_PER_MS) };
         for (uuid, device) in &mut self.state.devices {
-            device.close(uuid, upto.0.div_euclid(NANOS_PER_MS), out);
+            device.close(uuid, upto_ms, self.options.form, out);
         }
     }
 }
@@ -334,7 +345,7 @@ impl Device {
         let energy = self.energy_difference(gpu, now, context.counts);
         let gap_ns = self.go_to(now, context.counts);
         if self.model != gpu.model {
-            self.close(&gpu.uuid, i64::MAX, context.out);
+            self.close(&gpu.uuid, i64::MAX, context.options.form, context.out);
             self.model = cut(&gpu.model);
         }
         let from_ns = self.pos_ns - gap_ns;
@@ -343,7 +354,15 @@ impl Device {
         if gap_ns == 0 {
             // It begins or came back: what it took meanwhile is nobody's.
             let at = self.pos_ns;
-            self.add_piece(&gpu.uuid, Piece { from_ns: at, to_ns: at, is_second: true }, &Look::default(), Mode::Unseen, energy, &[], context);
+            self.add_piece(
+                &gpu.uuid,
+                Piece { from_ns: at, to_ns: at, is_second: true },
+                &Look::default(),
+                Mode::Unseen,
+                energy,
+                &[],
+                context,
+            );
         } else if is_seen {
             self.add_gap(&gpu.uuid, from_ns, &look, energy, &sm, context);
         } else {
@@ -448,12 +467,12 @@ impl Device {
         let pieces = pieces(from_ns, self.pos_ns, NANOS_PER_HOUR, None);
         let lengths: Vec<u128> = pieces.iter().map(|piece| (piece.to_ns - piece.from_ns) as u128).collect();
         for (piece, energy) in pieces.iter().zip(apportion(energy, &lengths)) {
-            self.close(uuid, i64::MAX, context.out);
+            self.close(uuid, i64::MAX, context.options.form, context.out);
             self.add_piece(uuid, *piece, &Look::default(), Mode::Unseen, energy, &[], context);
             let ms = piece.to_ns.div_euclid(NANOS_PER_MS) - piece.from_ns.div_euclid(NANOS_PER_MS);
             context.counts.unseen_ms = context.counts.unseen_ms.saturating_add(ms as u64);
         }
-        self.close(uuid, i64::MAX, context.out);
+        self.close(uuid, i64::MAX, context.options.form, context.out);
     }
 
     /// One part of a gap, in one window: amounts whole, intervals where the time was not told before.
@@ -461,7 +480,7 @@ impl Device {
     fn add_piece(&mut self, uuid: &str, piece: Piece, look: &Look, mode: Mode, energy: u128, sm: &[SmTime], context: &mut Context<'_>) {
         let ms = Ms { from: piece.from_ns.div_euclid(NANOS_PER_MS), to: piece.to_ns.div_euclid(NANOS_PER_MS) };
         if self.open.as_ref().is_some_and(|open| !(open.start..open.end).contains(&ms.from) || open.epoch != self.epoch) {
-            self.close(uuid, i64::MAX, context.out);
+            self.close(uuid, i64::MAX, context.options.form, context.out);
         }
         let window_ms = context.options.window.0 / NANOS_PER_MS;
         let start = ms.from - ms.from.rem_euclid(window_ms);
@@ -491,9 +510,9 @@ impl Device {
     }
 
     /// Tells what is open if its window ends by `upto_ms`.
-    fn close(&mut self, uuid: &str, upto_ms: i64, out: &mut Facts) {
+    fn close(&mut self, uuid: &str, upto_ms: i64, form: Form, out: &mut Facts) {
         if let Some(open) = self.open.take_if(|open| open.end <= upto_ms || upto_ms == i64::MAX) {
-            open.tell(uuid, &self.model, &mut self.carry, out);
+            open.tell(uuid, &self.model, form, &mut self.carry, out);
         }
     }
 }
@@ -543,7 +562,13 @@ fn use_times(uses: &[Use], last_us: Option<u64>, gap_us: u64, counts: &mut Count
 
 /// The device's own use over the gap, divided by device memory held; equally where nobody holds any.
 fn estimated(gpu: &Gpu, look: &Look, gap_us: u64, counts: &mut Counts) -> Vec<SmTime> {
-    let samples: Vec<u32> = gpu.busy_samples.iter().take(USES_MAX).map(|(_, percent)| *percent).chain(gpu.busy_samples.is_empty().then_some(gpu.busy).flatten()).collect();
+    let samples: Vec<u32> = gpu
+        .busy_samples
+        .iter()
+        .take(USES_MAX)
+        .map(|(_, percent)| *percent)
+        .chain(gpu.busy_samples.is_empty().then_some(gpu.busy).flatten())
+        .collect();
     let usable: Vec<u128> = samples.iter().filter(|percent| **percent <= 100).map(|percent| u128::from(*percent)).collect();
     counts.refuse_many("busy_percent", samples.len() - usable.len());
     if usable.is_empty() {

@@ -279,7 +279,11 @@ mod tests {
             (format!("0::/machine.slice/libpod-{ID}.scope/container"), "", ID),
             (format!("0::/docker/{OTHER}/kubelet/kubepods/besteffort/pod{UID}/{ID}"), UID, ID),
             (format!("0::/docker/{OTHER}/docker/{ID}"), "", ID),
-            (format!("0::/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-besteffort-pod{under}.slice/cri-containerd-{ID}.scope"), UID, ID),
+            (
+                format!("0::/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-besteffort-pod{under}.slice/cri-containerd-{ID}.scope"),
+                UID,
+                ID,
+            ),
             (format!("0::/../../kubepods-besteffort-pod{under}.slice/cri-containerd-{ID}.scope"), UID, ID),
             (format!("0::/../cri-containerd-{ID}.scope"), "", ID),
             (format!("0::/kubepods/pod{UID}/{ID}/init.scope (deleted)"), UID, ID),
@@ -290,7 +294,9 @@ mod tests {
             let want = Place { pod_uid: pod_uid.into(), container_id: container_id.into() };
             assert_eq!(place_of_cgroup(&text), Some(want), "{text}");
         }
-        for text in ["", "0::/", "0::/user.slice/user-1000.slice", "0::/podman/x", "0::/pods/podracer", "x", "1:a", "0::/system.slice/pod.slice"] {
+        for text in
+            ["", "0::/", "0::/user.slice/user-1000.slice", "0::/podman/x", "0::/pods/podracer", "x", "1:a", "0::/system.slice/pod.slice"]
+        {
             assert_eq!(place_of_cgroup(text), None, "{text}");
         }
     }

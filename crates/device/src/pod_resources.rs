@@ -331,11 +331,9 @@ pub fn assign(reading: &mut Reading, containers: &[PodDevices], lookup: &dyn Fn(
 }
 
 fn named(mut owner: Owner, container: &PodDevices) -> Owner {
-    for (known, name) in [
-        (&mut owner.namespace, &container.namespace),
-        (&mut owner.pod, &container.pod),
-        (&mut owner.container, &container.container),
-    ] {
+    for (known, name) in
+        [(&mut owner.namespace, &container.namespace), (&mut owner.pod, &container.pod), (&mut owner.container, &container.container)]
+    {
         if known.is_empty() {
             known.clone_from(name);
         }
@@ -429,7 +427,9 @@ impl Places {
             }
             match (class, device) {
                 // `<uid of the claim>-<device>`; a uid has 36 bytes.
-                ("claim", _) => add(device.get(37..).filter(|_| device.as_bytes()[36] == b'-').map_or(Err("unknown_device"), |d| self.find(gpus, d))),
+                ("claim", _) => {
+                    add(device.get(37..).filter(|_| device.as_bytes()[36] == b'-').map_or(Err("unknown_device"), |d| self.find(gpus, d)))
+                }
                 ("gpu", "all") => (0..gpus.len()).for_each(|n| add(Ok((n, None)))),
                 ("gpu" | "device" | "mig", _) => add(self.find(gpus, device)),
                 _ => {}

@@ -45,15 +45,20 @@ pub fn at_wall(ms: i64, wall_ms: i64, gpus: Vec<Gpu>) -> Reading {
     Reading { at_ns: TEN * NANOS_PER_SECOND + wall_ms * NANOS_PER_MS, ..at(ms, gpus) }
 }
 
+/// Intervals show most.
 pub fn new() -> Accountant {
-    Accountant::new(Options::default()).unwrap()
+    Accountant::new(options()).unwrap()
+}
+
+pub fn options() -> Options {
+    Options { form: Form::Intervals, ..Options::default() }
 }
 
 /// `meter tenant mode from-to quantity`, times in ms after 10:00; further dimensions in the end.
 pub fn line(fact: &Fact) -> String {
     let tenant = if fact.tenant.is_empty() { "-" } else { &fact.tenant };
-    let (from, to) = (fact.from_ms - TEN * 1_000, fact.to_ms - TEN * 1_000);
-    let time = if fact.meter.is_interval() { format!("{from}-{to}") } else { from.to_string() };
+    let [time, from, to] = [fact.time_ms, fact.from_ms, fact.to_ms].map(|ms| ms - TEN * 1_000);
+    let time = if fact.is_interval() { format!("{from}-{to}") } else { time.to_string() };
     let more: String = ["mig", "mig_profile", "estimated", "pod", "service", "model"]
         .iter()
         .filter(|name| !fact.dim(name).is_empty())
@@ -111,6 +116,18 @@ fn a_fact_is_a_record_as_usage_events_are() {
 }
 
 #[test]
+fn what_is_held_is_an_amount_that_a_bill_can_add_up() {
+    let with = |mib, second: u64| Gpu { given: vec![given("a")], processes: vec![process(1, "a", mib)], ..gpu(second) };
+    let readings = [at(500, vec![with(3, 0)]), at(1_000, vec![with(4, 1)]), at(1_500, vec![with(4, 2)])];
+    let mut accountant = Accountant::new(Options::default()).unwrap();
+    let facts = tell(&mut accountant, &readings);
+    let lines: Vec<String> = facts.list.iter().map(|fact| format!("{} {}", line(fact), fact.unit())).collect();
+    let want = ["held a exclusive 0 1000 GPU-ms", "energy a exclusive 0 2 mJ", "memory_time a exclusive 0 3750 MiB-ms"];
+    assert_eq!(lines, want);
+    assert_eq!(tell(&mut new(), &readings).list.iter().map(Fact::amount).collect::<Vec<_>>(), [1_000, 2, 3_000, 750]);
+}
+
+#[test]
 fn modes_say_who_has_the_device() {
     let two = vec![process(1, "a", 10), process(2, "b", 10)];
     let cases: Vec<(Gpu, &str)> = vec![
@@ -136,12 +153,8 @@ fn modes_say_who_has_the_device() {
 #[test]
 fn a_change_counts_from_the_middle_of_the_gap_and_windows_are_cut_at_the_minute() {
     let of = |tenant: &str, energy| Gpu { given: vec![given(tenant)], ..gpu(energy) };
-    let readings = [
-        at(57_000, vec![of("a", 0)]),
-        at(59_000, vec![of("b", 1_001)]),
-        at(61_000, vec![of("b", 2_002)]),
-        at(62_000, vec![gpu(2_003)]),
-    ];
+    let readings =
+        [at(57_000, vec![of("a", 0)]), at(59_000, vec![of("b", 1_001)]), at(61_000, vec![of("b", 2_002)]), at(62_000, vec![gpu(2_003)])];
     let want = [
         "held a exclusive 57000-58000 1",
         "held b exclusive 58000-60000 1",
@@ -278,7 +291,19 @@ fn mig_devices_are_held_by_whom_they_were_given_to_or_by_their_processes() {
 
 #[test]
 fn r18_a_drop_of_the_counter_is_a_reset_and_what_cannot_be_is_refused() {
-    let energies = [Some(5_000_000), Some(5_000_300), Some(120), None, Some(620), Some(u64::MAX), Some(1_000), Some(1_400), Some(9_000_000), Some(9_000_001), Some(9_000_005)];
+    let energies = [
+        Some(5_000_000),
+        Some(5_000_300),
+        Some(120),
+        None,
+        Some(620),
+        Some(u64::MAX),
+        Some(1_000),
+        Some(1_400),
+        Some(9_000_000),
+        Some(9_000_001),
+        Some(9_000_005),
+    ];
     let readings: Vec<Reading> =
         energies.iter().enumerate().map(|(n, energy)| at(n as i64 * 1_000, vec![Gpu { energy_mj: *energy, ..gpu(0) }])).collect();
     // 300, 120 after the reset, 500 over two gaps; nothing before and after the sentinel; 400; a jump of 9 kJ in 1 s; 4.
@@ -290,7 +315,8 @@ fn r18_a_drop_of_the_counter_is_a_reset_and_what_cannot_be_is_refused() {
 
 #[test]
 fn a_gap_that_is_too_long_is_unseen_and_nobodys() {
-    let with = |energy| Gpu { given: vec![given("a")], processes: vec![process(1, "a", 9)], uses: vec![used(1, energy, 100)], ..gpu(energy) };
+    let with =
+        |energy| Gpu { given: vec![given("a")], processes: vec![process(1, "a", 9)], uses: vec![used(1, energy, 100)], ..gpu(energy) };
     let hours = 3_600_000;
     let readings = [at(0, vec![with(0)]), at(10_000, vec![with(10)]), at(20_001, vec![with(17)]), at(2 * hours, vec![with(8_000)])];
     let want = [
@@ -314,8 +340,8 @@ fn a_step_of_the_wall_clock_is_no_usage_and_no_time_is_told_twice() {
     let readings = [
         at(0, vec![with(0)]),
         at(1_000, vec![with(1)]),
-        at_wall(2_000, 9_000, vec![with(10)]),   // 7 s ahead: 8,000 to 9,000
-        at_wall(3_000, 10_500, vec![with(100)]), // half a second is no step: 9,000 to 10,000
+        at_wall(2_000, 9_000, vec![with(10)]),    // 7 s ahead: 8,000 to 9,000
+        at_wall(3_000, 10_500, vec![with(100)]),  // half a second is no step: 9,000 to 10,000
         at_wall(4_000, 1_500, vec![with(1_000)]), // back: 500 to 1,500, of which 500 ms were told
         at_wall(5_000, 2_500, vec![with(10_000)]),
         at_wall(6_000, 10_000, vec![with(100_000)]), // 9,000 to 10,000 was told
@@ -403,7 +429,12 @@ fn late_readings_are_counted_and_a_boot_begins_anew() {
 
 #[test]
 fn a_restart_goes_on_where_the_state_was_stored() {
-    let with = |n: u64| Gpu { given: vec![given("a")], processes: vec![process(1, "a", 5)], uses: vec![used(1, 1 + n * 1_000_000, 33)], ..gpu(n * 7) };
+    let with = |n: u64| Gpu {
+        given: vec![given("a")],
+        processes: vec![process(1, "a", 5)],
+        uses: vec![used(1, 1 + n * 1_000_000, 33)],
+        ..gpu(n * 7)
+    };
     let readings: Vec<Reading> = (0..200).map(|n| at(n * 1_000 + 300, vec![with(n as u64)])).collect();
     let whole = tell(&mut new(), &readings);
     for stop in [1, 59, 60, 61, 150] {
@@ -411,7 +442,7 @@ fn a_restart_goes_on_where_the_state_was_stored() {
         readings[..stop].iter().for_each(|reading| accountant.account(reading, &mut facts));
         let stored = serde_json::to_string(accountant.state()).unwrap();
         let state: State = serde_json::from_str(&stored).unwrap();
-        let mut again = Accountant::restore(Options::default(), state).unwrap();
+        let mut again = Accountant::restore(options(), state).unwrap();
         facts.list.extend(tell(&mut again, &readings[stop..]).list);
         assert_eq!(facts, whole, "stopped at {stop}");
     }
@@ -419,7 +450,7 @@ fn a_restart_goes_on_where_the_state_was_stored() {
     let mut accountant = new();
     readings[..10].iter().for_each(|reading| accountant.account(reading, &mut Facts::default()));
     let state = accountant.state().clone();
-    let mut again = Accountant::restore(Options::default(), state).unwrap();
+    let mut again = Accountant::restore(options(), state).unwrap();
     tell(&mut again, &readings[30..31]);
     assert_eq!(again.counts().unseen_ms, 21_000);
 }
@@ -446,12 +477,19 @@ fn facts_are_told_when_their_window_is_over_and_only_once() {
 
 #[test]
 fn options_that_cannot_be_are_refused_by_a_sentence() {
-    let with = |window: i64, gap_max: i64, source: &str| Options { window: Span(window), gap_max: Span(gap_max), source: source.into() };
+    let with = |window: i64, gap_max: i64, source: &str| Options {
+        window: Span(window),
+        gap_max: Span(gap_max),
+        source: source.into(),
+        ..options()
+    };
     let s = NANOS_PER_SECOND;
     for good in [with(s, s, "a"), with(3_600 * s, 3_600 * s, "a"), with(90 * s, s, "a")] {
         assert_eq!(good.check(), Ok(()));
     }
-    for bad in [with(0, s, "a"), with(7 * s, s, "a"), with(-60 * s, s, "a"), with(7_200 * s, s, "a"), with(60 * s, 0, "a"), with(60 * s, s, "")] {
+    for bad in
+        [with(0, s, "a"), with(7 * s, s, "a"), with(-60 * s, s, "a"), with(7_200 * s, s, "a"), with(60 * s, 0, "a"), with(60 * s, s, "")]
+    {
         assert!(Accountant::new(bad.clone()).is_err(), "{bad:?}");
     }
 }

@@ -38,20 +38,34 @@ impl Meter {
         }
     }
 
-    pub fn unit(self) -> &'static str {
-        match self {
-            Meter::Held => "GPU",
-            Meter::SmTime => "ms",
-            Meter::Energy => "mJ",
-            Meter::MemoryTime => "MiB",
-            Meter::Slices => "Slices",
+    pub fn unit(self, form: Form) -> &'static str {
+        match (self, form) {
+            (Meter::SmTime, _) => "ms",
+            (Meter::Energy, _) => "mJ",
+            (Meter::Held, Form::Amounts) => "GPU-ms",
+            (Meter::Held, Form::Intervals) => "GPU",
+            (Meter::MemoryTime, Form::Amounts) => "MiB-ms",
+            (Meter::MemoryTime, Form::Intervals) => "MiB",
+            (Meter::Slices, Form::Amounts) => "Slices-ms",
+            (Meter::Slices, Form::Intervals) => "Slices",
         }
     }
 
-    /// Held for a time; else an amount at one time.
-    pub fn is_interval(self) -> bool {
+    /// Is it held for a time? Else it is an amount.
+    pub fn is_held(self) -> bool {
         matches!(self, Meter::Held | Meter::MemoryTime | Meter::Slices)
     }
+}
+
+/// How what was held for a time is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// As so many `GPU-ms` at the window's start. A bill adds them up over the hour and rounds once, so the window does not show.
+    #[default]
+    Amounts,
+    /// As `GPU`s from a start to an end. A bill prices and rounds each interval (rule R5): 60 of a minute cost 2 x 10^-11 more than
+    /// one of an hour at 2.50. With a window of 1 h they cost the same.
+    Intervals,
 }
 
 /// Raw usage, as a meter with `usage: events` takes it.
@@ -62,15 +76,33 @@ pub struct Fact {
     pub tenant: String,
     /// With the source its name.
     pub id: String,
-    /// Milliseconds since 1970. Of an amount the window's start, twice.
+    /// When it counts, in milliseconds since 1970: the start of the window, of an interval its own.
+    pub time_ms: i64,
+    /// The time it was gathered in.
     pub from_ms: i64,
     pub to_ms: i64,
     pub quantity: u64,
+    /// Only what is held has intervals.
+    pub form: Form,
     /// Those that say something, by name.
     pub dims: Vec<(&'static str, String)>,
 }
 
 impl Fact {
+    pub fn is_interval(&self) -> bool {
+        self.form == Form::Intervals
+    }
+
+    pub fn unit(&self) -> &'static str {
+        self.meter.unit(self.form)
+    }
+
+    /// What it comes to: ms, mJ, and of what is held so many things x ms, whatever the form.
+    pub fn amount(&self) -> u128 {
+        let length = if self.is_interval() { (self.to_ms - self.from_ms) as u128 } else { 1 };
+        u128::from(self.quantity) * length
+    }
+
     pub fn dim(&self, name: &str) -> &str {
         self.dims.iter().find(|(known, _)| *known == name).map_or("", |(_, value)| value)
     }
@@ -86,7 +118,7 @@ impl Fact {
             out.push(b',');
         };
         out.push(b'{');
-        text("time", &time(self.from_ms), out);
+        text("time", &time(self.time_ms), out);
         text("source", source, out);
         text("id", &self.id, out);
         text("type", TYPE, out);
@@ -95,8 +127,8 @@ impl Fact {
         }
         text("meter", self.meter.name(), out);
         out.extend_from_slice(format!("\"quantity\":{},", self.quantity).as_bytes());
-        text("unit", self.meter.unit(), out);
-        if self.meter.is_interval() {
+        text("unit", self.unit(), out);
+        if self.is_interval() {
             text("start", &time(self.from_ms), out);
             text("end", &time(self.to_ms), out);
         }
@@ -189,16 +221,7 @@ pub struct Open {
 
 impl Open {
     pub fn new(start: i64, end: i64, epoch: u64) -> Open {
-        Open {
-            start,
-            end,
-            epoch,
-            held: Helds::new(),
-            slices: Helds::new(),
-            energy: Sums::new(),
-            sm: Sums::new(),
-            memory: Sums::new(),
-        }
+        Open { start, end, epoch, held: Helds::new(), slices: Helds::new(), energy: Sums::new(), sm: Sums::new(), memory: Sums::new() }
     }
 
     pub fn add_held(&mut self, key: &Key, ms: Ms) {
@@ -226,20 +249,20 @@ impl Open {
     }
 
     /// Tells all of it.
-    pub fn tell(self, uuid: &str, model: &str, carry: &mut Carry, out: &mut Facts) {
-        let device = Named { uuid, model, start: self.start, epoch: self.epoch };
+    pub fn tell(self, uuid: &str, model: &str, form: Form, carry: &mut Carry, out: &mut Facts) {
+        let device = Named { uuid, model, form, start: self.start, epoch: self.epoch };
         for (meter, helds) in [(Meter::Held, self.held), (Meter::Slices, self.slices)] {
             for (key, helds) in helds {
-                helds.iter().for_each(|held| device.tell(meter, &key, held.ms, held.quantity, "", out));
+                helds.iter().for_each(|held| device.tell_held(meter, &key, *held, "", out));
             }
         }
         for (key, sum) in self.energy {
-            device.tell(Meter::Energy, &key, sum.ms, small(sum.amount), "", out);
+            device.tell(Meter::Energy, &key, sum.ms, small(sum.amount), out);
         }
         let mut carried = std::mem::take(&mut carry.sm);
         for (key, sum) in self.sm {
             let amount = sum.amount + carried.remove(&key).unwrap_or(0);
-            device.tell(Meter::SmTime, &key, sum.ms, small(amount / SM_PER_MS), "", out);
+            device.tell(Meter::SmTime, &key, sum.ms, small(amount / SM_PER_MS), out);
             add_rest(&mut carry.sm, key, amount % SM_PER_MS);
         }
         // Who is gone leaves less than 1 ms behind: it is nobody's, and not lost.
@@ -300,30 +323,48 @@ fn extend(helds: &mut Helds, key: Key, quantity: u64, ms: Ms) {
 struct Named<'a> {
     uuid: &'a str,
     model: &'a str,
+    form: Form,
     start: i64,
     epoch: u64,
 }
 
 impl Named<'_> {
-    fn tell(&self, meter: Meter, key: &Key, ms: Ms, quantity: u64, part: &str, out: &mut Facts) {
+    /// An amount at the window's start.
+    fn tell(&self, meter: Meter, key: &Key, ms: Ms, quantity: u64, out: &mut Facts) {
+        self.put(meter, key, ms, quantity, Form::Amounts, "", out);
+    }
+
+    fn tell_held(&self, meter: Meter, key: &Key, held: Held, part: &str, out: &mut Facts) {
+        match self.form {
+            Form::Amounts => self.tell(meter, key, held.ms, held.quantity * (held.ms.to - held.ms.from) as u64, out),
+            Form::Intervals => self.put(meter, key, held.ms, held.quantity, Form::Intervals, part, out),
+        }
+    }
+
+    /// As intervals, memory over a window is a mean and a rest: so many MiB all the time, and one more for as many ms as are left.
+    /// That is exact, and two intervals however often it changed.
+    fn tell_memory(&self, key: &Key, ms: Ms, mib_ms: u128, out: &mut Facts) {
+        if self.form == Form::Amounts {
+            return self.tell(Meter::MemoryTime, key, ms, small(mib_ms), out);
+        }
+        let length = (ms.to - ms.from).max(1) as u128;
+        let (mean, rest) = (mib_ms / length, mib_ms % length);
+        self.tell_held(Meter::MemoryTime, key, Held { quantity: small(mean), ms }, "", out);
+        if rest > 0 {
+            let ms = Ms { from: ms.from, to: ms.from + rest as i64 };
+            self.tell_held(Meter::MemoryTime, key, Held { quantity: 1, ms }, "/rest", out);
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "everything a fact is made of")]
+    fn put(&self, meter: Meter, key: &Key, ms: Ms, quantity: u64, form: Form, part: &str, out: &mut Facts) {
         if quantity == 0 {
             return;
         }
         let dims = self.dims(key);
         let id = self.id(meter, &key.tag.tenant, &dims, ms, part);
-        let (from_ms, to_ms) = if meter.is_interval() { (ms.from, ms.to) } else { (self.start, self.start) };
-        out.list.push(Fact { meter, tenant: key.tag.tenant.clone(), id, from_ms, to_ms, quantity, dims });
-    }
-
-    /// Memory over a window is a mean and a rest: so many MiB all the time, and one more for as many ms as are left. Exact, and
-    /// two intervals however often it changed.
-    fn tell_memory(&self, key: &Key, ms: Ms, mib_ms: u128, out: &mut Facts) {
-        let length = (ms.to - ms.from).max(1) as u128;
-        let (mean, rest) = (mib_ms / length, mib_ms % length);
-        self.tell(Meter::MemoryTime, key, ms, small(mean), "", out);
-        if rest > 0 {
-            self.tell(Meter::MemoryTime, key, Ms { from: ms.from, to: ms.from + rest as i64 }, 1, "/rest", out);
-        }
+        let time_ms = if form == Form::Intervals { ms.from } else { self.start };
+        out.list.push(Fact { meter, tenant: key.tag.tenant.clone(), id, time_ms, from_ms: ms.from, to_ms: ms.to, quantity, form, dims });
     }
 
     fn dims(&self, key: &Key) -> Vec<(&'static str, String)> {

@@ -23,7 +23,12 @@ shares:
 
 fn card(text: &str) -> Card {
     let config: CardConfig = serde_saphyr::from_str(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
-    Card::compile(&config, text.as_bytes()).unwrap_or_else(|errors| panic!("{}", errors.iter().map(|e| format!("{e}\n")).collect::<String>()))
+    Card::compile(&config, text.as_bytes())
+        .unwrap_or_else(|errors| panic!("{}", errors.iter().map(|e| format!("{e}\n")).collect::<String>()))
+}
+
+fn amounts() -> Accountant {
+    Accountant::new(Options::default()).unwrap()
 }
 
 /// Facts as a meter with `usage: events` makes them of the lines.
@@ -95,15 +100,19 @@ fn p11_from_readings_to_the_bill() {
         uses: vec![used(1, 1 + second * 1_000_000, 25), used(2, 1 + second * 1_000_000, 50)],
         ..gpu(0)
     });
-    let facts = usage(&tell(&mut new(), &readings));
+    let facts = usage(&tell(&mut amounts(), &readings));
     let rating = rate_all(CARD, &facts);
     let want = ["- 900000 0.625000000000 idle", "A 900000 0.625000000000", "B 1800000 1.250000000000"];
     assert_eq!(rows(&rating, "gpu_held"), want);
     // 0.36 kWh at 0.12, divided by SM time: 432 kJ and 864 kJ of 1,296 kJ.
     assert_eq!(rows(&rating, "gpu_energy"), ["A 432000000 0.014400000000", "B 864000000 0.028800000000"]);
-    let proportional = CARD.replace("join: [device, mode], capacity: { held: 1 } }", "join: [device, mode], idle: proportional, capacity: { held: 1 } }");
+    let proportional =
+        CARD.replace("join: [device, mode], capacity: { held: 1 } }", "join: [device, mode], idle: proportional, capacity: { held: 1 } }");
     let rating = rate_all(&proportional, &facts);
     assert_eq!(rows(&rating, "gpu_held"), ["A 1200000 0.833333333333", "B 2400000 1.666666666667"]);
+    // The same as one interval of an hour.
+    let mut hourly = Accountant::new(Options { window: Span(NANOS_PER_HOUR), ..options() }).unwrap();
+    assert_eq!(rows(&rate_all(CARD, &usage(&tell(&mut hourly, &readings))), "gpu_held"), want);
 }
 
 #[test]
@@ -116,13 +125,8 @@ fn p12_from_readings_to_the_bill() {
         ..Mig::default()
     };
     let readings = hour(|_| Gpu { mig_enabled: true, migs: vec![mig(1, "A"), mig(2, "B"), mig(3, "C")], ..gpu(0) });
-    let rating = rate_all(CARD, &usage(&tell(&mut new(), &readings)));
-    let want = [
-        "- 514286 0.357142857143 idle",
-        "A 514286 0.357142857143",
-        "B 1028571 0.714285714286",
-        "C 1542857 1.071428571428",
-    ];
+    let rating = rate_all(CARD, &usage(&tell(&mut amounts(), &readings)));
+    let want = ["- 514286 0.357142857143 idle", "A 514286 0.357142857143", "B 1028571 0.714285714286", "C 1542857 1.071428571428"];
     assert_eq!(rows(&rating, "gpu_held"), want);
     assert_eq!(rows(&rating, "gpu_energy"), ["A 216000000 0.007200000000", "B 432000000 0.014400000000", "C 648000000 0.021600000000"]);
 }
@@ -135,7 +139,7 @@ fn a_device_of_one_tenant_is_paid_used_or_not() {
         uses: vec![used(1, 1 + second * 1_000_000, 25)],
         ..gpu(0)
     });
-    let rating = rate_all(CARD, &usage(&tell(&mut new(), &readings)));
+    let rating = rate_all(CARD, &usage(&tell(&mut amounts(), &readings)));
     assert_eq!(rows(&rating, "gpu_held"), ["A 900000 0.625000000000", "A 2700000 1.875000000000 idle"]);
 }
 
@@ -143,7 +147,7 @@ fn a_device_of_one_tenant_is_paid_used_or_not() {
 fn two_tenants_in_one_server_are_told_apart_by_their_tokens() {
     let server = Owner { service: "chat".into(), model: "orca".into(), ..named("platform") };
     let readings = hour(|_| Gpu { given: vec![Given { owner: server.clone(), ..Given::default() }], ..gpu(0) });
-    let mut facts = usage(&tell(&mut new(), &readings));
+    let mut facts = usage(&tell(&mut amounts(), &readings));
     for (tenant, tokens, minute) in [("A", 300, 3), ("B", 100, 59)] {
         let time = UnixNanos((TEN + minute * 60) * NANOS_PER_SECOND);
         facts.push(UsageFact {
@@ -237,12 +241,18 @@ fn node(seed: u64) -> (Vec<Reading>, Recount) {
                     for (n, tenant) in TENANTS.iter().enumerate() {
                         let sm = random.below(20) as u32;
                         gpu.uses.push(used(n as u32, us, sm));
-                        *recount.sm.entry((uuid.clone(), tenant.to_string())).or_default() += if is_first { 0 } else { u128::from(sm) * u128::from(gap_us) };
+                        *recount.sm.entry((uuid.clone(), tenant.to_string())).or_default() +=
+                            if is_first { 0 } else { u128::from(sm) * u128::from(gap_us) };
                     }
                 }
                 _ => {
                     gpu.mig_enabled = true;
-                    let mig = |n: u32, tenant: &str| Mig { uuid: format!("MIG-{d}-{n}"), slices: n, given: vec![given(tenant)], ..Mig::default() };
+                    let mig = |n: u32, tenant: &str| Mig {
+                        uuid: format!("MIG-{d}-{n}"),
+                        slices: n,
+                        given: vec![given(tenant)],
+                        ..Mig::default()
+                    };
                     gpu.migs = vec![mig(1, "t0"), mig(2, "t3"), mig(3, "t4")];
                 }
             }
@@ -260,7 +270,7 @@ fn shares_and_what_nobody_has_are_all_of_the_node_to_the_last_unit() {
     let seed = std::env::var("WEIR_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_123);
     println!("seed {seed}; WEIR_SEED takes another");
     let (readings, recount) = node(seed);
-    let facts = usage(&tell(&mut new(), &readings));
+    let facts = usage(&tell(&mut amounts(), &readings));
     let rating = rate_all(CARD, &facts);
     for d in 0..8 {
         let uuid = format!("GPU-{d}");
@@ -273,7 +283,9 @@ fn shares_and_what_nobody_has_are_all_of_the_node_to_the_last_unit() {
     }
     // On shared devices each tenant has the SM time that the driver told, but for what is below 1 ms.
     for ((uuid, tenant), amount) in &recount.sm {
-        let is = |row: &&Charge| row.series.meter == "gpu_held" && row.series.dim("device") == uuid.as_bytes() && row.series.tenant == tenant.as_bytes();
+        let is = |row: &&Charge| {
+            row.series.meter == "gpu_held" && row.series.dim("device") == uuid.as_bytes() && row.series.tenant == tenant.as_bytes()
+        };
         let ms: i128 = rating.rows.iter().filter(is).map(|row| row.quantity).sum();
         assert!((0..=1).contains(&(*amount as i128 / 100_000 - ms)), "{uuid} {tenant}: {ms} of {amount}");
     }
@@ -281,7 +293,8 @@ fn shares_and_what_nobody_has_are_all_of_the_node_to_the_last_unit() {
     // 6 of 7 slices were given, in two hours of two devices, each rounded to a ms.
     assert!((held.held - held.idle * 7).abs() <= 7 * 4, "{held:?}");
     for meter in ["gpu_held", "gpu_energy"] {
-        let tenants: BTreeSet<&[u8]> = rating.rows.iter().filter(|row| row.series.meter == meter).map(|row| row.series.tenant.as_slice()).collect();
+        let tenants: BTreeSet<&[u8]> =
+            rating.rows.iter().filter(|row| row.series.meter == meter).map(|row| row.series.tenant.as_slice()).collect();
         assert_eq!(tenants.len(), 6, "five tenants and nobody");
     }
 }
