@@ -46,6 +46,8 @@ const NANOS_PER_MS: i64 = 1_000_000;
 const STEP_NS: i64 = NANOS_PER_SECOND;
 /// No device takes more: 2 kW, twice over for what a counter that is read late shows. In mJ a second.
 const ENERGY_MJ_PER_SECOND_MAX: u128 = 2 * 2_000_000;
+/// A counter beyond that (2 kW for 1,141 years) is a sentinel, as those of fields that are not supported, near 2^63.
+const ENERGY_MJ_MAX: u64 = 1 << 56;
 /// A new reading after a reset may be of so much time: drivers are loaded anew in less.
 const RESET_SECONDS_MAX: u128 = 600;
 /// A longer gap is a mistake of its source: nothing of it is told.
@@ -394,7 +396,7 @@ impl Device {
     /// The energy since the counter's last reading (R18: a drop is a reset, and the new reading is added), in mJ.
     fn energy_difference(&mut self, gpu: &Gpu, now: &Now, counts: &mut Counts) -> u128 {
         let Some(value) = gpu.energy_mj else { return 0 };
-        if value > i64::MAX as u64 {
+        if value > ENERGY_MJ_MAX {
             counts.refuse("energy_sentinel");
             counts.energy_unknown += u64::from(self.energy.take().is_some());
             return 0;
@@ -642,11 +644,15 @@ fn remember(told: &mut Vec<(i64, i64)>, ms: Ms) {
 /// Divides `total` by weight, to the last unit; all of it goes to the first where every weight is 0. Method: largest remainder
 /// (Hamilton 1792), ties to the first.
 pub(crate) fn apportion(total: u128, weights: &[u128]) -> Vec<u128> {
+    // Weights that are too large to multiply lose their last bits: the parts are a little less fair then, and their sum is the same.
+    let bits = |number: u128| u128::BITS - number.leading_zeros();
+    let of_sum = bits(weights.iter().copied().max().unwrap_or(0)) + bits(weights.len() as u128);
+    let excess = (of_sum + bits(total)).saturating_sub(127);
+    let weights: Vec<u128> = weights.iter().map(|weight| weight.checked_shr(excess).unwrap_or(0)).collect();
     let sum: u128 = weights.iter().sum();
     if sum == 0 {
         return weights.iter().enumerate().map(|(n, _)| if n == 0 { total } else { 0 }).collect();
     }
-    // Amounts are below 2^64 x 2^7 and weights below 2^63: no product is above 2^127 or so.
     let parts: Vec<(u128, u128)> = weights.iter().map(|weight| (total * weight / sum, total * weight % sum)).collect();
     let mut left = total - parts.iter().map(|part| part.0).sum::<u128>();
     let mut order: Vec<usize> = (0..weights.len()).collect();

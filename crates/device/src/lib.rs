@@ -8,3 +8,4 @@ pub mod facts;
 pub mod owner;
 pub mod pod_resources;
 pub mod reading;
+pub mod report;

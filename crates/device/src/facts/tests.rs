@@ -297,7 +297,7 @@ fn r18_a_drop_of_the_counter_is_a_reset_and_what_cannot_be_is_refused() {
         Some(120),
         None,
         Some(620),
-        Some(u64::MAX),
+        Some((1 << 63) - 14),
         Some(1_000),
         Some(1_400),
         Some(9_000_000),

@@ -85,7 +85,7 @@ fn naive_energy(readings: &[Reading], d: usize) -> u128 {
     for reading in readings {
         let gpu = &reading.gpus[d];
         let (false, Some(value)) = (gpu.is_lost, gpu.energy_mj) else { continue };
-        if value > i64::MAX as u64 {
+        if value > 1 << 56 {
             last = None;
             continue;
         }
@@ -169,6 +169,14 @@ proptest! {
         let told: u128 = facts.list.iter().filter(|fact| fact.meter == Meter::SmTime).map(|fact| u128::from(fact.quantity) * 100_000).sum();
         let carried: u128 = accountant.state().devices["GPU-1"].carry.sm.values().sum();
         prop_assert_eq!(told + carried, want[0] + want[1]);
+    }
+
+    #[test]
+    fn parts_add_up_whatever_the_weights(total in 0u128..1 << 100, weights in vec((any::<u128>(), 1u32..128), 1..20)) {
+        let weights: Vec<u128> = weights.into_iter().map(|(weight, shift)| weight >> shift).collect();
+        let parts = apportion(total, &weights);
+        prop_assert_eq!(parts.iter().sum::<u128>(), total);
+        prop_assert_eq!(parts.len(), weights.len());
     }
 
     #[test]
