@@ -206,7 +206,7 @@ fn node(seed: u64) -> (Vec<Reading>, Recount) {
     let (mut us, mut is_first) = (50_000_000u64 + random.below(1_000_000), true);
     let begin_us = us;
     while us < begin_us + 4_200_000_000 {
-        let gap_us = 900_000 + random.below(2_500_000);
+        let gap_us = 900_000 + random.below(6_000_000);
         us += gap_us;
         let mut gpus = Vec::new();
         for d in 0..8usize {
