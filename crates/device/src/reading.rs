@@ -14,6 +14,9 @@ pub struct Reading {
     pub at_ns: i64,
     /// The same by the monotonic clock of this boot, in nanoseconds: gaps are told by it, so a step of the wall clock is no usage.
     pub mono_ns: u64,
+    /// Which boot that clock is of (`/proc/sys/kernel/random/boot_id`); empty where nobody says.
+    #[serde(default)]
+    pub boot: String,
     /// How long it took, in nanoseconds.
     #[serde(default)]
     pub took_ns: u64,
