@@ -1,0 +1,1 @@
+pub struct Facts; pub struct FactsOptions; pub struct FactsState;
