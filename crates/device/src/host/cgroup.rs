@@ -227,7 +227,7 @@ impl Groups<'_> {
                 Ok(folder) => folder,
                 Err(ABSENT) => continue,
                 Err(why) => {
-                    self.reading.fault(format!("cgroup{}", files::text(path.as_bytes())), why);
+                    self.reading.fault(format!("cgroup_folder{}", files::text(path.as_bytes())), why);
                     continue;
                 }
             };
@@ -241,7 +241,7 @@ impl Groups<'_> {
                 Ok(found) => found,
                 Err(ABSENT) => continue,
                 Err(why) => {
-                    self.reading.fault(format!("cgroup{}", files::text(path.as_bytes())), why);
+                    self.reading.fault(format!("cgroup_folder{}", files::text(path.as_bytes())), why);
                     continue;
                 }
             };

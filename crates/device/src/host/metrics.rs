@@ -339,7 +339,7 @@ fn put_labels(group: &Cgroup, more: &[(&str, &str)], out: &mut Vec<u8>) {
 fn successes(reading: &HostReading, to: &mut Lines<'_>) {
     const COLLECTORS: [&str; 10] =
         ["cgroup", "diskstats", "filefd", "filesystem", "loadavg", "meminfo", "netclass", "netdev", "pressure", "stat"];
-    let failed = |name: &str| reading.faults.keys().any(|what| what.split('/').next() == Some(name) || what == "root");
+    let failed = |name: &str| reading.faults.keys().any(|what| what.starts_with(name) || what == "root");
     for name in COLLECTORS {
         let is_cut = name == "cgroup" && reading.cgroups_cut;
         to.put("node_scrape_collector_success", Gauge, &[("collector", name)], f64::from(!failed(name) && !is_cut));
