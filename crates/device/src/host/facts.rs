@@ -29,11 +29,12 @@
 //! Memory: [`SEEN_MAX`] groups of some 300 bytes; beyond, those that are gone are forgotten first. An event's id is made of the node,
 //! the meter, the container and the start: a state that is restored after a crash makes the same ids again, so nothing is paid twice.
 
+use super::cgroup::Cgroup;
 use super::reading::{Cpu, HostReading, Request};
 use crate::reading::Owner;
 use flow::units::{NANOS_PER_HOUR, NANOS_PER_MINUTE, NANOS_PER_SECOND, UnixNanos};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use telemetry::sample::put_text;
 
 /// Groups whose counters are remembered.
@@ -283,7 +284,7 @@ impl Facts {
         let node = node_change(last.ticks.as_ref(), reading.cpu.as_ref(), most, &mut state.counts);
         let is_whole = last.is_whole;
         // Groups that are gone held what they had until about now.
-        let mut changes: BTreeMap<String, Change> = state
+        let mut changes: HashMap<String, Change> = state
             .seen
             .iter()
             .filter(|(_, seen)| seen.memory > 0 || seen.request.is_some())
@@ -293,10 +294,9 @@ impl Facts {
             })
             .collect();
         // By pod: what its containers used.
-        let mut inside: BTreeMap<&str, u64> = BTreeMap::new();
+        let mut inside: HashMap<&str, u64> = HashMap::new();
         let mut pods = Vec::new();
-        for group in reading.cgroups.iter().filter(|group| group.is_placed()) {
-            let key = key(&group.pod_uid, &group.container_id);
+        for (key, group) in placed(reading) {
             let seen = state.seen.get_mut(&key);
             let used = match (seen.as_ref().map(|seen| seen.cpu_us), group.cpu_us) {
                 (_, None) => None,
@@ -385,9 +385,9 @@ impl Facts {
             seen.memory = 0;
             seen.request = None;
         }
-        let mut inside: BTreeMap<&str, u64> = BTreeMap::new();
-        for group in reading.cgroups.iter().filter(|group| group.is_placed()) {
-            let seen = state.seen.entry(key(&group.pod_uid, &group.container_id)).or_default();
+        let mut inside: HashMap<&str, u64> = HashMap::new();
+        for (key, group) in placed(reading) {
+            let seen = state.seen.entry(key).or_default();
             // A counter that could not be read is compared with the last that could.
             seen.cpu_us = group.cpu_us.or(seen.cpu_us);
             seen.mono_ns = now;
@@ -398,7 +398,8 @@ impl Facts {
             if !group.container_id.is_empty() {
                 seen.request = group.request;
                 if !group.pod_uid.is_empty() {
-                    *inside.entry(&group.pod_uid).or_default() += seen.memory;
+                    let sum = inside.entry(&group.pod_uid).or_default();
+                    *sum = sum.saturating_add(seen.memory);
                 }
             }
         }
@@ -448,7 +449,7 @@ impl Facts {
                 None => used.cpu_us,
             };
             rows.cpu_ms = cpu_us / 1000;
-            sums.used_memory += rows.memory;
+            sums.used_memory = sums.used_memory.saturating_add(rows.memory);
             rows.memory = rows.memory.max(round(used.requested_memory.0, nanos * MIB));
             // Microseconds to thousandths of nanoseconds.
             rows.millicores = round(used.requested_millicores.0.max(u128::from(used.cpu_us) * 1_000_000), nanos);
@@ -593,7 +594,17 @@ fn key(pod_uid: &str, container_id: &str) -> String {
     format!("{pod_uid}/{container_id}")
 }
 
-fn add_change(changes: &mut BTreeMap<String, Change>, key: String, owner: Option<Owner>, used: u64) {
+/// The groups of pods and containers. Of two that are of the same container the first is: their counters are not each other's.
+fn placed(reading: &HostReading) -> impl Iterator<Item = (String, &Cgroup)> {
+    let mut known = HashSet::new();
+    let groups = reading.cgroups.iter().filter(|group| group.is_placed());
+    groups.filter_map(move |group| {
+        let is_new = known.insert((group.pod_uid.as_str(), group.container_id.as_str()));
+        is_new.then(|| (key(&group.pod_uid, &group.container_id), group))
+    })
+}
+
+fn add_change(changes: &mut HashMap<String, Change>, key: String, owner: Option<Owner>, used: u64) {
     let change = changes.entry(key).or_insert_with_key(|key| Change { key: key.clone(), owner: None, cpu_us: 0, memory: 0, request: None });
     change.cpu_us = change.cpu_us.saturating_add(used);
     change.owner = owner.or(change.owner.take());

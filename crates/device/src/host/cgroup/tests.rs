@@ -207,6 +207,9 @@ fn a_walk_ends_and_says_that_there_is_more() {
     let reading = sample(root.path());
     assert_eq!(reading.cgroups.len(), DEPTH_MAX + 1);
     assert!(reading.cgroups_cut);
+    if std::env::var_os("SLOW").is_none() {
+        return; // 10,000 folders
+    }
     for n in 0..GROUPS_MAX + 5 {
         std::fs::create_dir(root.path().join(format!("sys/fs/cgroup/g{n}"))).unwrap();
     }
