@@ -32,10 +32,9 @@ fn measure(name: &str, root: &Path) {
         let nanos = n * 1_000_000_000;
         last = sampler.sample(UnixNanos(nanos as i64), nanos);
         let read = cpu_seconds();
-        last.own(
-            &|uid, id| Some(Owner { tenant: "acme".into(), pod: uid.into(), container: id.into(), ..Owner::default() }),
-            &|_, _| Some(Request { millicores: 100, memory_bytes: 1 << 28 }),
-        );
+        last.own(&|uid, id| Some(Owner { tenant: "acme".into(), pod: uid.into(), container: id.into(), ..Owner::default() }), &|_, _| {
+            Some(Request { millicores: 100, memory_bytes: 1 << 28 })
+        });
         out.clear();
         metrics(&last, &mut out);
         let told = cpu_seconds();
@@ -81,7 +80,10 @@ fn generate(root: &Path) {
         let pod = format!("sys/fs/cgroup/kubepods.slice/kubepods-pod{n:08x}_1111_4222_8333_abcdefabcdef.slice");
         for group in [pod.clone(), format!("{pod}/cri-containerd-{n:064x}.scope"), format!("{pod}/cri-containerd-f{n:063x}.scope")] {
             for (name, text) in [
-                ("cpu.stat", "usage_usec 7000\nuser_usec 6000\nsystem_usec 1000\nnr_periods 10\nnr_throttled 2\nthrottled_usec 5000\nnr_bursts 0\nburst_usec 0\n"),
+                (
+                    "cpu.stat",
+                    "usage_usec 7000\nuser_usec 6000\nsystem_usec 1000\nnr_periods 10\nnr_throttled 2\nthrottled_usec 5000\nnr_bursts 0\nburst_usec 0\n",
+                ),
                 ("memory.current", "104857600\n"),
                 ("memory.peak", "104857600\n"),
                 ("memory.swap.current", "0\n"),
@@ -99,10 +101,12 @@ fn generate(root: &Path) {
                 put(format!("{group}/{name}"), text);
             }
             let stat: String = (0..40).map(|n| format!("some_counter_{n} 123456\n")).collect();
-            put(format!("{group}/memory.stat"), &format!("anon 50000000\nfile 40000000\n{stat}inactive_file 4857600\npgfault 7\npgmajfault 1\n"));
+            put(
+                format!("{group}/memory.stat"),
+                &format!("anon 50000000\nfile 40000000\n{stat}inactive_file 4857600\npgfault 7\npgmajfault 1\n"),
+            );
         }
     }
 }
 
-const PRESSURE: &str =
-    "some avg10=0.00 avg60=0.00 avg300=0.00 total=11\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=5\n";
+const PRESSURE: &str = "some avg10=0.00 avg60=0.00 avg300=0.00 total=11\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=5\n";

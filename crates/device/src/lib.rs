@@ -4,5 +4,5 @@
 //! thread: times are arguments, and who calls decides what a hanging driver may hold up.
 #![deny(unsafe_code)]
 
-pub mod reading;
 pub mod host;
+pub mod reading;

@@ -51,7 +51,10 @@ fn theirs(page: &str) -> Names {
             let name = line.split(['{', ' ']).next().unwrap();
             let labels = line.split_once('{').map_or("", |(_, rest)| rest.rsplit_once('}').unwrap().0);
             // A label without a value is none.
-            let labels = labels.split("\",").filter_map(|label| label.split_once("=\"")).filter(|(_, value)| !value.trim_end_matches('"').is_empty());
+            let labels = labels
+                .split("\",")
+                .filter_map(|label| label.split_once("=\""))
+                .filter(|(_, value)| !value.trim_end_matches('"').is_empty());
             let entry = names.entry(name.to_owned()).or_insert((types[name].clone(), BTreeSet::new()));
             entry.1.extend(labels.map(|(name, _)| name.to_owned()));
         }
@@ -89,8 +92,10 @@ fn names_types_and_labels_are_those_of_node_exporter() {
     }
     assert!(wrong.is_empty(), "{same} are the same; {wrong:#?}");
     // What it says of the things that we say at all.
-    let families = ["node_cpu_", "node_memory_", "node_filesystem_", "node_load", "node_pressure_", "node_vmstat_", "node_procs_", "node_filefd_"];
-    let lacking: Vec<&String> = theirs.keys().filter(|name| families.iter().any(|start| name.starts_with(start)) && !ours.contains_key(*name)).collect();
+    let families =
+        ["node_cpu_", "node_memory_", "node_filesystem_", "node_load", "node_pressure_", "node_vmstat_", "node_procs_", "node_filefd_"];
+    let lacking: Vec<&String> =
+        theirs.keys().filter(|name| families.iter().any(|start| name.starts_with(start)) && !ours.contains_key(*name)).collect();
     assert!(lacking.is_empty(), "{lacking:?}");
     eprintln!("{same} names are the same, of {} that it has", theirs.len());
 }

@@ -160,6 +160,31 @@ fn is_id(text: &str) -> bool {
     (1..=128).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
 }
 
+/// What a group may use; it seldom changes, so the sampler keeps it for a while.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Limits {
+    quota_us: Option<u64>,
+    period_us: Option<u64>,
+    shares: Option<u64>,
+    memory_max: Option<u64>,
+    tasks_max: Option<u64>,
+}
+
+impl Cgroup {
+    fn limits(&self) -> Limits {
+        let Cgroup { quota_us, period_us, shares, memory_max, tasks_max, .. } = *self;
+        Limits { quota_us, period_us, shares, memory_max, tasks_max }
+    }
+
+    fn set_limits(&mut self, limits: &Limits) {
+        self.quota_us = limits.quota_us;
+        self.period_us = limits.period_us;
+        self.shares = limits.shares;
+        self.memory_max = limits.memory_max;
+        self.tasks_max = limits.tasks_max;
+    }
+}
+
 /// The hierarchies of a host, opened once for each reading.
 struct Roots {
     unified: Option<OwnedFd>,
@@ -171,14 +196,14 @@ struct Roots {
 }
 
 /// Reads all groups below `sys/fs/cgroup` of `root`.
-pub(super) fn read_all(root: BorrowedFd<'_>, bytes: &mut Vec<u8>, reading: &mut HostReading) {
+pub(super) fn read_all(root: BorrowedFd<'_>, bytes: &mut Vec<u8>, limits: &mut HashMap<String, Limits>, reading: &mut HostReading) {
     let top = match open_folder(root, "sys/fs/cgroup") {
         Ok(top) => top,
         Err(ABSENT) => return,
         Err(why) => return reading.fault("cgroup", why),
     };
-    let is_unified = files::read(&top, "cgroup.controllers", false, bytes).is_ok();
-    let mut groups = Groups { index: HashMap::new(), bytes, reading };
+    let is_unified = files::read_shown(&top, "cgroup.controllers", bytes).is_ok();
+    let mut groups = Groups { index: HashMap::new(), bytes, limits, reading };
     if is_unified {
         groups.reading.cgroup_version = 2;
         groups.walk(&top, &mut |groups, folder, at| groups.read_unified(folder, at));
@@ -212,6 +237,7 @@ pub(super) fn read_all(root: BorrowedFd<'_>, bytes: &mut Vec<u8>, reading: &mut 
 struct Groups<'a> {
     index: HashMap<String, usize>,
     bytes: &'a mut Vec<u8>,
+    limits: &'a mut HashMap<String, Limits>,
     reading: &'a mut HostReading,
 }
 
@@ -282,7 +308,7 @@ impl Groups<'_> {
 
     /// Reads one file into the group at `at`; `parse` says whether it understood it.
     fn file(&mut self, folder: impl AsFd, name: &str, at: usize, parse: impl FnOnce(&[u8], &mut Cgroup) -> bool) {
-        let why = match files::read(folder, name, false, self.bytes) {
+        let why = match files::read_shown(folder, name, self.bytes) {
             Ok(()) if parse(self.bytes, &mut self.reading.cgroups[at]) => return,
             Ok(()) => NO_FORM,
             Err(ABSENT) => return,
@@ -322,7 +348,6 @@ impl Groups<'_> {
         });
         self.file(folder, "memory.peak", at, |bytes, group| put(&mut group.memory_peak, number(bytes)));
         self.file(folder, "memory.swap.current", at, |bytes, group| put(&mut group.swap, number(bytes)));
-        self.file(folder, "memory.max", at, |bytes, group| limit(&mut group.memory_max, bytes));
         self.file(folder, "memory.events", at, |bytes, group| {
             pairs(bytes, |key, value| match key {
                 b"max" => group.failcnt = Some(value),
@@ -332,6 +357,11 @@ impl Groups<'_> {
         });
         self.file(folder, "io.stat", at, |bytes, group| io_stat(bytes, &mut group.io));
         self.file(folder, "pids.current", at, |bytes, group| put(&mut group.tasks, number(bytes)));
+        self.read_pressure(folder, at);
+        if let Some(kept) = self.limits.get(&self.reading.cgroups[at].path) {
+            return self.reading.cgroups[at].set_limits(kept);
+        }
+        self.file(folder, "memory.max", at, |bytes, group| limit(&mut group.memory_max, bytes));
         self.file(folder, "pids.max", at, |bytes, group| limit(&mut group.tasks_max, bytes));
         self.file(folder, "cpu.max", at, |bytes, group| {
             let mut parts = words(bytes);
@@ -342,7 +372,10 @@ impl Groups<'_> {
             // Back to shares as runc does: 1 to 10,000 are 2 to 262,144.
             put(&mut group.shares, number(bytes).map(|weight| 2 + weight.clamp(1, 10_000).saturating_sub(1) * 262_142 / 9_999))
         });
-        self.read_pressure(folder, at);
+        let group = &self.reading.cgroups[at];
+        if self.limits.len() < GROUPS_MAX {
+            self.limits.insert(group.path.clone(), group.limits());
+        }
     }
 
     fn read_pressure(&mut self, folder: &OwnedFd, at: usize) {
@@ -380,9 +413,10 @@ impl Groups<'_> {
         self.file(folder, "memory.limit_in_bytes", at, |bytes, group| limit(&mut group.memory_max, bytes));
         self.file(folder, "memory.failcnt", at, |bytes, group| put(&mut group.failcnt, number(bytes)));
         self.file(folder, "memory.oom_control", at, |bytes, group| {
-            pairs(bytes, |key, value| match key {
-                b"oom_kill" => group.oom_kills = Some(value),
-                _ => {}
+            pairs(bytes, |key, value| {
+                if key == b"oom_kill" {
+                    group.oom_kills = Some(value);
+                }
             })
         });
     }
@@ -412,7 +446,7 @@ impl Groups<'_> {
                 ("blkio.throttle.io_service_bytes_recursive", "blkio.throttle.io_service_bytes", true),
                 ("blkio.throttle.io_serviced_recursive", "blkio.throttle.io_serviced", false),
             ] {
-                let name = if files::read(&folder, recursive, false, self.bytes).is_ok() { recursive } else { own };
+                let name = if files::read_shown(&folder, recursive, self.bytes).is_ok() { recursive } else { own };
                 self.file(&folder, name, at, |bytes, group| blkio(bytes, is_bytes, &mut group.io));
             }
         }

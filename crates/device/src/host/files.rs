@@ -40,10 +40,18 @@ pub fn open_folder(below: impl AsFd, path: &str) -> Result<OwnedFd, Fault> {
     openat(below, path, OPEN.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW), Mode::empty()).map_err(word)
 }
 
-/// Reads a file whole into `bytes`. `path`: relative. With `follow`, its last name may be a link, as in `/sys/class/net/eth0`.
-pub fn read(below: impl AsFd, path: &str, follow: bool, bytes: &mut Vec<u8>) -> Result<(), Fault> {
+/// Reads a file whole into `bytes`. `path`: relative. Its last name may be a link, as in `/sys/class/net/eth0`.
+pub fn read(below: impl AsFd, path: &str, bytes: &mut Vec<u8>) -> Result<(), Fault> {
+    read_until(below, path, OPEN, false, bytes)
+}
+
+/// Reads a file of a group, which is no link. The kernel shows such a file in one piece: what does not fill the buffer is all.
+pub fn read_shown(below: impl AsFd, path: &str, bytes: &mut Vec<u8>) -> Result<(), Fault> {
+    read_until(below, path, OPEN.union(OFlags::NOFOLLOW), true, bytes)
+}
+
+fn read_until(below: impl AsFd, path: &str, flags: OFlags, in_one_piece: bool, bytes: &mut Vec<u8>) -> Result<(), Fault> {
     bytes.clear();
-    let flags = if follow { OPEN } else { OPEN.union(OFlags::NOFOLLOW) };
     let file = openat(below, path, flags, Mode::empty()).map_err(word)?;
     loop {
         let at = bytes.len();
@@ -53,7 +61,13 @@ pub fn read(below: impl AsFd, path: &str, follow: bool, bytes: &mut Vec<u8>) -> 
                 bytes.truncate(at);
                 return Ok(());
             }
-            Ok(n) => bytes.truncate(at + n),
+            Ok(n) => {
+                let is_all = in_one_piece && at + n < bytes.len();
+                bytes.truncate(at + n);
+                if is_all {
+                    return Ok(());
+                }
+            }
             Err(Errno::INTR) => bytes.truncate(at),
             Err(error) => {
                 bytes.clear();
@@ -132,15 +146,17 @@ mod tests {
         let mut bytes = Vec::new();
         for (len, want) in [(0, Ok(())), (4096, Ok(())), (4097, Ok(())), (FILE_BYTES_MAX, Ok(())), (FILE_BYTES_MAX + 1, Err(TOO_LONG))] {
             std::fs::write(folder.path().join("f"), vec![b'x'; len]).unwrap();
-            assert_eq!(read(&root, "f", false, &mut bytes), want, "{len}");
+            assert_eq!(read(&root, "f", &mut bytes), want, "{len}");
+            assert_eq!(bytes.len(), if want.is_ok() { len } else { 0 });
+            assert_eq!(read_shown(&root, "f", &mut bytes), want, "{len}");
             assert_eq!(bytes.len(), if want.is_ok() { len } else { 0 });
         }
         std::os::unix::fs::symlink("f", folder.path().join("link")).unwrap();
-        assert_eq!(read(&root, "link", false, &mut bytes), Err("link"));
-        assert_eq!(read(&root, "none", false, &mut bytes), Err(ABSENT));
+        assert_eq!(read_shown(&root, "link", &mut bytes), Err("link"));
+        assert_eq!(read(&root, "none", &mut bytes), Err(ABSENT));
         rustix::fs::mknodat(&root, "pipe", FileType::Fifo, Mode::RWXU, 0).unwrap();
-        assert_eq!(read(&root, "pipe", false, &mut bytes), Ok(()));
-        assert_eq!(read(&root, ".", false, &mut bytes), Err("unreadable"));
+        assert_eq!(read(&root, "pipe", &mut bytes), Ok(()));
+        assert_eq!(read(&root, ".", &mut bytes), Err("unreadable"));
     }
 
     #[test]

@@ -232,8 +232,7 @@ fn rest(reading: &HostReading, to: &mut Lines<'_>) {
 }
 
 fn groups(reading: &HostReading, to: &mut Lines<'_>) {
-    let devices: HashMap<(u32, u32), &str> =
-        reading.disks.iter().map(|disk| ((disk.major, disk.minor), disk.name.as_str())).collect();
+    let devices: HashMap<(u32, u32), &str> = reading.disks.iter().map(|disk| ((disk.major, disk.minor), disk.name.as_str())).collect();
     let mut labels = Vec::new();
     for group in &reading.cgroups {
         put_labels(group, &[], &mut labels);

@@ -1,13 +1,15 @@
 //! Looks at the host: opens files below a root, has them read, and keeps what seldom changes for a while.
 //!
 //! One sample reads `/proc` and every group once. Sizes of filesystems, `/sys/class/net` (whose `speed` takes the kernel's network
-//! lock) and names are read every [`HostOptions::slow_ns`], and repeated between. Filesystems of other machines are not asked for
+//! lock), names and the limits of groups are read every [`HostOptions::slow_ns`], and repeated between. Filesystems of other machines are not asked for
 //! their sizes unless [`HostOptions::remote_filesystems`] says so: a server that is away would hold the sampler.
 
+use super::cgroup::Limits;
 use super::files::{self, ABSENT, Fault, NO_FORM, number, open_root};
 use super::reading::{Filesystem, HostReading, Interface, Sizes, Uname};
 use super::{cgroup, proc};
 use flow::units::{NANOS_PER_SECOND, UnixNanos};
+use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -36,6 +38,8 @@ pub struct Sampler {
     options: HostOptions,
     bytes: Vec<u8>,
     slow: Slow,
+    /// Of groups, by path.
+    limits: HashMap<String, Limits>,
 }
 
 /// What is kept between samples.
@@ -50,7 +54,7 @@ struct Slow {
 
 impl Sampler {
     pub fn new(options: HostOptions) -> Sampler {
-        Sampler { options, bytes: Vec::new(), slow: Slow::default() }
+        Sampler { options, bytes: Vec::new(), slow: Slow::default(), limits: HashMap::new() }
     }
 
     /// Looks once. `at`, `mono_ns`: now, by the wall clock and by the monotonic one.
@@ -71,14 +75,17 @@ impl Sampler {
         }
         self.put_slow(&mut reading);
         if self.options.cgroups {
-            cgroup::read_all(root.as_fd(), &mut self.bytes, &mut reading);
+            if is_due {
+                self.limits.clear();
+            }
+            cgroup::read_all(root.as_fd(), &mut self.bytes, &mut self.limits, &mut reading);
         }
         reading
     }
 
     fn read_proc(&mut self, root: &OwnedFd, reading: &mut HostReading) {
         let mut file = |what: &str, path: &str, parse: &mut dyn FnMut(&[u8], &mut HostReading) -> bool| {
-            let why = match files::read(root, path, true, &mut self.bytes) {
+            let why = match files::read(root, path, &mut self.bytes) {
                 Ok(()) if parse(&self.bytes, reading) => return,
                 Ok(()) => NO_FORM,
                 Err(why) => why,
@@ -93,14 +100,18 @@ impl Sampler {
         file("uptime", "proc/uptime", &mut |bytes, reading| put(&mut reading.uptime_ms, proc::uptime_ms(bytes)));
         file("filefd", "proc/sys/fs/file-nr", &mut |bytes, reading| put(&mut reading.files, proc::file_nr(bytes)));
         // The network that process 1 sees is the host's, even where we have one of our own.
-        let net = if rustix::fs::statat(root, "proc/1/net/dev", rustix::fs::AtFlags::empty()).is_ok() { "proc/1/net/dev" } else { "proc/net/dev" };
+        let net = if rustix::fs::statat(root, "proc/1/net/dev", rustix::fs::AtFlags::empty()).is_ok() {
+            "proc/1/net/dev"
+        } else {
+            "proc/net/dev"
+        };
         file("netdev", net, &mut proc::net_dev);
-        if files::read(root, "proc/sys/kernel/random/boot_id", true, &mut self.bytes).is_ok() {
+        if files::read(root, "proc/sys/kernel/random/boot_id", &mut self.bytes).is_ok() {
             reading.boot_id = files::text(self.bytes.trim_ascii());
         }
         for resource in ["cpu", "io", "memory", "irq"] {
             // A kernel without them, or one before 6.1 without `irq`, is no fault.
-            match files::read(root, &format!("proc/pressure/{resource}"), true, &mut self.bytes) {
+            match files::read(root, &format!("proc/pressure/{resource}"), &mut self.bytes) {
                 Ok(()) => match proc::pressures(&self.bytes) {
                     Some(found) => drop(reading.pressure.insert(resource.into(), found)),
                     None => reading.fault(format!("pressure/{resource}"), NO_FORM),
@@ -116,7 +127,7 @@ impl Sampler {
         self.read_filesystems(root, &mut slow);
         self.read_classes(root, &mut slow);
         let mut word = |name: &str| {
-            let is_read = files::read(root, &format!("proc/sys/kernel/{name}"), true, &mut self.bytes).is_ok();
+            let is_read = files::read(root, &format!("proc/sys/kernel/{name}"), &mut self.bytes).is_ok();
             is_read.then(|| files::text(self.bytes.trim_ascii()))
         };
         slow.uname = word("osrelease").map(|release| Uname {
@@ -133,7 +144,7 @@ impl Sampler {
     fn read_filesystems(&mut self, root: &OwnedFd, slow: &mut Slow) {
         let paths = ["proc/1/mounts", "proc/self/mounts", "proc/mounts"];
         let mut why = ABSENT;
-        let is_read = paths.iter().any(|path| match files::read(root, path, true, &mut self.bytes) {
+        let is_read = paths.iter().any(|path| match files::read(root, path, &mut self.bytes) {
             Ok(()) => true,
             Err(fault) => {
                 why = fault;
@@ -172,7 +183,7 @@ impl Sampler {
             Err(why) => return slow.faults.push(("netclass/sys/class/net".into(), why)),
         };
         for name in names.into_iter().take(CLASSES_MAX) {
-            let read = |file: &str, bytes: &mut Vec<u8>| files::read(root, &format!("sys/class/net/{name}/{file}"), true, bytes).is_ok();
+            let read = |file: &str, bytes: &mut Vec<u8>| files::read(root, &format!("sys/class/net/{name}/{file}"), bytes).is_ok();
             if !read("operstate", &mut self.bytes) {
                 continue; // a file of the bonding driver, or gone
             }
@@ -198,7 +209,7 @@ impl Sampler {
     fn put_slow(&self, reading: &mut HostReading) {
         reading.filesystems = self.slow.filesystems.clone();
         reading.uname = self.slow.uname.clone();
-        let at: std::collections::HashMap<String, usize> =
+        let at: HashMap<String, usize> =
             reading.interfaces.iter().enumerate().map(|(at, interface)| (interface.name.clone(), at)).collect();
         for class in &self.slow.classes {
             match at.get(&class.name) {

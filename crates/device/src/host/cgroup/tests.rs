@@ -27,7 +27,14 @@ fn a_path_says_which_pod_and_container_it_is_of() {
         (format!("/kubepods.slice/kubepods-pod{UID_}.slice/docker-{ID}.scope"), UID, ID, true),
         (format!("/kubepods.slice/kubepods-pod{UID_}.slice"), UID, none, true),
         (format!("/kubepods.slice/kubepods-pod{UID_}.slice/crio-conmon-{ID}.scope"), UID, none, false),
-        (format!("/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-besteffort.slice/kubelet-kubepods-besteffort-pod{UID_}.slice/cri-containerd-{ID}.scope"), UID, ID, true),
+        (
+            format!(
+                "/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-besteffort.slice/kubelet-kubepods-besteffort-pod{UID_}.slice/cri-containerd-{ID}.scope"
+            ),
+            UID,
+            ID,
+            true,
+        ),
         // containerd that was not told of systemd
         (format!("/system.slice/containerd.service/kubepods-burstable-pod{UID_}.slice:cri-containerd:{ID}"), UID, ID, true),
         (format!("/kubepods-burstable-pod{UID_}.slice:cri-containerd:{ID}/init.scope"), UID, ID, false),
@@ -96,10 +103,8 @@ fn groups_of_version_2_tell_what_they_used() {
     let paths: Vec<&str> = reading.cgroups.iter().map(|group| group.path.as_str()).collect();
     let container = format!("/kubepods/burstable/pod{UID}/{ID}");
     assert_eq!(paths, ["/", "/kubepods", "/kubepods/burstable", &container[..container.len() - 65], &container]);
-    let io = vec![
-        Io { major: 8, minor: 0, read_bytes: 1, written_bytes: 2, reads: 3, writes: 4 },
-        Io { major: 253, minor: 1, ..Io::default() },
-    ];
+    let io =
+        vec![Io { major: 8, minor: 0, read_bytes: 1, written_bytes: 2, reads: 3, writes: 4 }, Io { major: 253, minor: 1, ..Io::default() }];
     let want = Cgroup {
         path: container.clone(),
         pod_uid: UID.into(),

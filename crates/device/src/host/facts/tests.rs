@@ -45,7 +45,8 @@ fn at(at_ns: i64, mono_ns: u64, [busy, idle, stolen]: [u64; 3], groups: &[(&str,
 }
 
 fn facts() -> Facts {
-    Facts::new(FactsOptions { node: "n1".into(), gap_max_ns: 120 * 1_000_000_000, ..FactsOptions::default() }, FactsState::default()).unwrap()
+    Facts::new(FactsOptions { node: "n1".into(), gap_max_ns: 120 * 1_000_000_000, ..FactsOptions::default() }, FactsState::default())
+        .unwrap()
 }
 
 fn run(facts: &mut Facts, readings: &[HostReading]) -> String {
@@ -71,7 +72,8 @@ fn short(text: &str) -> String {
             Some(start) => format!("{}..{}", second(start), second(&text("end"))),
             None => second(&text("time")).to_string(),
         };
-        let who = [text("tenant"), text("container"), text("part")].into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
+        let who =
+            [text("tenant"), text("container"), text("part")].into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
         out.push_str(&format!("{} {who} {} at {time}\n", text("meter"), value["quantity"]));
     }
     out
@@ -166,13 +168,16 @@ fn a_counter_that_drops_was_reset_and_its_new_reading_is_added() {
 #[test]
 fn more_than_all_processors_can_do_is_no_use() {
     let huge = [reading(0, [0, 0, 0], &[("a/1", 5, 0)]), reading(60, [3000, 9000, 0], &[("a/1", u64::MAX, 0), ("new/2", 1 << 50, 0)])];
-    let counts = check(&huge, expect![[r#"
+    let counts = check(
+        &huge,
+        expect![[r#"
         cpu_time system 30000 at 0
         cpu_time idle 90000 at 0
         memory_held system 400 at 0..60
         memory_held free 600 at 0..60
         cpu_held free 2000 at 0..60
-    "#]]);
+    "#]],
+    );
     assert_eq!((counts.implausible, counts.late), (1, 1));
 }
 
@@ -232,7 +237,8 @@ fn groups_ahead_of_the_kernels_ticks_are_owed_and_paid_back() {
         cpu_time tenant-a c-1 1000 at 0
         cpu_time tenant-a c-1 100 at 60
         cpu_time system 100 at 60
-        cpu_time idle 119000 at 60"#]].assert_eq(&short(&text).lines().filter(|line| line.starts_with("cpu_time")).collect::<Vec<_>>().join("\n"));
+        cpu_time idle 119000 at 60"#]]
+    .assert_eq(&short(&text).lines().filter(|line| line.starts_with("cpu_time")).collect::<Vec<_>>().join("\n"));
     assert_eq!(facts.counts().owed_ms, 0);
 }
 
@@ -271,7 +277,8 @@ fn gaps_and_boots_are_unseen_and_steps_of_the_wall_clock_are_no_usage() {
         cpu_held tenant-a c-1 100 at 3810..3820
         cpu_time tenant-a c-1 1000 at 180
         memory_held tenant-a c-1 10 at 220..230
-        cpu_held tenant-a c-1 100 at 220..230"#]].assert_eq(&mine.lines().filter(|line| line.contains("tenant-a")).collect::<Vec<_>>().join("\n"));
+        cpu_held tenant-a c-1 100 at 220..230"#]]
+    .assert_eq(&mine.lines().filter(|line| line.contains("tenant-a")).collect::<Vec<_>>().join("\n"));
     let counts = facts.counts();
     assert_eq!((counts.repeated, counts.gaps, counts.unseen_ns, counts.steps, counts.boots), (1, 1, 190 * second as u64, 2, 1));
     let ids: Vec<String> = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["id"].to_string()).collect();
@@ -282,19 +289,28 @@ fn gaps_and_boots_are_unseen_and_steps_of_the_wall_clock_are_no_usage() {
 fn a_node_that_promises_more_memory_than_it_has_counts_it() {
     let mut first = reading(0, [0, 0, 0], &[("a/1", 0, 700), ("b/2", 0, 10)]);
     first.cgroups[1].request = Some(Request { millicores: 3000, memory_bytes: 800 * MIB64 });
-    let counts = check(&[first, reading(60, [0, 12_000, 0], &[])], expect![[r#"
+    let counts = check(
+        &[first, reading(60, [0, 12_000, 0], &[])],
+        expect![[r#"
         memory_held tenant-a c-1 700 at 0..60
         memory_held tenant-b c-2 800 at 0..60
         cpu_held tenant-b c-2 3000 at 0..60
         cpu_time idle 120000 at 0
-    "#]]);
+    "#]],
+    );
     assert_eq!((counts.over_mib, counts.over_millicores), (500, 1000));
 }
 
 #[test]
 fn a_state_that_was_kept_goes_on_as_if_nothing_had_been() {
     let readings: Vec<HostReading> = (0..20)
-        .map(|n| reading(n * 7, [n as u64 * 300, n as u64 * 1100, n as u64], &[("a/1", n as u64 * 1_234_567, n as u64), ("t0/2", 77 * n as u64, 3)]))
+        .map(|n| {
+            reading(
+                n * 7,
+                [n as u64 * 300, n as u64 * 1100, n as u64],
+                &[("a/1", n as u64 * 1_234_567, n as u64), ("t0/2", 77 * n as u64, 3)],
+            )
+        })
         .collect();
     let whole = run(&mut facts(), &readings);
     for cut in [1, 9, 15] {
@@ -311,7 +327,9 @@ fn a_state_that_was_kept_goes_on_as_if_nothing_had_been() {
 
 #[test]
 fn options_are_held_to_their_rule() {
-    for (window, gap, is_fine) in [(60, 60, true), (3600, 3600, true), (7, 60, false), (0, 60, false), (7200, 60, false), (60, 0, false), (60, 3601, false)] {
+    for (window, gap, is_fine) in
+        [(60, 60, true), (3600, 3600, true), (7, 60, false), (0, 60, false), (7200, 60, false), (60, 0, false), (60, 3601, false)]
+    {
         let options = FactsOptions { window_ns: window * NANOS_PER_SECOND, gap_max_ns: gap * 1_000_000_000, ..FactsOptions::default() };
         assert_eq!(Facts::new(options, FactsState::default()).is_ok(), is_fine, "{window} {gap}");
     }

@@ -1,6 +1,6 @@
 use super::*;
-use crate::host::reading::{Disk, Filesystem, Interface, Request};
 use crate::host::cgroup::Io;
+use crate::host::reading::{Disk, Filesystem, Interface, Request};
 use crate::reading::Owner;
 use expect_test::{Expect, expect};
 
@@ -69,7 +69,10 @@ fn guests_are_told_apart_and_not_twice() {
 
 #[test]
 fn disks_count_sectors_of_512_bytes_and_milliseconds() {
-    check(&reading(), "node_disk", expect![[r#"
+    check(
+        &reading(),
+        "node_disk",
+        expect![[r#"
         {"metric":"node_disk_reads_completed_total","type":"counter","labels":{"device":"sda"},"value":1.0}
         {"metric":"node_disk_reads_merged_total","type":"counter","labels":{"device":"sda"},"value":2.0}
         {"metric":"node_disk_read_bytes_total","type":"counter","labels":{"device":"sda"},"value":1536.0}
@@ -81,24 +84,36 @@ fn disks_count_sectors_of_512_bytes_and_milliseconds() {
         {"metric":"node_disk_io_now","type":"gauge","labels":{"device":"sda"},"value":9.0}
         {"metric":"node_disk_io_time_seconds_total","type":"counter","labels":{"device":"sda"},"value":0.01}
         {"metric":"node_disk_io_time_weighted_seconds_total","type":"counter","labels":{"device":"sda"},"value":0.011}
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn interfaces_and_filesystems_tell_what_is_known() {
-    check(&reading(), "node_network", expect![[r#"
+    check(
+        &reading(),
+        "node_network",
+        expect![[r#"
         {"metric":"node_network_up","type":"gauge","labels":{"device":"eth0"},"value":1.0}
         {"metric":"node_network_speed_bytes","type":"gauge","labels":{"device":"eth0"},"value":-125000.0}
-    "#]]);
-    check(&reading(), "node_filesystem", expect![[r#"
+    "#]],
+    );
+    check(
+        &reading(),
+        "node_filesystem",
+        expect![[r#"
         {"metric":"node_filesystem_device_error","type":"gauge","labels":{"device":"/dev/sda1","fstype":"ext4","mountpoint":"/"},"value":1.0}
         {"metric":"node_filesystem_readonly","type":"gauge","labels":{"device":"/dev/sda1","fstype":"ext4","mountpoint":"/"},"value":0.0}
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn groups_have_the_names_and_labels_of_cadvisor() {
-    check(&reading(), "container_", expect![[r#"
+    check(
+        &reading(),
+        "container_",
+        expect![[r#"
         {"metric":"container_memory_usage_bytes","type":"gauge","labels":{"container":"app","id":"/kubepods/podu/c","namespace":"ns","pod":"po\"d"},"value":100.0}
         {"metric":"container_memory_working_set_bytes","type":"gauge","labels":{"container":"app","id":"/kubepods/podu/c","namespace":"ns","pod":"po\"d"},"value":0.0}
         {"metric":"container_spec_memory_limit_bytes","type":"gauge","labels":{"container":"app","id":"/kubepods/podu/c","namespace":"ns","pod":"po\"d"},"value":0.0}
@@ -108,5 +123,6 @@ fn groups_have_the_names_and_labels_of_cadvisor() {
         {"metric":"container_fs_reads_total","type":"counter","labels":{"container":"app","device":"/dev/sda","id":"/kubepods/podu/c","namespace":"ns","pod":"po\"d"},"value":0.0}
         {"metric":"container_fs_writes_bytes_total","type":"counter","labels":{"container":"app","device":"/dev/sda","id":"/kubepods/podu/c","namespace":"ns","pod":"po\"d"},"value":0.0}
         {"metric":"container_fs_writes_total","type":"counter","labels":{"container":"app","device":"/dev/sda","id":"/kubepods/podu/c","namespace":"ns","pod":"po\"d"},"value":0.0}
-    "#]]);
+    "#]],
+    );
 }

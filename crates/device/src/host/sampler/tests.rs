@@ -33,15 +33,22 @@ fn what_seldom_changes_is_kept_for_a_while() {
     assert_eq!(look("up\n", 0), "up");
     assert_eq!(look("down\n", 9), "up");
     assert_eq!(look("down\n", 10), "down");
+    let limit = root.path().join("sys/fs/cgroup/a/memory.max");
+    std::fs::create_dir_all(limit.parent().unwrap()).unwrap();
+    std::fs::write(root.path().join("sys/fs/cgroup/cgroup.controllers"), "memory\n").unwrap();
+    let mut look = |text: &str, mono_ns: u64| {
+        std::fs::write(&limit, text).unwrap();
+        sampler.sample(UnixNanos(0), mono_ns).cgroups[1].memory_max
+    };
+    assert_eq!((look("5\n", 11), look("6\n", 19), look("max\n", 20)), (Some(5), Some(5), None));
 }
 
 #[test]
 fn owners_are_asked_for_groups_of_pods_and_containers_only() {
-    let group = |path: &str, uid: &str, id: &str| Cgroup { path: path.into(), pod_uid: uid.into(), container_id: id.into(), ..Cgroup::default() };
-    let mut reading = HostReading {
-        cgroups: vec![group("/", "", ""), group("/p", "u", ""), group("/p/c", "u", "c")],
-        ..HostReading::default()
-    };
+    let group =
+        |path: &str, uid: &str, id: &str| Cgroup { path: path.into(), pod_uid: uid.into(), container_id: id.into(), ..Cgroup::default() };
+    let mut reading =
+        HostReading { cgroups: vec![group("/", "", ""), group("/p", "u", ""), group("/p/c", "u", "c")], ..HostReading::default() };
     let asked = std::cell::RefCell::new(Vec::new());
     reading.own(
         &|uid, id| {
