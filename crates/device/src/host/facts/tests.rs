@@ -326,6 +326,48 @@ fn a_state_that_was_kept_goes_on_as_if_nothing_had_been() {
 }
 
 #[test]
+fn from_files_to_events() {
+    let root = tempfile::tempdir().unwrap();
+    let put = |path: &str, text: &str| {
+        let path = root.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    let pod = "sys/fs/cgroup/kubepods/podaaaa";
+    put("proc/meminfo", "MemTotal: 1024000 kB\nMemAvailable: 614400 kB\n");
+    put("sys/fs/cgroup/cgroup.controllers", "cpu memory\n");
+    let mut sampler = crate::host::Sampler::new(crate::host::HostOptions { root: root.path().into(), ..Default::default() });
+    let mut look = |second: i64, busy: u64, idle: u64, us: u64| {
+        put("proc/stat", &format!("cpu {busy} 0 0 {idle} 0 0 0 0 5 0\ncpu0 {busy} 0 0 {idle} 0 0 0 0 5 0\n"));
+        for id in ["c1", "c2"] {
+            put(&format!("{pod}/{id}/cpu.stat"), &format!("usage_usec {us}\n"));
+            put(&format!("{pod}/{id}/memory.current"), "31457281\n");
+            put(&format!("{pod}/{id}/memory.stat"), "inactive_file 10485760\n");
+        }
+        let mut reading = sampler.sample(UnixNanos((NINE + second) * NANOS_PER_SECOND), second as u64 * 1_000_000_000);
+        let owner = |uid: &str, id: &str| (uid == "aaaa" && id == "c1").then(|| Owner { tenant: "acme".into(), ..Owner::default() });
+        reading.own(&owner, &|_, _| None);
+        reading
+    };
+    let readings = [look(0, 100, 100, 5), look(60, 1100, 5100, 2_000_005)];
+    // 2 s of two containers, one of which nobody knows; 20 MiB and a byte are 21 MiB.
+    expect![[r#"
+        cpu_time acme 2000 at 0
+        memory_held acme 21 at 0..60
+        cpu_held acme 34 at 0..60
+        cpu_time unowned 2000 at 0
+        memory_held unowned 21 at 0..60
+        cpu_held unowned 34 at 0..60
+        cpu_time system 6000 at 0
+        cpu_time idle 50000 at 0
+        memory_held system 358 at 0..60
+        memory_held free 600 at 0..60
+        cpu_held free 932 at 0..60
+    "#]]
+    .assert_eq(&short(&run(&mut facts(), &readings)));
+}
+
+#[test]
 fn options_are_held_to_their_rule() {
     for (window, gap, is_fine) in
         [(60, 60, true), (3600, 3600, true), (7, 60, false), (0, 60, false), (7200, 60, false), (60, 0, false), (60, 3601, false)]
