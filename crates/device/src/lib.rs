@@ -20,3 +20,4 @@ pub mod facts;
 pub mod names;
 pub mod report;
 
+pub mod host;
