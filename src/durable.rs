@@ -21,6 +21,12 @@ pub fn replace(disk: &Disk, path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     write().with_context(|| format!("cannot write {}", path.display()))
 }
 
+/// Creates a file of the user's; one that is there stays.
+pub fn create_new(path: &Path) -> anyhow::Result<std::fs::File> {
+    let made = std::fs::OpenOptions::new().write(true).create_new(true).open(path);
+    made.with_context(|| format!("cannot create {}", path.display()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,6 +8,29 @@ pub fn now() -> UnixNanos {
     UnixNanos(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }
 
+/// Nanoseconds since this machine was booted: never set, and the same clock in every run until the next boot.
+pub fn since_boot() -> u64 {
+    use std::sync::OnceLock;
+    use std::time::Instant;
+    static ANCHOR: OnceLock<(Instant, u64)> = OnceLock::new();
+    let (at, nanos) = ANCHOR.get_or_init(|| {
+        let uptime = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
+        let seconds: f64 = uptime.split(' ').next().and_then(|text| text.parse().ok()).unwrap_or_default();
+        (Instant::now(), (seconds * 1e9) as u64)
+    });
+    nanos.saturating_add(u64::try_from(at.elapsed().as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// Another for each boot; empty where the system does not tell.
+pub fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+/// The machine's name.
+pub fn host() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
+}
+
 /// Random bits, another each time; no secret hangs on them.
 pub fn random() -> u64 {
     use std::hash::{BuildHasher, RandomState};

@@ -198,9 +198,12 @@ fn compile_source(name: &str, source: &SourceConfig, config: &Config) -> anyhow:
             (sources::Format::Json, Malformed::Keep, line, &whole, None, Encoding::Utf8)
         }
         // What weir itself writes, out of bodies that are bounded.
-        SourceConfig::Otlp(_) | SourceConfig::RemoteWrite(_) | SourceConfig::Scrape(_) | SourceConfig::Watch(_) => {
-            (sources::Format::Json, Malformed::Keep, ByteSize(64 << 20), &whole, None, Encoding::Utf8)
-        }
+        SourceConfig::Otlp(_)
+        | SourceConfig::RemoteWrite(_)
+        | SourceConfig::Scrape(_)
+        | SourceConfig::Watch(_)
+        | SourceConfig::Gpu(_)
+        | SourceConfig::Host(_) => (sources::Format::Json, Malformed::Keep, ByteSize(64 << 20), &whole, None, Encoding::Utf8),
     };
     let multiline =
         multiline.map(Multiline::new).transpose().map_err(anyhow::Error::msg).with_context(|| format!("sources.{name}.multiline"))?;

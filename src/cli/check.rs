@@ -10,6 +10,8 @@ use crate::sinks::config::{
     Boundary, HttpBody, HttpCompress, HttpConfig as SinkHttp, NameZone, OtlpProtocol, RemoteWriteVersion, SinkConfig,
 };
 use crate::sources::config::{Ack, FileConfig, Format, HttpConfig, Malformed, OtlpConfig, ScrapeConfig, SourceConfig, Start, SyslogConfig};
+use crate::sources::gpu::GpuConfig;
+use crate::sources::host::HostConfig;
 use crate::sources::kubernetes::{KubernetesConfig, Trust};
 use flow::event::{Reason, ReasonClass};
 use flow::step::quota::Unit;
@@ -243,6 +245,8 @@ fn describe_source(source: &SourceConfig) -> String {
             (format!("remote_write on {}, at {}, {}", remote.listen, remote.path, describe_answering(source)), Malformed::Keep)
         }
         SourceConfig::Scrape(scrape) => (describe_scrape(scrape), Malformed::Keep),
+        SourceConfig::Gpu(gpu) => (describe_gpu(gpu), Malformed::Keep),
+        SourceConfig::Host(host) => (describe_host(host), Malformed::Keep),
         SourceConfig::Watch(watch) => {
             let names: Vec<String> = watch.rules.keys().cloned().collect();
             (format!("watch: alerts of {} about samples of this pipeline", list(&names)), Malformed::Keep)
@@ -287,6 +291,22 @@ fn describe_answering(source: &SourceConfig) -> String {
         Ack::OnReceipt => "answered on receipt",
     };
     format!("{who}; bodies up to {}, {} at hand, then 503; {answered}, at least once", answering.body_bytes_max, answering.buffer_bytes_max)
+}
+
+fn describe_gpu(gpu: &GpuConfig) -> String {
+    let from = match (&gpu.recording, &gpu.library) {
+        (Some(recording), _) => format!("the recording {}", recording.display()),
+        (None, Some(library)) => format!("NVIDIA's devices by {}", library.display()),
+        (None, None) => "NVIDIA's devices".to_string(),
+    };
+    let given = gpu.pod_resources.as_ref().map_or(String::new(), |socket| format!(", given out as {} says", socket.display()));
+    let metrics = if gpu.metrics { "metrics and usage facts" } else { "usage facts" };
+    format!("{metrics} of {from}{given}, every {}, facts of {}", gpu.interval, gpu.window)
+}
+
+fn describe_host(host: &HostConfig) -> String {
+    let metrics = if host.metrics { "metrics and usage facts" } else { "usage facts" };
+    format!("{metrics} of the machine below {}, every {}, facts of {}", host.root.display(), host.interval, host.window)
 }
 
 fn describe_scrape(scrape: &ScrapeConfig) -> String {

@@ -7,6 +7,8 @@ pub mod check;
 pub mod cost;
 pub mod eval;
 pub mod exporters;
+pub mod gpu;
+mod gpu_report;
 pub mod import;
 pub mod ledger;
 pub mod lineage;
@@ -193,6 +195,9 @@ enum Verb {
         #[arg(long, default_value = "1m", value_parser = read_span)]
         deadline: Span,
     },
+    /// Devices of this machine: what they do, whose they are, recordings, and a report of how well they were used.
+    #[command(subcommand)]
+    Gpu(gpu::Verb),
     /// Print records of a running weir as they are kept, those that answer a query.
     Tail {
         /// The query, as of `search`; without one every record.
@@ -358,6 +363,7 @@ pub fn main() -> ExitCode {
         Verb::Tail { query, data, tenant, limit, json, columns, color } => {
             look::Printer::new(json, color, &columns).and_then(|printer| tail::run(tail::Options { query, data, tenant, limit, printer }))
         }
+        Verb::Gpu(verb) => gpu::run(&verb),
         Verb::Cost(verb) => cost::run(&verb),
         Verb::Lineage(LineageVerb::Up(args)) => {
             lineage::run(&args.data, lineage::Direction::Up, &args.node, args.as_of.as_deref(), args.json)

@@ -57,7 +57,7 @@ pub fn run(files: &[PathBuf], options: Options) -> anyhow::Result<ExitCode> {
 }
 
 /// Events of the run, on standard error. With `--once` only what is wrong: the summary says the rest.
-fn start_log(once: bool) {
+pub fn start_log(once: bool) {
     let default = if once { "warn" } else { "info" };
     let filter = tracing_subscriber::EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| default.into());
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());

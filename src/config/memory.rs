@@ -9,6 +9,7 @@ use crate::sinks::http::COMMIT_BATCHES;
 use crate::sources::config::{JoinConfig, SeriesConfig, SourceConfig};
 use crate::sources::http::UNPACKERS;
 use crate::sources::kubernetes::KubernetesConfig;
+use crate::sources::pods::PodsConfig;
 use flow::step::{MeterConfig, OverQuota, Policy, StepConfig};
 use flow::units::ByteSize;
 use serde::Serialize;
@@ -200,6 +201,11 @@ fn policy_bytes(policy: &Policy) -> u64 {
     }
 }
 
+fn measuring_need(component: String, buffer: ByteSize, pods: Option<&PodsConfig>) -> Need {
+    let known = pods.map_or(0, |pods| pods.metadata.bytes_max.0);
+    Need::new(component, MIB, (16 * MIB).saturating_add(buffer.0).saturating_add(known))
+}
+
 fn source_need(component: String, config: &SourceConfig) -> Need {
     let joined = |join: &JoinConfig| join.bytes_max.0;
     match config {
@@ -228,6 +234,9 @@ fn source_need(component: String, config: &SourceConfig) -> Need {
             let held = bodies.saturating_add(scrape.buffer_bytes_max.0).saturating_add(series_bytes(scrape.series.as_ref()));
             Need::new(component, 2 * MIB, (2 * MIB + DICTIONARY_BYTES).saturating_add(held))
         }
+        // What waits, a reading and its lines, what is added up by owner.
+        SourceConfig::Gpu(gpu) => measuring_need(component, gpu.buffer_bytes_max, gpu.pods.as_ref()),
+        SourceConfig::Host(host) => measuring_need(component, host.buffer_bytes_max, host.pods.as_ref()),
         // Frames that wait, the series that rules are about, members.
         SourceConfig::Watch(watch) => {
             let members: u64 = watch.rules.values().map(|rule| u64::from(rule.members_max)).sum();

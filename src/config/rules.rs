@@ -28,6 +28,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 mod contradictions;
+mod devices;
 mod http;
 mod labels;
 mod parsers;
@@ -219,6 +220,8 @@ impl Rules<'_> {
             SourceConfig::RemoteWrite(remote) => self.remote_write_source(&at.key("remote_write"), remote, source, hub),
             SourceConfig::Scrape(scrape) => self.scrape(&at.key("scrape"), scrape),
             SourceConfig::Watch(watch) => self.watch(&at.key("watch"), watch),
+            SourceConfig::Gpu(gpu) => self.gpu(&at.key("gpu"), gpu),
+            SourceConfig::Host(host) => self.host(&at.key("host"), host),
         }
     }
 

@@ -1,25 +1,26 @@
 //! Intake: the listeners of sources that others send to, and the news how far what they sent is durable.
 //!
-//! In: the sources of all pipelines that others send to, and those that ask again and again (`scrape`). Out: pipes for lanes; answers to senders. One thread with a runtime of its
-//! own waits on sockets, [`http::UNPACKERS`] more unpack bodies, and one for each pipeline tells pipes what the hub has published.
-//! Order of the end: no more is taken, lanes hand over, the hub publishes that, senders are answered, listeners close.
+//! In: the sources of all pipelines that others send to, and those that ask again and again (`scrape`, `gpu`, `host`). Out: pipes for
+//! lanes; answers to senders. One thread with a runtime of its own waits on sockets, [`http::UNPACKERS`] more unpack bodies, each
+//! source that measures this machine has a thread, and one for each pipeline tells pipes what the hub has published.
+//! Order of the end: sources that measure say their last facts, no more is taken, lanes hand over, the hub publishes that, senders are answered, listeners close.
 
 use super::lane::{Inbox, Input};
 use crate::config::Config;
 use crate::plan::Plan;
 use crate::sources::push::{Budget, Pipe, Stats};
-use crate::sources::{ScrapeConfig, SourceConfig, SyslogConfig, WatchConfig, alerts, http, scrape, series, syslog};
+use crate::sources::{ScrapeConfig, SourceConfig, SyslogConfig, WatchConfig, alerts, gpu, host, http, scrape, series, syslog};
 use anyhow::Context;
 use flow::event::{Position, Signal, StreamId};
 use flow::step::sample::key_hash;
 use hub::Hub;
 use std::collections::HashMap;
 use std::net::{TcpListener, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tracing::info;
 
 /// How often the hub's news are asked for, whatever comes.
@@ -28,18 +29,24 @@ const NEWS: Duration = Duration::from_millis(100);
 const ALERTS_BYTES_MAX: u64 = 8 << 20;
 /// How long answers may take to leave when everything is decided.
 const FAREWELL: Duration = Duration::from_millis(200);
+/// How long lanes may take for the last facts of sources that measure this machine.
+const LAST_FACTS: Duration = Duration::from_secs(1);
 
 /// A source that is bound and not served yet.
 enum Bound {
     Http(TcpListener, Arc<http::Gate>, http::Speaks),
     Scrape(Arc<scrape::Job>),
     Watch(alerts::Watcher),
+    Gpu(Arc<gpu::Job>),
+    Host(Arc<host::Job>),
     Syslog(Option<UdpSocket>, Option<TcpListener>, Arc<syslog::Gate>),
 }
 
 /// All of them.
-#[derive(Default)]
 pub struct Listeners {
+    /// The data folder, and whether sources are read to their end.
+    data: PathBuf,
+    once: bool,
     bound: Vec<Bound>,
     /// Pipeline, its intake, and a pipe of it.
     pipes: Vec<(usize, usize, Arc<Pipe>)>,
@@ -62,6 +69,11 @@ impl Ends<'_> {
 }
 
 impl Listeners {
+    /// `data`: the data folder; `once`: sources are read to their end.
+    pub fn new(data: &Path, once: bool) -> Listeners {
+        Listeners { data: data.to_path_buf(), once, bound: Vec::new(), pipes: Vec::new(), hubs: Vec::new(), stats: Vec::new() }
+    }
+
     /// Binds a source, if others send to it. `place`: the numbers of its pipeline and of its intake.
     pub fn bind(&mut self, place: (usize, usize), plan: &Plan, source: &str, hub: &Arc<Hub>, ends: Ends) -> anyhow::Result<()> {
         let config = &plan.sources[place.1].config;
@@ -81,6 +93,14 @@ impl Listeners {
             }
             SourceConfig::Watch(config) => self.bind_watch(place, plan, source, config, hub, ends).with_context(context)?,
             SourceConfig::Scrape(config) => self.bind_scrape(place, plan, source, config, hub, ends).with_context(context)?,
+            SourceConfig::Gpu(config) => {
+                let (pipes, stats, state) = self.measuring(place, plan, source, ("gpu", config.buffer_bytes_max.0), &ends);
+                self.bound.push(Bound::Gpu(Arc::new(gpu::Job::new(source, config, pipes, stats, state, self.once))));
+            }
+            SourceConfig::Host(config) => {
+                let (pipes, stats, state) = self.measuring(place, plan, source, ("host", config.buffer_bytes_max.0), &ends);
+                self.bound.push(Bound::Host(Arc::new(host::Job::new(source, config, pipes, stats, state, self.once))));
+            }
             SourceConfig::Syslog(syslog) => self.bind_syslog(place, plan, source, syslog, ends).with_context(context)?,
             SourceConfig::File(_) | SourceConfig::Stdin(_) => return Ok(()),
         }
@@ -169,6 +189,27 @@ impl Listeners {
         Ok(())
     }
 
+    /// What a source has that measures this machine: pipes of facts and samples, and a file for its state.
+    fn measuring(
+        &mut self,
+        place: (usize, usize),
+        plan: &Plan,
+        source: &str,
+        (kind, buffer_bytes_max): (&'static str, u64),
+        ends: &Ends,
+    ) -> ([Arc<Pipe>; 2], Arc<Stats>, PathBuf) {
+        let stats = Stats::new(kind, Budget::new(buffer_bytes_max));
+        let pipes = [Signal::Logs, Signal::Metrics].map(|signal| {
+            let pipe = self.add_pipe(place, plan, source, (None, signal), buffer_bytes_max / 2, ends);
+            if self.once {
+                pipe.await_end();
+            }
+            pipe
+        });
+        let stats = self.add_stats(plan, source, stats);
+        (pipes, stats, self.data.join("sources").join(format!("{}.{source}.{kind}.json", plan.name)))
+    }
+
     fn bind_syslog(&mut self, place: (usize, usize), plan: &Plan, source: &str, config: &SyslogConfig, ends: Ends) -> anyhow::Result<()> {
         let mut stats = Stats::new("syslog", Budget::new(config.buffer_bytes_max.0));
         let udp = config.udp.as_deref().map(|at| listen_udp(at, &mut stats)).transpose()?;
@@ -232,7 +273,8 @@ impl Listeners {
 
     /// Listens from now on.
     pub fn start(self) -> anyhow::Result<Serving> {
-        let mut serving = Serving { stop: None, gates: Vec::new(), threads: Vec::new(), over: Arc::default() };
+        let mut serving =
+            Serving { stop: None, gates: Vec::new(), threads: Vec::new(), measuring: Vec::new(), pipes: Vec::new(), over: Arc::default() };
         if self.is_empty() {
             return Ok(serving);
         }
@@ -241,6 +283,7 @@ impl Listeners {
             let over = Arc::clone(&serving.over);
             serving.threads.push(super::spawn("acks", move || tell(&hub, &pipes, &over))?);
         }
+        serving.pipes = self.pipes.into_iter().map(|(.., pipe)| pipe).collect();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(http::UNPACKERS)
@@ -259,6 +302,14 @@ impl Listeners {
                 Bound::Watch(watcher) => {
                     serving.gates.push(Gate::Watch(Arc::clone(&watcher.ends)));
                     serving.threads.push(super::spawn("watch", move || watcher.run())?);
+                }
+                Bound::Gpu(job) => {
+                    let ends = Arc::clone(&job.ends);
+                    serving.measuring.push((ends, super::spawn("gpu-facts", move || job.run())?));
+                }
+                Bound::Host(job) => {
+                    let ends = Arc::clone(&job.ends);
+                    serving.measuring.push((ends, super::spawn("host-facts", move || job.run())?));
                 }
                 Bound::Scrape(job) => {
                     tasks.push(Box::pin(scrape::run(Arc::clone(&job))));
@@ -301,10 +352,27 @@ pub struct Serving {
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     gates: Vec<Gate>,
     threads: Vec<JoinHandle<()>>,
+    /// Sources that measure this machine: how they are told to end.
+    measuring: Vec<(Arc<AtomicBool>, JoinHandle<()>)>,
+    pipes: Vec<Arc<Pipe>>,
     over: Arc<AtomicBool>,
 }
 
 impl Serving {
+    /// Sources that measure this machine say their last facts, while lanes still read.
+    pub fn say_last(&mut self) {
+        if self.measuring.is_empty() {
+            return;
+        }
+        self.measuring.iter().for_each(|(ends, _)| ends.store(true, Ordering::Relaxed));
+        self.measuring.drain(..).for_each(|(_, thread)| drop(thread.join()));
+        // What is not read by then is said by the next run.
+        let patience = Instant::now() + LAST_FACTS;
+        while Instant::now() < patience && self.pipes.iter().any(|pipe| !pipe.is_empty()) {
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+
     /// Nothing more is taken: whoever sends is told to come again.
     pub fn close(&self) {
         for gate in &self.gates {

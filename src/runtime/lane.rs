@@ -41,6 +41,8 @@ use tracing::{info, warn};
 const FRAME_AGE: Duration = Duration::from_millis(200);
 /// The same where somebody waits for an answer: long enough for others to come along.
 const AWAITED_AGE: Duration = Duration::from_millis(5);
+/// How long a pause is while a source with an end has nothing yet.
+const AWAITED: Duration = Duration::from_millis(5);
 /// How long a file that was renamed away must have been silent before the next one of its log is read.
 const ROTATED_GRACE: Duration = Duration::from_secs(2);
 /// A file whose growth nobody tells is looked at after this time, then twice that, and so on.
@@ -627,6 +629,9 @@ impl Lane {
             return Ok(Turn::Idle(pause));
         }
         let tail = log.files.front_mut().expect("asked just before");
+        if tail.pushed().is_some_and(|pipe| pipe.is_awaited() && pipe.is_empty()) {
+            return Ok(Turn::Idle(AWAITED));
+        }
         let glance = match tail.glance() {
             Ok(glance) => glance,
             Err(error) => return Ok(log.fail(&error)),

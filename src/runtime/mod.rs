@@ -136,7 +136,7 @@ pub fn run(
     let mut pipelines = Vec::new();
     let mut watches = Vec::new();
     let mut inputs = Vec::new();
-    let mut listeners = Listeners::default();
+    let mut listeners = Listeners::new(data, options.once);
     let (mut deciders, mut left_over) = (Vec::new(), Vec::new());
     let mut hubs: Vec<Arc<Hub>> = Vec::new();
     for (number, (config, mut one)) in opened.into_iter().enumerate() {
@@ -241,7 +241,7 @@ pub fn run(
     for (n, lane) in lane_threads.into_iter().enumerate() {
         lane_handles.push(spawn_failing(&format!("lane-{n}"), &signals, || lane.run())?);
     }
-    let serving = listeners.start()?;
+    let mut serving = listeners.start()?;
     let over = Arc::new(AtomicBool::new(false));
     let bookkeeper = match bookkeeper {
         Some(bookkeeper) => {
@@ -316,6 +316,7 @@ pub fn run(
             }
         }
     }
+    serving.say_last();
     signals.stop.store(true, Ordering::Relaxed);
     over.store(true, Ordering::Relaxed);
     serving.close();

@@ -394,7 +394,9 @@ impl Tail {
                 batch.arena.clear();
                 batch.arena.append(carry);
                 let room = room.saturating_sub(batch.arena.len());
-                let more = pipe.read(&mut batch.arena, room);
+                // Asked first: what was pushed before the end is read then.
+                let is_awaited = pipe.is_awaited();
+                let more = pipe.read(&mut batch.arena, room) || is_awaited;
                 Ok(if more { Ahead::More } else { Ahead::Nothing })
             }
         }

@@ -3,6 +3,8 @@
 //! The doc comments are the manual: they become the JSON Schema and the reference page. Limits that need line
 //! and column to be told (a line limit out of range, no pattern at all) are checked by `config`.
 
+use super::gpu::GpuConfig;
+use super::host::HostConfig;
 use super::kubernetes::KubernetesConfig;
 use flow::decode::{Encoding, MultilineConfig};
 use flow::units::{ByteSize, Span};
@@ -31,6 +33,10 @@ pub enum SourceConfig {
     Scrape(Box<ScrapeConfig>),
     /// Reads along with the samples of this pipeline and says, as records, which series are missing.
     Watch(WatchConfig),
+    /// Asks NVIDIA's devices what they do, and tells who used them.
+    Gpu(Box<GpuConfig>),
+    /// Looks at this machine's processors, memory, disks and network, and tells who used them.
+    Host(Box<HostConfig>),
 }
 
 impl SourceConfig {
@@ -44,6 +50,8 @@ impl SourceConfig {
             SourceConfig::RemoteWrite(_) => "remote_write",
             SourceConfig::Scrape(_) => "scrape",
             SourceConfig::Watch(_) => "watch",
+            SourceConfig::Gpu(_) => "gpu",
+            SourceConfig::Host(_) => "host",
         }
     }
 
@@ -53,7 +61,12 @@ impl SourceConfig {
             SourceConfig::Stdin(stdin) => &stdin.parse,
             SourceConfig::Http(http) => &http.parse,
             SourceConfig::Syslog(syslog) => &syslog.parse,
-            SourceConfig::Otlp(_) | SourceConfig::RemoteWrite(_) | SourceConfig::Scrape(_) | SourceConfig::Watch(_) => &[],
+            SourceConfig::Otlp(_)
+            | SourceConfig::RemoteWrite(_)
+            | SourceConfig::Scrape(_)
+            | SourceConfig::Watch(_)
+            | SourceConfig::Gpu(_)
+            | SourceConfig::Host(_) => &[],
         }
     }
 
@@ -67,12 +80,23 @@ impl SourceConfig {
             SourceConfig::RemoteWrite(remote) => &remote.labels,
             SourceConfig::Scrape(scrape) => &scrape.labels,
             SourceConfig::Watch(watch) => &watch.labels,
+            SourceConfig::Gpu(gpu) => &gpu.labels,
+            SourceConfig::Host(host) => &host.labels,
         }
     }
 
     /// It has no end: others send to it, or it asks again and again.
     pub fn is_endless(&self) -> bool {
-        !matches!(self, SourceConfig::File(_) | SourceConfig::Stdin(_))
+        match self {
+            // Of devices and hosts `--once` takes two readings, and a recording to its end.
+            SourceConfig::File(_) | SourceConfig::Stdin(_) | SourceConfig::Gpu(_) | SourceConfig::Host(_) => false,
+            SourceConfig::Http(_)
+            | SourceConfig::Syslog(_)
+            | SourceConfig::Otlp(_)
+            | SourceConfig::RemoteWrite(_)
+            | SourceConfig::Scrape(_)
+            | SourceConfig::Watch(_) => true,
+        }
     }
 
     /// How much is listened to, of sources whose senders wait for an answer.
@@ -105,9 +129,13 @@ impl SourceConfig {
                 timeout: c.timeout,
                 ack: c.ack,
             },
-            SourceConfig::File(_) | SourceConfig::Stdin(_) | SourceConfig::Syslog(_) | SourceConfig::Scrape(_) | SourceConfig::Watch(_) => {
-                return None;
-            }
+            SourceConfig::File(_)
+            | SourceConfig::Stdin(_)
+            | SourceConfig::Syslog(_)
+            | SourceConfig::Scrape(_)
+            | SourceConfig::Watch(_)
+            | SourceConfig::Gpu(_)
+            | SourceConfig::Host(_) => return None,
         })
     }
 }

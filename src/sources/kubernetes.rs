@@ -275,6 +275,20 @@ impl Kubernetes {
         Ok(Arc::new(Kubernetes { policy, own, wait, known, counts }))
     }
 
+    /// Changes when what is known of pods does.
+    pub fn generation(&self) -> u64 {
+        self.known.as_ref().map_or(0, |known| known.generation.load(Ordering::Acquire))
+    }
+
+    /// What is known of pods now.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.known.as_ref().map_or_else(Arc::default, |known| known.get())
+    }
+
+    pub fn tenant_rule(&self) -> &TenantRule {
+        &self.policy.tenant
+    }
+
     /// Is this our own log? It is never read: each line of it would make another one.
     pub fn is_own(&self, path: &Path) -> bool {
         let place = || Place::of_hops(hops(path).iter().filter_map(|hop| hop.to_str()));
@@ -311,7 +325,7 @@ impl Attached {
             return if self.is_own { Readiness::Own } else { Readiness::Plain };
         };
         let kubernetes = &*self.kubernetes;
-        let generation = kubernetes.known.as_ref().map_or(0, |known| known.generation.load(Ordering::Acquire));
+        let generation = kubernetes.generation();
         if self.splice.as_ref().is_none_or(|(made, _)| *made != generation) {
             let catalog = kubernetes.known.as_ref().map(|known| known.get());
             let splice = Splice::new(place, catalog.as_deref(), &kubernetes.policy);

@@ -3,9 +3,12 @@
 pub mod alerts;
 pub mod config;
 pub mod file;
+pub mod gpu;
+pub mod host;
 pub mod http;
 pub mod kubernetes;
 pub mod packed;
+pub mod pods;
 pub mod push;
 pub mod rotated;
 pub mod scrape;
@@ -13,6 +16,7 @@ pub mod series;
 pub mod status;
 pub mod streams;
 pub mod syslog;
+pub mod told;
 pub mod walk;
 pub mod watch;
 

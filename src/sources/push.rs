@@ -10,7 +10,7 @@ use super::status::lock;
 use flow::event::{Signal, StreamId};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -96,6 +96,8 @@ pub struct Pipe {
     queue: Mutex<Queue>,
     progress: watch::Sender<Progress>,
     room: Notify,
+    /// Its source has an end, and somebody waits for it.
+    awaited: AtomicBool,
     wake: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
@@ -115,7 +117,19 @@ impl Pipe {
     pub fn new(stream: StreamId, signal: Signal, start: u64, log: PathBuf, tenant: Option<Arc<[u8]>>, bytes_max: u64) -> Pipe {
         let queue = Mutex::new(Queue { end: start, ..Queue::default() });
         let progress = watch::Sender::new(Progress { done: start, last: None });
-        Pipe { stream, signal, start, log, tenant, bytes_max, queue, progress, room: Notify::new(), wake: OnceLock::new() }
+        Pipe {
+            stream,
+            signal,
+            start,
+            log,
+            tenant,
+            bytes_max,
+            queue,
+            progress,
+            room: Notify::new(),
+            awaited: AtomicBool::new(false),
+            wake: OnceLock::new(),
+        }
     }
 
     /// How the lane is told that there is something.
@@ -175,6 +189,35 @@ impl Pipe {
 
     pub fn is_empty(&self) -> bool {
         lock(&self.queue).chunks.is_empty()
+    }
+
+    /// Whether a chunk would be taken, as far as its share goes.
+    pub fn has_room(&self, bytes: u64) -> bool {
+        let queue = lock(&self.queue);
+        queue.closed || queue.bytes == 0 || queue.bytes + bytes <= self.bytes_max
+    }
+
+    /// Everything before it is durable.
+    pub fn done(&self) -> u64 {
+        self.progress.borrow().done
+    }
+
+    /// The run reads to the end of its sources: this one has an end that is waited for.
+    pub fn await_end(&self) {
+        self.awaited.store(true, Ordering::Release);
+    }
+
+    /// Nothing more will be pushed.
+    pub fn finish(&self) {
+        self.awaited.store(false, Ordering::Release);
+        if let Some(wake) = self.wake.get() {
+            wake();
+        }
+    }
+
+    /// Whether an end is waited for that has not come.
+    pub fn is_awaited(&self) -> bool {
+        self.awaited.load(Ordering::Acquire)
     }
 
     /// Everything before this position is durable.

@@ -181,6 +181,13 @@ pub struct Done {
     pub stderr: String,
 }
 
+/// A verb that asks no data folder, run to its end.
+pub fn plain(args: &[&str]) -> Done {
+    let mut command = weir();
+    command.args(args);
+    finish(command)
+}
+
 pub fn finish(mut command: Command) -> Done {
     let output = command.output().expect("the program starts");
     Done { code: output.status.code(), stdout: output.stdout, stderr: String::from_utf8_lossy(&output.stderr).into_owned() }

@@ -24,6 +24,7 @@ mod dedup;
 mod fair;
 mod follow;
 mod gateway;
+mod gpu;
 mod keep;
 mod kubernetes;
 mod labels;

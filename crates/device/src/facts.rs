@@ -132,6 +132,24 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// All of them by name, those that are 0 left out.
+    pub fn named(&self) -> impl Iterator<Item = (String, u64)> + '_ {
+        let plain = [
+            ("missed", self.missed),
+            ("late", self.late),
+            ("clock_steps", self.clock_steps),
+            ("reboots", self.reboots),
+            ("energy_resets", self.resets),
+            ("devices_lost", self.lost),
+            ("unseen_ms", self.unseen_ms),
+            ("overlap_ms", self.overlap_ms),
+            ("energy_unknown", self.energy_unknown),
+            ("owners_left_out", self.owners_left_out),
+        ];
+        let refused = self.refused.iter().map(|(name, count)| (format!("refused_{name}"), *count));
+        plain.into_iter().map(|(name, count)| (name.to_string(), count)).chain(refused).filter(|(_, count)| *count > 0)
+    }
+
     pub fn refuse(&mut self, what: &str) {
         self.refuse_many(what, 1);
     }

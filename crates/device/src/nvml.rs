@@ -192,7 +192,7 @@ impl Sampler {
             }
             gpus.push(gpu);
         }
-        Reading { at_ns: at.0, mono_ns, took_ns: 0, missed: 0, gpus }
+        Reading { at_ns: at.0, mono_ns, gpus, ..Reading::default() }
     }
 
     /// The next device that tells its PCIe traffic only to who waits.

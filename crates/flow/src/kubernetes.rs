@@ -278,6 +278,13 @@ impl Catalog {
             .or_else(|| facts(&|known| is_static && known.until.is_none() && !known.facts.annotations.contains_key(CONFIG_HASH)))
     }
 
+    /// All pods, those that went included: namespace, name, what is known.
+    pub fn pods(&self) -> impl Iterator<Item = (&str, &str, &Facts)> {
+        self.namespaces.iter().flat_map(|(namespace, all)| {
+            all.pods.iter().flat_map(move |(pod, known)| known.iter().map(move |known| (&**namespace, &**pod, &*known.facts)))
+        })
+    }
+
     pub fn namespace(&self, name: &str) -> Option<&Facts> {
         self.namespaces.get(name)?.facts.as_ref().map(|known| &*known.facts)
     }

@@ -1,0 +1,206 @@
+//! The `host` source: processors, memory, disks, network and control groups of this machine, and who used them.
+//!
+//! A thread reads `/proc` and `/sys` each `interval`. It writes samples of metrics under node_exporter's and cAdvisor's names, and raw
+//! usage facts, which are told exactly once (`told`): CPU time and memory by container, and the machine's rest, so that all of them
+//! are the machine. Bound: `buffer_bytes_max` of lines that wait for a lane.
+
+use super::pods::{Pods, PodsConfig};
+use super::push::{Pipe, Stats};
+use super::told::{Told, push_waiting};
+use crate::env;
+use device::host::{Facts, FactsOptions, FactsState, HostOptions, HostReading, Sampler, metrics};
+use device::reading::Owner;
+use flow::units::{ByteSize, NANOS_PER_SECOND, Span};
+use hub::Disk;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tracing::warn;
+
+/// How often the thread looks whether the end has come.
+const TICK: Duration = Duration::from_millis(50);
+/// A state without new facts is kept so often: what a crash takes of the open window is no more.
+const STATE_EVERY: Duration = Duration::from_secs(10);
+
+/// The `host` source: a reading of the machine each `interval`. Its samples are metrics under the names of node_exporter and, for
+/// containers, cAdvisor; its usage facts are events for a meter with `usage: events`: `cpu_time`, `memory_held` and `cpu_held`, with
+/// the dimensions `service`, `pod`, `container`, `namespace`, `node` and, of what is nobody's, `part`.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HostConfig {
+    /// How often the machine is looked at, 100ms to 10m.
+    #[serde(default = "interval")]
+    pub interval: Span,
+    /// Where the machine's root folder is: `/host` where a container has it there.
+    #[serde(default = "root")]
+    pub root: PathBuf,
+    /// Whether samples are written; facts are in any case.
+    #[serde(default = "yes")]
+    pub metrics: bool,
+    /// Whether control groups are read, and so who used what.
+    #[serde(default = "yes")]
+    pub cgroups: bool,
+    /// Ask filesystems of other machines (NFS, SMB, Ceph, FUSE) for their sizes too: one that does not answer holds up the reading.
+    #[serde(default)]
+    pub remote_filesystems: bool,
+    /// Facts are added up so long: whole seconds, a divisor of an hour.
+    #[serde(default = "window")]
+    pub window: Span,
+    /// Of a longer gap between two readings nothing is told, 1s to 1h.
+    #[serde(default = "gap_max")]
+    pub gap_max: Span,
+    /// Whose pods are.
+    pub pods: Option<PodsConfig>,
+    /// Value of the dimension `node`. Absent: the machine's name.
+    pub host: Option<String>,
+    /// Most bytes of lines that wait for a lane, at least 1MiB.
+    #[serde(default = "buffer_bytes_max")]
+    pub buffer_bytes_max: ByteSize,
+    /// Labels of this source's records, besides those of the process: they stand on `weir_records_total` and can be put into records.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+fn interval() -> Span {
+    Span(15 * NANOS_PER_SECOND)
+}
+
+fn root() -> PathBuf {
+    "/".into()
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn window() -> Span {
+    Span(60 * NANOS_PER_SECOND)
+}
+
+fn gap_max() -> Span {
+    Span(120 * NANOS_PER_SECOND)
+}
+
+fn buffer_bytes_max() -> ByteSize {
+    ByteSize(64 << 20)
+}
+
+impl HostConfig {
+    /// How facts are made of readings. `source`: its name.
+    pub fn options(&self, source: &str) -> FactsOptions {
+        FactsOptions {
+            source: source.into(),
+            node: self.host.clone().unwrap_or_else(env::host),
+            window_ns: self.window.0,
+            gap_max_ns: self.gap_max.0.unsigned_abs(),
+        }
+    }
+}
+
+/// What a source runs with.
+pub struct Job {
+    config: HostConfig,
+    /// Of facts and of samples.
+    facts: Arc<Pipe>,
+    samples: Arc<Pipe>,
+    stats: Arc<Stats>,
+    options: FactsOptions,
+    /// Where the state of facts is kept.
+    state: PathBuf,
+    /// Two readings, and that is all.
+    once: bool,
+    pub ends: Arc<AtomicBool>,
+}
+
+impl Job {
+    /// `state`: a file in the data folder.
+    pub fn new(source: &str, config: &HostConfig, [facts, samples]: [Arc<Pipe>; 2], stats: Arc<Stats>, state: PathBuf, once: bool) -> Job {
+        let options = config.options(&format!("weir.host.{source}"));
+        Job { config: config.clone(), facts, samples, stats, options, state, once, ends: Arc::default() }
+    }
+
+    /// Reads and tells until the end comes.
+    pub fn run(&self) {
+        if let Err(error) = self.tell() {
+            self.stats.count("failed", 1);
+            warn!(error = format!("{error:#}"), "the source of the host has stopped: restart weir when it is mended");
+        }
+        self.facts.finish();
+        self.samples.finish();
+    }
+
+    fn tell(&self) -> anyhow::Result<()> {
+        let (facts, stats) = (Arc::clone(&self.facts), Arc::clone(&self.stats));
+        let (mut told, state) = Told::open::<FactsState>(Disk::Real, self.state.clone(), facts, stats, &self.ends)?;
+        let mut facts = Facts::new(self.options.clone(), state.unwrap_or_default()).map_err(anyhow::Error::msg)?;
+        let mut pods = self.config.pods.as_ref().map(|pods| Pods::open(pods, self.once)).transpose()?;
+        let HostConfig { root, cgroups, remote_filesystems, .. } = self.config.clone();
+        let mut sampler = Sampler::new(HostOptions { root, cgroups, remote_filesystems, ..HostOptions::default() });
+        let (mut due, mut saved, mut made) = (Instant::now(), Instant::now(), 0);
+        while !self.ends.load(Ordering::Relaxed) {
+            let mut reading = sampler.sample(env::now(), env::since_boot());
+            name_owners(&mut reading, pods.as_mut());
+            self.stats.count("readings", 1);
+            self.stats.count("faults", reading.faults_n);
+            self.put(&reading);
+            let mut lines = Vec::new();
+            facts.add(&reading, &mut lines);
+            if !lines.is_empty() || saved.elapsed() >= STATE_EVERY {
+                told.tell(lines, facts.state(), &self.ends)?;
+                saved = Instant::now();
+            }
+            made += 1;
+            if self.once && made == 2 {
+                break;
+            }
+            due = (due + self.config.interval.duration()).max(Instant::now());
+            self.sleep_until(due);
+        }
+        let mut lines = Vec::new();
+        facts.finish(&mut lines);
+        told.tell(lines, facts.state(), &self.ends)
+    }
+
+    /// Samples that find no room are left out: the next ones say what is so then.
+    fn put(&self, reading: &HostReading) {
+        if !self.config.metrics {
+            return;
+        }
+        let mut lines = Vec::new();
+        metrics(reading, &mut lines);
+        if self.once {
+            push_waiting(&self.samples, &self.stats, lines, &self.ends);
+        } else if self.stats.budget.take(lines.len() as u64).is_none_or(|held| self.samples.push(lines, held).is_err()) {
+            self.stats.count("left_out", 1);
+        }
+    }
+
+    fn sleep_until(&self, due: Instant) {
+        while !self.ends.load(Ordering::Relaxed) {
+            let left = due.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            std::thread::sleep(left.min(TICK));
+        }
+    }
+}
+
+fn name_owners(reading: &mut HostReading, pods: Option<&mut Pods>) {
+    let Some(pods) = pods else { return };
+    pods.refresh();
+    let owner = |uid: &str, container_id: &str| {
+        let owner = pods.by_uid(uid)?;
+        Some(Owner { container_id: container_id.into(), ..owner })
+    };
+    reading.own(&owner, &|_, _| None);
+}
+
+/// What a config of facts has wrong; `None`: nothing.
+pub fn mistake(config: &HostConfig) -> Option<String> {
+    Facts::new(config.options("weir.host"), FactsState::default()).err()
+}
