@@ -16,7 +16,7 @@ use device::facts::{Accountant, Facts, Options, State};
 use device::names::{Lines, Names};
 use device::nvml::Sampler;
 use device::owner::{Owners, Rule};
-use device::pod_resources::{self, PodDevices};
+use device::pod_resources::{self, Allocatable, PodDevices};
 use device::reading::{Owner, Reading};
 use device::recording::{Replay, Samples};
 use flow::units::{ByteSize, NANOS_PER_SECOND, Span, UnixNanos};
@@ -406,10 +406,7 @@ impl Asker {
             pods.refresh();
         }
         let pods = self.pods.as_ref();
-        let of_uid = |uid: &str, container_id: &str| {
-            let owner = pods?.by_uid(uid)?;
-            Some(Owner { container_id: container_id.into(), ..owner })
-        };
+        let of_uid = |uid: &str, container_id: &str| pods?.by_uid(uid, container_id);
         self.owners.fill(reading, &of_uid);
         for (why, count) in std::mem::take(&mut self.owners.faults) {
             self.stats.count(&format!("process_{why}"), count);
@@ -423,6 +420,9 @@ impl Asker {
         for (why, count) in assigned.faults {
             self.stats.count(&format!("given_{why}"), count);
         }
+        if let Some((_, Some(allocatable))) = &kubelet.allocatable {
+            pod_resources::allow(reading, allocatable);
+        }
     }
 }
 
@@ -433,16 +433,20 @@ struct Kubelet {
     asked: Option<Instant>,
     /// What it said last: where it does not answer, that holds.
     containers: Vec<PodDevices>,
+    /// What it may give away, and when it was asked for that.
+    allocatable: Option<(Instant, Option<Allocatable>)>,
     fails: bool,
 }
 
 /// The kubelet is asked so often at most.
 const KUBELET_EVERY: Duration = Duration::from_secs(1);
+/// What it may give away changes with the node.
+const ALLOCATABLE_EVERY: Duration = Duration::from_secs(60);
 
 impl Kubelet {
     fn new(path: PathBuf) -> anyhow::Result<Kubelet> {
         let caller = Caller::over_socket(path.clone(), KUBELET_PATIENCE)?;
-        Ok(Kubelet { caller, path, asked: None, containers: Vec::new(), fails: false })
+        Ok(Kubelet { caller, path, asked: None, containers: Vec::new(), allocatable: None, fails: false })
     }
 
     fn list(&mut self, stats: &Stats) -> &[PodDevices] {
@@ -470,10 +474,20 @@ impl Kubelet {
     }
 
     fn ask(&mut self) -> anyhow::Result<(Vec<PodDevices>, u64)> {
-        let request = frame(false, &pod_resources::list_request());
-        let answer = self.caller.call(pod_resources::LIST_PATH, &[], request).map_err(anyhow::Error::msg)?;
-        anyhow::ensure!(answer.code == Code::Ok, "it answers {:?}: {}", answer.code, answer.why);
-        let listed = pod_resources::decode_list(&answer.message).map_err(|error| anyhow::anyhow!("its answer is no list: {error}"))?;
+        let answer = self.call(pod_resources::LIST_PATH, &pod_resources::list_request())?;
+        let listed = pod_resources::decode_list(&answer).map_err(|error| anyhow::anyhow!("its answer is no list: {error}"))?;
+        if self.allocatable.as_ref().is_none_or(|(asked, _)| asked.elapsed() >= ALLOCATABLE_EVERY) {
+            // Kubelets before 1.23 do not know this call: then nobody can tell.
+            let asked = self.call(pod_resources::ALLOCATABLE_PATH, &pod_resources::allocatable_request());
+            let allocatable = asked.ok().and_then(|answer| pod_resources::decode_allocatable(&answer).ok());
+            self.allocatable = Some((Instant::now(), allocatable));
+        }
         Ok((listed.containers, listed.left_out))
+    }
+
+    fn call(&mut self, method: &str, request: &[u8]) -> anyhow::Result<Vec<u8>> {
+        let answer = self.caller.call(method, &[], frame(false, request)).map_err(anyhow::Error::msg)?;
+        anyhow::ensure!(answer.code == Code::Ok, "it answers {:?}: {}", answer.code, answer.why);
+        Ok(answer.message)
     }
 }

@@ -8,8 +8,7 @@ use super::pods::{Pods, PodsConfig};
 use super::push::{Pipe, Stats};
 use super::told::{Told, push_waiting};
 use crate::env;
-use device::host::{Facts, FactsOptions, FactsState, HostOptions, HostReading, Sampler, metrics};
-use device::reading::Owner;
+use device::host::{Facts, FactsOptions, FactsState, HostOptions, HostReading, Request, Sampler, metrics};
 use flow::units::{ByteSize, NANOS_PER_SECOND, Span};
 use hub::Disk;
 use schemars::JsonSchema;
@@ -193,11 +192,11 @@ impl Job {
 fn name_owners(reading: &mut HostReading, pods: Option<&mut Pods>) {
     let Some(pods) = pods else { return };
     pods.refresh();
-    let owner = |uid: &str, container_id: &str| {
-        let owner = pods.by_uid(uid)?;
-        Some(Owner { container_id: container_id.into(), ..owner })
+    let request = |uid: &str, container_id: &str| {
+        let container = pods.container(uid, container_id)?;
+        Some(Request { millicores: container.millicores, memory_bytes: container.memory_bytes })
     };
-    reading.own(&owner, &|_, _| None);
+    reading.own(&|uid, container_id| pods.by_uid(uid, container_id), &request);
 }
 
 /// What a config of facts has wrong; `None`: nothing.

@@ -46,7 +46,9 @@ pub struct KubernetesConfig {
 ///
 /// JSON, as `kubectl get pods,namespaces -A -o json` prints it, or
 /// `{"namespaces": {"prod": {"labels": {}}}, "pods": [{"namespace": "prod", "name": "api-7d9f", "uid": "...", "labels": {}, "annotations": {}, "node": "...", "ip": "..."}]}`,
-/// or one object of a pod in each file of a folder. Replace files by renaming; a half-written one is not used.
+/// or one object of a pod in each file of a folder. What containers request is known where a pod has
+/// `"containers": [{"name": "main", "id": "containerd://...", "requests": {"cpu": "500m", "memory": "1Gi"}}]`, or as kubectl prints it.
+/// Replace files by renaming; a half-written one is not used.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MetadataConfig {

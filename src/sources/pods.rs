@@ -5,7 +5,7 @@
 
 use super::kubernetes::{Kubernetes, KubernetesConfig, MetadataConfig, PodTenantConfig};
 use device::reading::Owner;
-use flow::kubernetes::{Catalog, Facts};
+use flow::kubernetes::{Catalog, Container, Facts, Place};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -65,22 +65,24 @@ impl Pods {
         }
     }
 
-    /// The owner of what a pod uses, by its uid.
-    pub fn by_uid(&self, uid: &str) -> Option<Owner> {
+    /// The owner of what a pod uses, by its uid; `container_id` may be empty.
+    pub fn by_uid(&self, uid: &str, container_id: &str) -> Option<Owner> {
         let (namespace, pod) = self.by_uid.get(uid)?;
-        self.by_name(namespace, pod, uid)
+        let owner = self.by_name(namespace, pod, uid)?;
+        let container = self.container(uid, container_id).map_or(String::new(), |container| container.name.to_string());
+        Some(Owner { container_id: container_id.into(), container, ..owner })
+    }
+
+    /// A container of a pod, by its id.
+    pub fn container(&self, uid: &str, container_id: &str) -> Option<&Container> {
+        let (namespace, pod) = self.by_uid.get(uid)?;
+        let facts = self.catalog.pod(&place(namespace, pod, uid))?;
+        facts.containers.iter().find(|container| !container_id.is_empty() && *container.id == *container_id)
     }
 
     /// The same by its names; `uid` is empty where it is not known.
     pub fn by_name(&self, namespace: &str, pod: &str, uid: &str) -> Option<Owner> {
-        let place = flow::kubernetes::Place {
-            namespace: namespace.into(),
-            pod: pod.into(),
-            uid: uid.into(),
-            container: String::new(),
-            restart: None,
-        };
-        let facts = self.catalog.pod(&place)?;
+        let facts = self.catalog.pod(&place(namespace, pod, uid))?;
         let rule = self.kubernetes.tenant_rule();
         let tenant = rule.tenant(namespace, Some(facts), self.catalog.namespace(namespace));
         Some(Owner {
@@ -93,6 +95,10 @@ impl Pods {
             ..Owner::default()
         })
     }
+}
+
+fn place(namespace: &str, pod: &str, uid: &str) -> Place {
+    Place { namespace: namespace.into(), pod: pod.into(), uid: uid.into(), container: String::new(), restart: None }
 }
 
 fn label(facts: &Facts, names: &[String]) -> String {
@@ -111,17 +117,22 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pods.json");
         let text = r#"{"namespaces":{"prod":{"labels":{"tenant":"acme"}}},"pods":[
-            {"namespace":"prod","name":"a","uid":"u-1","labels":{"app":"chat","weir.io/model":"orca"}},
+            {"namespace":"prod","name":"a","uid":"u-1","labels":{"app":"chat","weir.io/model":"orca"},
+             "containers":[{"name":"main","id":"containerd://c0","requests":{"cpu":"250m","memory":"1.5Gi"}},{"name":"side","id":"c1"}]},
             {"namespace":"prod","name":"b","uid":"u-2","labels":{"tenant":"beta"}}]}"#;
         std::fs::write(&path, text).unwrap();
         let config: PodsConfig = serde_json::from_value(serde_json::json!({ "metadata": { "path": path } })).unwrap();
         let mut pods = Pods::open(&config, true).unwrap();
-        assert_eq!(pods.by_uid("u-1"), None, "nothing was read yet");
+        assert_eq!(pods.by_uid("u-1", ""), None, "nothing was read yet");
         pods.refresh();
         let shown =
             |owner: Option<Owner>| owner.map(|owner| [owner.tenant, owner.namespace, owner.pod, owner.service, owner.model].join(" "));
-        assert_eq!(shown(pods.by_uid("u-1")).as_deref(), Some("acme prod a chat orca"));
+        assert_eq!(shown(pods.by_uid("u-1", "c0")).as_deref(), Some("acme prod a chat orca"));
         assert_eq!(shown(pods.by_name("prod", "b", "")).as_deref(), Some("beta prod b  "));
-        assert_eq!((pods.by_uid("u-3"), pods.by_name("prod", "a", "u-9")), (None, None));
+        assert_eq!(pods.by_uid("u-1", "c0").map(|owner| owner.container).as_deref(), Some("main"));
+        let main = pods.container("u-1", "c0").unwrap();
+        assert_eq!((main.millicores, main.memory_bytes), (250, 3 << 29));
+        assert_eq!(pods.container("u-1", "c1").map(|side| (side.millicores, side.memory_bytes)), Some((0, 0)));
+        assert_eq!((pods.by_uid("u-3", ""), pods.by_name("prod", "a", "u-9")), (None, None));
     }
 }

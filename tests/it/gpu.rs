@@ -410,9 +410,10 @@ mod kubelet {
     }
 
     /// Serves until the test's process ends.
-    pub fn serve(path: &Path, pods: Vec<Vec<u8>>) {
-        let message = pods.concat();
-        let framed = [vec![0], (message.len() as u32).to_be_bytes().to_vec(), message].concat();
+    pub fn serve(path: &Path, pods: Vec<Vec<u8>>, may_give: &[&str]) {
+        let frame = |message: Vec<u8>| Bytes::from([vec![0], (message.len() as u32).to_be_bytes().to_vec(), message].concat());
+        let ids: Vec<u8> = may_give.iter().flat_map(|id| field(2, id.as_bytes())).collect();
+        let answers = [frame(pods.concat()), frame(field(1, &[field(1, b"nvidia.com/gpu"), ids].concat()))];
         let listener = std::os::unix::net::UnixListener::bind(path).expect("a socket");
         listener.set_nonblocking(true).expect("it can");
         std::thread::spawn(move || {
@@ -420,12 +421,16 @@ mod kubelet {
             runtime.block_on(async move {
                 let listener = tokio::net::UnixListener::from_std(listener).expect("a listener");
                 while let Ok((stream, _)) = listener.accept().await {
-                    let framed = Bytes::from(framed.clone());
+                    let answers = answers.clone();
                     tokio::spawn(async move {
                         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-                            let framed = framed.clone();
+                            let [list, allocatable] = answers.clone();
                             async move {
-                                assert_eq!(request.uri().path(), "/v1.PodResourcesLister/List");
+                                let framed = match request.uri().path() {
+                                    "/v1.PodResourcesLister/List" => list,
+                                    "/v1.PodResourcesLister/GetAllocatableResources" => allocatable,
+                                    other => panic!("nobody asks for {other}"),
+                                };
                                 let trailers =
                                     HeaderMap::from_iter([("grpc-status".parse().expect("a name"), "0".parse().expect("a value"))]);
                                 let body = Frames([Frame::data(framed), Frame::trailers(trailers)].into());
@@ -450,7 +455,11 @@ fn a_device_is_of_the_pod_that_the_kubelet_gave_it_to() {
     let folder = tempfile::tempdir().expect("a folder");
     stub::script(folder.path(), &format!("{}gpu 1\nuuid GPU-other\nname NVIDIA H100 80GB HBM3\nenergy 5 +300000\n", SCRIPT));
     let socket = folder.path().join("kubelet.sock");
-    kubelet::serve(&socket, vec![kubelet::pod("prod", "chat-0", &["GPU-live"]), kubelet::pod("prod", "unknown-0", &["GPU-nobody-has"])]);
+    kubelet::serve(
+        &socket,
+        vec![kubelet::pod("prod", "chat-0", &["GPU-live"]), kubelet::pod("prod", "unknown-0", &["GPU-nobody-has"])],
+        &["GPU-live"],
+    );
     let more = format!(", pod_resources: {}, pods: {{ metadata: {{ path: $DIR/pods.json }} }}", socket.display());
     let place = place(&live(folder.path(), &more));
     place.write("pods.json", r#"{"pods":[{"namespace":"prod","name":"chat-0","uid":"u-1","labels":{"tenant":"acme","app":"chat"}}]}"#);
@@ -469,6 +478,10 @@ fn a_device_is_of_the_pod_that_the_kubelet_gave_it_to() {
         .collect();
     assert_eq!(modes["GPU-live"], ("acme".into(), "exclusive".into(), "chat".into()));
     assert_eq!(modes["GPU-other"].1, "free");
+    let may = sql(&place, "SELECT labels, max(value) AS may FROM metrics WHERE metric = 'weir_gpu_allocatable' GROUP BY labels");
+    let may: BTreeMap<bool, f64> =
+        may.iter().map(|row| (row["labels"].to_string().contains("GPU-live"), row["may"].as_f64().expect("a number"))).collect();
+    assert_eq!(may, BTreeMap::from([(true, 1.0), (false, 0.0)]));
     let labels = sql(&place, "SELECT labels FROM metrics WHERE metric = 'DCGM_FI_DEV_GPU_UTIL' LIMIT 1")[0]["labels"].to_string();
     assert!(labels.contains("chat-0") && labels.contains("prod"), "{labels}");
 }

@@ -828,7 +828,7 @@ fn what_is_shown_is_shown_as_it_is_asked_for() {
     let bounds: Vec<&str> =
         text.lines().filter_map(|line| line.strip_prefix("wait_bucket{")?.split("le=\"").nth(1)?.split('"').next()).collect();
     assert_eq!(bounds, ["0.5", "9.0", "10.0", "+Inf"]);
-    let point = "\"startTimeUnixNano\":\"1\",\"timeUnixNano\":\"1764291723000000000\",\"count\":\"3\",\"sum\":7.5,\"explicitBounds\":[2],\"bucketCounts\":[\"1\",\"2\"]";
+    let point = "\"startTimeUnixNano\":\"1764291700000000000\",\"timeUnixNano\":\"1764291723000000000\",\"count\":\"3\",\"sum\":7.5,\"explicitBounds\":[2],\"bucketCounts\":[\"1\",\"2\"]";
     let body = format!(
         "{{\"resourceMetrics\":[{{\"scopeMetrics\":[{{\"metrics\":[{{\"name\":\"far.wait\",\"unit\":\"s\",\"histogram\":{{\"aggregationTemporality\":2,\"dataPoints\":[{{{point}}}]}}}}]}}]}}]}}"
     );

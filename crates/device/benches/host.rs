@@ -12,7 +12,7 @@ const SAMPLES: u64 = 40;
 const GROUPS: usize = 500;
 
 fn main() {
-    let tree = tempfile::tempdir().unwrap();
+    let tree = tempfile::tempdir().expect("a folder of temporary files takes them");
     generate(tree.path());
     println!("| host | reading | metrics | facts | all, % of a core at 1 s | groups | samples | bytes |");
     println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
@@ -22,7 +22,7 @@ fn main() {
 
 fn measure(name: &str, root: &Path) {
     let mut sampler = Sampler::new(HostOptions { root: root.into(), ..HostOptions::default() });
-    let mut facts = Facts::new(FactsOptions::default(), FactsState::default()).unwrap();
+    let mut facts = Facts::new(FactsOptions::default(), FactsState::default()).expect("a folder of temporary files takes them");
     let mut out = Vec::new();
     let mut spent = [0.0; 3];
     let mut last = HostReading::default();
@@ -68,8 +68,9 @@ fn cpu_seconds() -> f64 {
 fn generate(root: &Path) {
     let put = |path: String, text: &str| {
         let path = root.join(path);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
+        std::fs::create_dir_all(path.parent().expect("a folder of temporary files takes them"))
+            .expect("a folder of temporary files takes them");
+        std::fs::write(path, text).expect("a folder of temporary files takes them");
     };
     for name in ["stat", "meminfo", "diskstats", "vmstat", "loadavg", "uptime", "net/dev", "mounts"] {
         put(format!("proc/{name}"), &std::fs::read_to_string(format!("/proc/{name}")).unwrap_or_default());

@@ -131,6 +131,7 @@ fn dcgm(put: &mut Put, gpu: &Gpu, host: &str) {
         dcgm_mig(put, mig, &whole);
     }
     put.gauge("weir_gpu_lost", &labels, Some(f64::from(u8::from(gpu.is_lost))));
+    put.gauge("weir_gpu_allocatable", &labels, gpu.allocatable.map(|may| f64::from(u8::from(may))));
 }
 
 fn dcgm_owner<'a>(labels: &mut Labels<'a>, owner: &'a Owner) {
@@ -268,6 +269,7 @@ fn otel_device(put: &mut Put, gpu: &Gpu, labels: &Labels) {
         put.line("hw.temperature", Type::Gauge, "Cel", &of_sensor, small(celsius));
     }
     // What the conventions have no name for.
+    put.line("weir_gpu_allocatable", Type::Gauge, "", labels, gpu.allocatable.map(|may| f64::from(u8::from(may))));
     for (clock, mhz) in [("sm", gpu.sm_mhz), ("memory", gpu.memory_mhz)] {
         put.line("weir_gpu_clock", Type::Gauge, "MHz", &with(labels, "clock", clock), small(mhz));
     }

@@ -6,6 +6,7 @@
 //! container belongs to whom the rules say. What cannot be read is counted and makes that process nobody's, and no other.
 //! Memory: [`KNOWN_MAX`] processes, forgotten when they are gone; of a file at most [`FILE_BYTES_MAX`] are read.
 
+use crate::place::{Place, of_path};
 use crate::reading::{Owner, Reading};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -18,8 +19,6 @@ pub const KNOWN_MAX: usize = 16_384;
 const FILE_BYTES_MAX: u64 = 64 << 10;
 /// Longest command: the kernel keeps 15 bytes of it, of kernel threads a little more.
 const NAME_BYTES_MAX: usize = 64;
-/// Longest path of a control group that is kept.
-const PATH_BYTES_MAX: usize = 4_096;
 
 /// Whom processes outside of containers belong to. Every condition that is there must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,15 +30,6 @@ pub struct Rule {
     /// The control group, or one above it, as in `/system.slice/slurmstepd.scope/job_7`.
     pub cgroup: Option<String>,
     pub owner: Owner,
-}
-
-/// The container of a process. What is not known is empty.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Place {
-    /// As the API has it: with `-`, or (of static pods) 32 hex digits.
-    pub pod_uid: String,
-    /// 64 hex digits.
-    pub container_id: String,
 }
 
 /// What `/proc/PID/stat` says.
@@ -188,66 +178,18 @@ fn user_of_status(text: &str) -> Option<u32> {
 
 /// The container that `/proc/PID/cgroup` tells; the line that says most counts. `None`: the process is in none.
 pub fn place_of_cgroup(text: &str) -> Option<Place> {
-    let places = text.lines().filter_map(path_of_line).filter_map(place_of_path);
+    let places = text.lines().filter_map(path_of_line).filter_map(|path| Some(of_path(path)?.0));
     places.max_by_key(|place| (!place.pod_uid.is_empty(), !place.container_id.is_empty()))
 }
 
 /// Of `5:cpu,cpuacct:/path` or `0::/path` the path.
 fn path_of_line(line: &str) -> Option<&str> {
     let path = line.splitn(3, ':').nth(2)?;
-    let path = path.strip_suffix(" (deleted)").unwrap_or(path);
-    (path.len() <= PATH_BYTES_MAX).then_some(path)
+    Some(path.strip_suffix(" (deleted)").unwrap_or(path))
 }
 
 fn is_within(path: &str, above: &str) -> bool {
     path.strip_prefix(above.trim_end_matches('/')).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-/// Reads the path of a control group, from the innermost pod outwards: what contains it are nodes in containers.
-///
-/// Shapes: `/kubepods/burstable/pod<uid>/<id>`, `/kubepods.slice/…-pod<uid>.slice/cri-containerd-<id>.scope`,
-/// `…-pod<uid>.slice:cri-containerd:<id>`, `/docker/<id>`, `/system.slice/docker-<id>.scope`, `/../<id>` within a namespace.
-fn place_of_path(path: &str) -> Option<Place> {
-    let parts: Vec<&str> = path.split(['/', ':']).filter(|part| !part.is_empty() && *part != "..").collect();
-    let pod = parts.iter().enumerate().rev().find_map(|(n, part)| Some((n, pod_uid(part)?)));
-    match pod {
-        // Below the pod the container comes first; what is deeper, it made itself.
-        Some((n, pod_uid)) => {
-            let container_id = parts[n + 1..].iter().find_map(|part| container_id(part)).unwrap_or_default();
-            Some(Place { pod_uid, container_id })
-        }
-        // Without a pod the innermost container: Docker in Docker.
-        None => {
-            let container_id = parts.iter().rev().find_map(|part| container_id(part))?;
-            Some(Place { pod_uid: String::new(), container_id })
-        }
-    }
-}
-
-/// The uid in `pod<uid>` or `kubepods-burstable-pod<uid>.slice`, whose `-` systemd makes `_`.
-fn pod_uid(part: &str) -> Option<String> {
-    let name = match part.strip_suffix(".slice") {
-        Some(name) if name.contains("kubepods") => &name[name.rfind("-pod")? + 4..],
-        Some(_) => return None,
-        None => part.strip_prefix("pod")?,
-    };
-    let uid = name.replace('_', "-");
-    let is_hex = |text: &str| text.bytes().all(|b| b.is_ascii_hexdigit());
-    let is_uid = match uid.len() {
-        32 => is_hex(&uid), // of a static pod: the hash of its manifest
-        36 => uid.split('-').map(|word| if is_hex(word) { word.len() } else { 0 }).eq([8, 4, 4, 4, 12]),
-        _ => false,
-    };
-    is_uid.then(|| uid.to_ascii_lowercase())
-}
-
-/// The id in `<id>`, `cri-containerd-<id>.scope`, `crio-<id>.scope`, `docker-<id>.scope`, `libpod-<id>.scope`. The monitor of
-/// CRI-O and Podman (`crio-conmon-<id>`) is no part of the container.
-fn container_id(part: &str) -> Option<String> {
-    let name = part.strip_suffix(".scope").or_else(|| part.strip_suffix(".service")).unwrap_or(part);
-    let (prefix, id) = name.rsplit_once('-').unwrap_or(("", name));
-    let is_id = id.len() == 64 && id.bytes().all(|b| b.is_ascii_hexdigit());
-    (is_id && !prefix.ends_with("conmon")).then(|| id.to_ascii_lowercase())
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@
 //! Source: `k8s.io/kubelet/pkg/apis/podresources/v1/api.proto`.
 
 use crate::reading::{Given, Gpu, Owner, Reading};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use telemetry::wire::{Field, Malformed, Message, read_varint};
 
 /// Names of the calls, as paths of gRPC.
@@ -330,6 +330,17 @@ pub fn assign(reading: &mut Reading, containers: &[PodDevices], lookup: &dyn Fn(
     done
 }
 
+/// Says of each device whether the kubelet may give it away, or one of its MIG devices or replicas.
+pub fn allow(reading: &mut Reading, allocatable: &Allocatable) {
+    let places = Places::of(&reading.gpus);
+    let ours = allocatable.devices.iter().filter(|device| is_ours(&device.resource));
+    let allowed: HashSet<usize> =
+        ours.filter_map(|device| places.find(&reading.gpus, replica_of(device).0).ok()).map(|(gpu, _)| gpu).collect();
+    for (n, gpu) in reading.gpus.iter_mut().enumerate() {
+        gpu.allocatable = Some(allowed.contains(&n));
+    }
+}
+
 fn named(mut owner: Owner, container: &PodDevices) -> Owner {
     for (known, name) in
         [(&mut owner.namespace, &container.namespace), (&mut owner.pod, &container.pod), (&mut owner.container, &container.container)]
@@ -514,6 +525,22 @@ mod tests {
         }
         found.extend(done.faults.iter().map(|(why, count)| format!("{why} {count}")));
         found
+    }
+
+    #[test]
+    fn a_device_may_be_given_away_if_any_part_of_it_may() {
+        let gpu = |n: u32| Gpu { index: n, uuid: format!("GPU-{n}"), ..Gpu::default() };
+        let mig = crate::reading::Mig { uuid: "MIG-1".into(), ..Default::default() };
+        let mut reading = Reading { gpus: vec![gpu(0), Gpu { migs: vec![mig], ..gpu(1) }, gpu(2), gpu(3)], ..Reading::default() };
+        let device = |resource: &str, id: &str| Device { resource: resource.into(), id: id.into(), numa: Vec::new() };
+        let devices = vec![
+            device("nvidia.com/gpu.shared", "GPU-0::3"),
+            device("nvidia.com/mig-1g.10gb", "MIG-1"),
+            device("other.com/gpu", "GPU-2"),
+            device("nvidia.com/gpu", "GPU-9"),
+        ];
+        allow(&mut reading, &Allocatable { devices, ..Allocatable::default() });
+        assert_eq!(reading.gpus.iter().map(|gpu| gpu.allocatable).collect::<Vec<_>>(), [Some(true), Some(true), Some(false), Some(false)]);
     }
 
     #[test]

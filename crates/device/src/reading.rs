@@ -97,6 +97,8 @@ pub struct Gpu {
     pub migs: Vec<Mig>,
     /// Whom it was given to (kubelet). Empty: nobody, or nobody knows.
     pub given: Vec<Given>,
+    /// The kubelet may give it, or a part of it, away. None: nobody was asked.
+    pub allocatable: Option<bool>,
     /// Compute mode or sharing as the node says it: `default`, `exclusive`, `prohibited`.
     pub compute_mode: Option<String>,
     /// An MPS server runs on it.

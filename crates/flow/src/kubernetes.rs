@@ -16,6 +16,8 @@ pub const LABELS_MAX: usize = 64;
 pub const LABEL_BYTES_MAX: usize = 1024;
 /// Longest name of anything (a pod's is at most 253 bytes).
 pub const NAME_BYTES_MAX: usize = 253;
+/// Most containers of one pod that are kept.
+pub const CONTAINERS_MAX: usize = 64;
 /// Mirrors of static pods say here which uid their logs have.
 const CONFIG_HASH: &str = "kubernetes.io/config.hash";
 /// Annotations with which a pod asks for something.
@@ -113,6 +115,47 @@ pub struct Facts {
     pub annotations: Pairs,
     pub node: Box<str>,
     pub ip: Box<str>,
+    pub containers: Vec<Container>,
+}
+
+/// A container of a pod, and what was set apart for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Container {
+    pub name: Box<str>,
+    /// Without the runtime's name in front; empty where nobody said it.
+    pub id: Box<str>,
+    /// Requests, in thousandths of a processor and in bytes; 0: none.
+    pub millicores: u64,
+    pub memory_bytes: u64,
+}
+
+/// A quantity as Kubernetes writes it (`500m`, `1.5`, `2Gi`, `1e3`), in thousandths, rounded up. `None`: it is none, or beyond 2^63.
+/// Source: <https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/>
+pub fn quantity_milli(text: &str) -> Option<u64> {
+    let digits = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
+    let (number, suffix) = text.split_at(digits);
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if whole.len() + fraction.len() == 0 || whole.len() + fraction.len() > 20 || fraction.contains('.') {
+        return None;
+    }
+    let scale: u128 = match suffix {
+        "" => 1_000,
+        "m" => 1,
+        "k" => 1_000_000,
+        "M" => 1_000_000_000,
+        "G" => 1_000_000_000_000,
+        "T" => 1_000_000_000_000_000,
+        "P" => 1_000_000_000_000_000_000,
+        "Ki" => 1_000 << 10,
+        "Mi" => 1_000 << 20,
+        "Gi" => 1_000 << 30,
+        "Ti" => 1_000 << 40,
+        "Pi" => 1_000 << 50,
+        _ => 1_000 * 10u128.pow(suffix.strip_prefix(['e', 'E'])?.parse::<u32>().ok().filter(|power| *power <= 15)?),
+    };
+    let digits: u128 = format!("{whole}{fraction}").parse().ok()?;
+    let value = digits.checked_mul(scale)?.div_ceil(10u128.pow(fraction.len() as u32));
+    u64::try_from(value).ok().filter(|value| *value <= i64::MAX as u64)
 }
 
 /// Counts what a limit left out.
@@ -135,6 +178,15 @@ impl Facts {
     /// Adds a label within the limits.
     pub fn add_label(&mut self, name: &str, value: &str, left_out: &mut LeftOut) {
         add(&mut self.labels, name, value, left_out);
+    }
+
+    /// Adds a container within the limit.
+    pub fn add_container(&mut self, container: Container, left_out: &mut LeftOut) {
+        if self.containers.len() >= CONTAINERS_MAX {
+            left_out.labels += 1;
+        } else {
+            self.containers.push(container);
+        }
     }
 
     /// Adds an annotation if it is one of `keep`, or one that asks for something; others are not looked at.
@@ -381,6 +433,30 @@ mod tests {
             format!("{}/{}/{}/{}/{}", p.namespace, p.pod, p.uid, p.container, p.restart.map_or(String::new(), |r| r.to_string()))
         };
         assert_eq!(place.map_or("none".into(), text), want);
+    }
+
+    #[test]
+    fn quantities_are_read_as_kubernetes_writes_them() {
+        for (text, want) in [
+            ("500m", Some(500)),
+            ("2", Some(2_000)),
+            ("0.5", Some(500)),
+            ("1.5Gi", Some(3_000 << 29)),
+            ("512Mi", Some(1_000 << 29)),
+            ("1k", Some(1_000_000)),
+            ("1e3", Some(1_000_000)),
+            ("128974848", Some(128_974_848_000)),
+            (".25", Some(250)),
+            ("0.0001", Some(1)),
+            ("", None),
+            ("Gi", None),
+            ("1.2.3", None),
+            ("-1", None),
+            ("1Xi", None),
+            ("99999999999999999999P", None),
+        ] {
+            assert_eq!(quantity_milli(text), want, "{text}");
+        }
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! What a metadata file says, from JSON to a [`Listing`].
 //!
 //! In: one object or several, one after the other: a pod or a namespace (as `kubectl get -o json` prints one,
-//! or flat: `{"namespace", "name", "uid", "labels", "annotations", "node", "ip"}`), a list of them, kubectl's
+//! or flat: `{"namespace", "name", "uid", "labels", "annotations", "node", "ip", "containers"}`), a list of them, kubectl's
 //! `{"kind": "List", "items": [...]}`, or `{"namespaces": {...}, "pods": [...]}`. Out: those with a name; a
 //! value of another type than expected reads as empty, and only text that is no JSON fails the file. Bound:
-//! what is kept of each is limited by `flow::kubernetes`; unknown keys (a pod's whole spec) build nothing.
+//! what is kept of each is limited by `flow::kubernetes`; unknown keys (most of a pod's spec) build nothing.
 
 use anyhow::{Context, ensure};
-use flow::kubernetes::{Facts, Listing, NAME_BYTES_MAX};
+use flow::kubernetes::{Container, Facts, Listing, NAME_BYTES_MAX, quantity_milli};
 use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::borrow::Cow;
 use std::fmt;
@@ -37,6 +37,9 @@ struct Said<'a> {
     ip: Text<'a>,
     labels: Entries<'a>,
     annotations: Entries<'a>,
+    /// Of a flat pod and of `spec`; and those of `status`, which know ids.
+    containers: Vec<Boxed<'a>>,
+    statuses: Vec<Boxed<'a>>,
     pods: Vec<Said<'a>>,
     /// With their names, where they stand as keys.
     namespaces: Vec<(Text<'a>, Said<'a>)>,
@@ -66,6 +69,19 @@ fn add(listing: &mut Listing, said: Said<'_>, name: Option<&str>, keep: &[String
     let mut facts = Facts { uid: short(&said.uid.0), node: short(&said.node.0), ip: short(&said.ip.0), ..Facts::default() };
     said.labels.0.iter().for_each(|(name, value)| facts.add_label(&name.0, &value.0, &mut listing.left_out));
     said.annotations.0.iter().for_each(|(name, value)| facts.add_annotation(&name.0, &value.0, keep, &mut listing.left_out));
+    for boxed in &said.containers {
+        let id = said.statuses.iter().find(|status| status.name.0 == boxed.name.0).map_or(&boxed.id.0, |status| &status.id.0);
+        let request =
+            |name: &str| boxed.requests.0.iter().find(|(known, _)| known.0 == name).and_then(|(_, value)| quantity_milli(&value.0));
+        let container = Container {
+            name: short(&boxed.name.0),
+            // As in `containerd://<id>`.
+            id: short(id.rsplit('/').next().unwrap_or_default()),
+            millicores: request("cpu").unwrap_or(0),
+            memory_bytes: request("memory").unwrap_or(0).div_ceil(1_000),
+        };
+        facts.add_container(container, &mut listing.left_out);
+    }
     match &*said.kind.0 {
         "Namespace" => listing.namespaces.push((name.into(), Arc::new(facts))),
         "" | "Pod" if !short(&said.namespace.0).is_empty() => {
@@ -82,6 +98,18 @@ struct Text<'a>(Cow<'a, str>);
 /// Names and values of a map.
 #[derive(Default)]
 struct Entries<'a>(Vec<(Text<'a>, Text<'a>)>);
+
+/// A container: its name, its id, what it requests.
+#[derive(Default)]
+struct Boxed<'a> {
+    name: Text<'a>,
+    id: Text<'a>,
+    requests: Entries<'a>,
+}
+
+/// A list of them.
+#[derive(Default)]
+struct Boxes<'a>(Vec<Boxed<'a>>);
 
 /// A list, or one thing.
 #[derive(Default)]
@@ -193,8 +221,15 @@ impl<'a> FromAny<'a> for Said<'a> {
                     (said.namespace, said.name, said.uid) = (inner.namespace, inner.name, inner.uid);
                     (said.labels, said.annotations) = (inner.labels, inner.annotations);
                 }
-                "spec" => said.node = map.next_value::<Spot<'a>>()?.0,
-                "status" => said.ip = map.next_value::<Spot<'a>>()?.0,
+                "containers" => said.containers = map.next_value::<Boxes<'a>>()?.0,
+                "spec" => {
+                    let spot: Spot<'a> = map.next_value()?;
+                    (said.node, said.containers) = (spot.at, spot.containers);
+                }
+                "status" => {
+                    let spot: Spot<'a> = map.next_value()?;
+                    (said.ip, said.statuses) = (spot.at, spot.containers);
+                }
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }
         }
@@ -202,20 +237,50 @@ impl<'a> FromAny<'a> for Said<'a> {
     }
 }
 
-/// `spec.nodeName` or `status.podIP`.
+/// `spec.nodeName` or `status.podIP`, and the containers there.
 #[derive(Default)]
-struct Spot<'a>(Text<'a>);
+struct Spot<'a> {
+    at: Text<'a>,
+    containers: Vec<Boxed<'a>>,
+}
 
-impl<'a> FromAny<'a> for Spot<'a> {
+impl<'a> FromAny<'a> for Boxed<'a> {
     fn of_map<A: MapAccess<'a>>(mut map: A) -> Result<Self, A::Error> {
-        let mut spot = Text::default();
+        let mut boxed = Boxed::default();
         while let Some(key) = map.next_key::<Text<'a>>()? {
             match &*key.0 {
-                "nodeName" | "podIP" => spot = map.next_value()?,
+                "name" => boxed.name = map.next_value()?,
+                "id" | "containerID" => boxed.id = map.next_value()?,
+                "requests" => boxed.requests = map.next_value()?,
+                "resources" => boxed.requests = map.next_value::<Boxed<'a>>()?.requests,
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }
         }
-        Ok(Spot(spot))
+        Ok(boxed)
+    }
+}
+
+impl<'a> FromAny<'a> for Boxes<'a> {
+    fn of_list<A: SeqAccess<'a>>(mut list: A) -> Result<Self, A::Error> {
+        let mut all = Vec::new();
+        while let Some(boxed) = list.next_element()? {
+            all.push(boxed);
+        }
+        Ok(Boxes(all))
+    }
+}
+
+impl<'a> FromAny<'a> for Spot<'a> {
+    fn of_map<A: MapAccess<'a>>(mut map: A) -> Result<Self, A::Error> {
+        let mut spot = Spot::default();
+        while let Some(key) = map.next_key::<Text<'a>>()? {
+            match &*key.0 {
+                "nodeName" | "podIP" => spot.at = map.next_value()?,
+                "containers" | "containerStatuses" => spot.containers = map.next_value::<Boxes<'a>>()?.0,
+                _ => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(spot)
     }
 }
 
@@ -254,6 +319,18 @@ impl<'de> Deserialize<'de> for Text<'de> {
 }
 
 impl<'de> Deserialize<'de> for Entries<'de> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(Any(std::marker::PhantomData))
+    }
+}
+
+impl<'de> Deserialize<'de> for Boxed<'de> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(Any(std::marker::PhantomData))
+    }
+}
+
+impl<'de> Deserialize<'de> for Boxes<'de> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         from.deserialize_any(Any(std::marker::PhantomData))
     }

@@ -7,6 +7,7 @@
 
 use super::files::{self, ABSENT, Fault, NO_FORM, folders, lines, number, open_folder, words};
 use super::reading::{HostReading, Pressure, Request};
+use crate::place::{Place, of_path};
 use crate::reading::Owner;
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, VecDeque};
@@ -88,76 +89,6 @@ impl Cgroup {
     pub fn is_placed(&self) -> bool {
         !self.pod_uid.is_empty() || !self.container_id.is_empty()
     }
-}
-
-/// Which pod and container the path of a group is of: `(pod uid, container id)`, either may be empty. `None`: neither.
-///
-/// Understands kubelet's cgroupfs and systemd drivers, paths of containerd that are both, and containers that Docker, Podman, CRI-O
-/// or containerd keep without a pod. A group inside a container's is the container's. Any prefix is possible: kubelet's
-/// `--cgroup-root`, the groups of a machine inside a machine; the innermost pod counts.
-pub fn place(path: &str) -> Option<(String, String)> {
-    placed(path).map(|(pod, container, _)| (pod, container))
-}
-
-/// The same, and whether the path ends there.
-fn placed(path: &str) -> Option<(String, String, bool)> {
-    if path.len() > 4096 {
-        return None;
-    }
-    let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
-    let mut below_kubepods = false;
-    let mut found = None;
-    for (at, name) in names.iter().enumerate() {
-        below_kubepods |= name.contains("kubepods");
-        let mut parts = name.splitn(3, ':');
-        let head = parts.next().unwrap_or("");
-        if let Some(pod) = pod_uid(head, below_kubepods) {
-            // `kubepods-burstable-pod<uid>.slice:cri-containerd:<id>`: containerd was not told of systemd.
-            let joined = parts.nth(1).filter(|id| is_id(id)).map(str::to_owned);
-            let next = names.get(at + 1);
-            found = Some(match (joined, next.and_then(|name| container_id(name, true))) {
-                (Some(container), _) => (pod, container, at + 1 == names.len()),
-                (None, Some(container)) => (pod, container, at + 2 == names.len()),
-                // The pod's own, or one in it that is no container: conmon's.
-                (None, None) => (pod, String::new(), next.is_none()),
-            });
-        }
-    }
-    if found.is_some() {
-        return found;
-    }
-    let (at, container) = names.iter().enumerate().find_map(|(at, name)| {
-        let below_runtime = at > 0 && matches!(names[at - 1], "docker" | "libpod_parent" | "containerd" | "crio");
-        Some((at, container_id(name, below_runtime).filter(|_| below_runtime || name.ends_with(".scope"))?))
-    })?;
-    Some((String::new(), container, at + 1 == names.len()))
-}
-
-/// Of `pod<uid>` (cgroupfs) and `kubepods-besteffort-pod<uid with _ for ->.slice` (systemd).
-fn pod_uid(name: &str, below_kubepods: bool) -> Option<String> {
-    let uid = match name.strip_suffix(".slice") {
-        Some(slice) => slice[slice.rfind("-pod")? + 4..].replace('_', "-"),
-        None => name.strip_prefix("pod")?.to_owned(),
-    };
-    let is_uuid = matches!(uid.len(), 32 | 36) && uid.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
-    (is_id(&uid) && (below_kubepods || is_uuid)).then_some(uid)
-}
-
-/// Of `<id>` and `<runtime>-<id>.scope`. Bare names count where only containers can stand.
-fn container_id(name: &str, is_inside: bool) -> Option<String> {
-    match name.strip_suffix(".scope") {
-        Some(scope) => {
-            let (runtime, id) = scope.rsplit_once('-')?;
-            let is_runtime = matches!(runtime, "cri-containerd" | "crio" | "docker" | "libpod" | "containerd" | "nerdctl");
-            (is_id(id) && (is_runtime || (is_inside && !runtime.ends_with("conmon")))).then(|| id.to_owned())
-        }
-        None if is_inside && is_id(name) && !name.contains("conmon") => Some(name.to_owned()),
-        None => None,
-    }
-}
-
-fn is_id(text: &str) -> bool {
-    (1..=128).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
 }
 
 /// What a group may use; it seldom changes, so the sampler keeps it for a while.
@@ -295,10 +226,8 @@ impl Groups<'_> {
             self.reading.cgroups_cut = true;
             return None;
         }
-        let (pod_uid, container_id) = match placed(path) {
-            Some((pod, container, true)) => (pod, container),
-            _ => Default::default(),
-        };
+        // What is inside a container's is the container's.
+        let Place { pod_uid, container_id } = of_path(path).filter(|(_, ends)| *ends).map(|(place, _)| place).unwrap_or_default();
         let at = self.reading.cgroups.len();
         let is_container = !container_id.is_empty();
         self.reading.cgroups.push(Cgroup { path: path.to_owned(), pod_uid, container_id, ..Cgroup::default() });

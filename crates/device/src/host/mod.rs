@@ -13,7 +13,7 @@ mod proc;
 mod reading;
 mod sampler;
 
-pub use cgroup::{Cgroup, place};
+pub use cgroup::Cgroup;
 pub use facts::{Facts, FactsOptions, FactsState};
 pub use metrics::metrics;
 pub use reading::{Cpu, Disk, Filesystem, HostReading, Interface, Pressure, Request, Uname};

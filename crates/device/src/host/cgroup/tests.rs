@@ -1,3 +1,5 @@
+//! Control groups from files to readings: both versions, hostile trees, bounds.
+
 use super::*;
 use crate::host::{HostOptions, Sampler};
 use flow::units::UnixNanos;
@@ -6,64 +8,6 @@ use std::path::Path;
 
 const ID: &str = "3f1c0000000000000000000000000000000000000000000000000000000000aa";
 const UID: &str = "0f2c1b7e-1111-4222-8333-abcdefabcdef";
-const UID_: &str = "0f2c1b7e_1111_4222_8333_abcdefabcdef";
-
-#[test]
-fn a_path_says_which_pod_and_container_it_is_of() {
-    let none = "";
-    for (path, pod, container, is_end) in [
-        // kubelet with cgroupfs
-        (format!("/kubepods/burstable/pod{UID}/{ID}"), UID, ID, true),
-        (format!("/kubepods/pod{UID}/{ID}"), UID, ID, true),
-        (format!("/kubepods/besteffort/pod{UID}"), UID, none, true),
-        (format!("/kubepods/burstable/pod{UID}/{ID}/nested/deep"), UID, ID, false),
-        (format!("kubepods/burstable/pod{UID}/{ID}"), UID, ID, true),
-        // a static pod's uid is a digest
-        (format!("/kubepods/pod{}/{ID}", &ID[..32]), &ID[..32], ID, true),
-        // with systemd
-        (format!("/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{UID_}.slice/cri-containerd-{ID}.scope"), UID, ID, true),
-        (format!("/kubepods.slice/kubepods-pod{UID_}.slice/crio-{ID}.scope"), UID, ID, true),
-        (format!("/kubepods.slice/kubepods-pod{UID_}.slice/crio-{ID}.scope/container"), UID, ID, false),
-        (format!("/kubepods.slice/kubepods-pod{UID_}.slice/docker-{ID}.scope"), UID, ID, true),
-        (format!("/kubepods.slice/kubepods-pod{UID_}.slice"), UID, none, true),
-        (format!("/kubepods.slice/kubepods-pod{UID_}.slice/crio-conmon-{ID}.scope"), UID, none, false),
-        (
-            format!(
-                "/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-besteffort.slice/kubelet-kubepods-besteffort-pod{UID_}.slice/cri-containerd-{ID}.scope"
-            ),
-            UID,
-            ID,
-            true,
-        ),
-        // containerd that was not told of systemd
-        (format!("/system.slice/containerd.service/kubepods-burstable-pod{UID_}.slice:cri-containerd:{ID}"), UID, ID, true),
-        (format!("/kubepods-burstable-pod{UID_}.slice:cri-containerd:{ID}/init.scope"), UID, ID, false),
-        // a machine inside a machine: the inner pod counts
-        (format!("/docker/{ID}/kubelet/kubepods/besteffort/pod{UID}/abc123"), UID, "abc123", true),
-        // no pod
-        (format!("/docker/{ID}"), none, ID, true),
-        (format!("/system.slice/docker-{ID}.scope"), none, ID, true),
-        (format!("/machine.slice/libpod-{ID}.scope/container"), none, ID, false),
-    ] {
-        assert_eq!(placed(&path), Some((pod.into(), container.into(), is_end)), "{path}");
-        assert_eq!(place(&path), Some((pod.into(), container.into())), "{path}");
-    }
-    for path in [
-        "/",
-        "",
-        "/kubepods",
-        "/kubepods.slice/kubepods-burstable.slice",
-        "/system.slice/sshd.service",
-        "/user.slice/user-1000.slice/session-2.scope",
-        "/podman/x",
-        "/pods/pod",
-        "/docker",
-        "/system.slice/system-getty.slice",
-        "/init.scope",
-    ] {
-        assert_eq!(place(path), None, "{path}");
-    }
-}
 
 pub fn put(root: &Path, path: &str, text: &str) {
     let path = root.join(path);
@@ -226,7 +170,7 @@ fn a_walk_ends_and_says_that_there_is_more() {
 proptest! {
     #[test]
     fn no_path_and_no_text_stops_the_program(text in "[\\PC/\\n :.podkubes0-9a-f=-]{0,80}", bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-        let _ = place(&text);
+        let _ = of_path(&text);
         for bytes in [text.as_bytes(), &bytes] {
             let mut group = Cgroup::default();
             pairs(bytes, |_, _| {});

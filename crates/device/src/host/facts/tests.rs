@@ -1,3 +1,5 @@
+//! Readings of a host to usage facts: windows, gaps, steps, and the law that all rows together are the machine.
+
 use super::*;
 use expect_test::{Expect, expect};
 use proptest::prelude::*;
@@ -333,19 +335,21 @@ fn from_files_to_events() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
     };
-    let pod = "sys/fs/cgroup/kubepods/podaaaa";
+    const UID: &str = "0f2c1b7e-1111-4222-8333-abcdefabcdef";
+    let ids = ["c1", "c2"].map(|end| format!("{}{end}", "0".repeat(62)));
+    let pod = format!("sys/fs/cgroup/kubepods/pod{UID}");
     put("proc/meminfo", "MemTotal: 1024000 kB\nMemAvailable: 614400 kB\n");
     put("sys/fs/cgroup/cgroup.controllers", "cpu memory\n");
     let mut sampler = crate::host::Sampler::new(crate::host::HostOptions { root: root.path().into(), ..Default::default() });
     let mut look = |second: i64, busy: u64, idle: u64, us: u64| {
         put("proc/stat", &format!("cpu {busy} 0 0 {idle} 0 0 0 0 5 0\ncpu0 {busy} 0 0 {idle} 0 0 0 0 5 0\n"));
-        for id in ["c1", "c2"] {
+        for id in &ids {
             put(&format!("{pod}/{id}/cpu.stat"), &format!("usage_usec {us}\n"));
             put(&format!("{pod}/{id}/memory.current"), "31457281\n");
             put(&format!("{pod}/{id}/memory.stat"), "inactive_file 10485760\n");
         }
         let mut reading = sampler.sample(UnixNanos((NINE + second) * NANOS_PER_SECOND), second as u64 * 1_000_000_000);
-        let owner = |uid: &str, id: &str| (uid == "aaaa" && id == "c1").then(|| Owner { tenant: "acme".into(), ..Owner::default() });
+        let owner = |uid: &str, id: &str| (uid == UID && id == ids[0]).then(|| Owner { tenant: "acme".into(), ..Owner::default() });
         reading.own(&owner, &|_, _| None);
         reading
     };

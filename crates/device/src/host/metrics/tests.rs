@@ -1,3 +1,5 @@
+//! Readings of a host to metrics, line by line.
+
 use super::*;
 use crate::host::cgroup::Io;
 use crate::host::reading::{Disk, Filesystem, Interface, Request};

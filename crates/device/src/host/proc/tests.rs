@@ -1,3 +1,5 @@
+//! Texts of `/proc` to numbers, whatever they hold.
+
 use super::*;
 use proptest::prelude::*;
 

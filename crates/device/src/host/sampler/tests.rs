@@ -1,3 +1,5 @@
+//! A whole host in a folder: what is read, and what is not.
+
 use super::*;
 use crate::host::cgroup::Cgroup;
 
