@@ -201,7 +201,7 @@ async fn watch_signals(vitals: Arc<Vitals>, main: std::thread::Thread, handled: 
                 continue;
             }
         };
-        if vitals.signals.stop.swap(true, Ordering::Relaxed) {
+        if vitals.signals.asked.swap(true, Ordering::Relaxed) {
             warn!("second {end}: ending at once; what is not delivered stays in the hub");
             std::process::exit(1);
         }
@@ -250,7 +250,7 @@ async fn readyz(State(state): Shared) -> (StatusCode, String) {
     if !vitals.ready.load(Ordering::Relaxed) {
         return (StatusCode::SERVICE_UNAVAILABLE, "recovering\n".into());
     }
-    if vitals.signals.stop.load(Ordering::Relaxed) {
+    if vitals.signals.is_ending() {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n".into());
     }
     health(vitals, SLOW_MS)

@@ -113,6 +113,9 @@ pub struct Pipeline {
 /// What lanes and the rest of the process tell each other.
 #[derive(Default)]
 pub struct Signals {
+    /// Somebody wants the process to end.
+    pub asked: AtomicBool,
+    /// Lanes end.
     pub stop: AtomicBool,
     /// Pipeline files are to be read again.
     pub reload: AtomicBool,
@@ -130,6 +133,12 @@ pub struct Inbox {
     pub look_at_all: AtomicBool,
     /// The lane's thread, to be woken.
     pub thread: OnceLock<Thread>,
+}
+
+impl Signals {
+    pub fn is_ending(&self) -> bool {
+        self.asked.load(Ordering::Relaxed) || self.stop.load(Ordering::Relaxed)
+    }
 }
 
 impl Inbox {

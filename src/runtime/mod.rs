@@ -220,7 +220,7 @@ pub fn run(
     for (decider, delay) in left_over {
         delay.hub.close();
         let thread = spawn_failing("decider", &signals, closing(&all_hubs, || decider.run()))?;
-        while !thread.is_finished() && !signals.stop.load(Ordering::Relaxed) {
+        while !thread.is_finished() && !signals.is_ending() {
             std::thread::park_timeout(Duration::from_millis(2));
         }
         let ended = join(thread, Instant::now() + DRAIN_MAX, &all_hubs, &sink_signals);
@@ -278,11 +278,12 @@ pub fn run(
                     std::thread::park_timeout(GATHER);
                 }
             }
-            None => std::thread::park_timeout(Duration::from_millis(20)),
+            // Nothing is to be found: signals can wait for a moment, the end of `--once` should not.
+            None => std::thread::park_timeout(Duration::from_millis(if options.once || has_stdin { 20 } else { 100 })),
         }
         progress(signals.read_bytes.load(Ordering::Relaxed));
         let ended = lane_handles.iter().all(JoinHandle::is_finished);
-        if ended || signals.stop.load(Ordering::Relaxed) || (only_stdin && signals.ended.load(Ordering::Relaxed)) {
+        if ended || signals.is_ending() || (only_stdin && signals.ended.load(Ordering::Relaxed)) {
             break;
         }
         if reload.as_ref().is_none_or(JoinHandle::is_finished) && signals.reload.swap(false, Ordering::Relaxed) {

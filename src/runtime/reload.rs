@@ -254,7 +254,7 @@ impl Reloader {
             if self.pipelines.iter().all(|pipeline| pipeline.current.is_settled()) {
                 return true;
             }
-            if Instant::now() >= until || self.signals.stop.load(Ordering::Relaxed) {
+            if Instant::now() >= until || self.signals.is_ending() {
                 return false;
             }
             self.inboxes.iter().for_each(|inbox| inbox.wake());

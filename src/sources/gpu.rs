@@ -33,7 +33,7 @@ use telemetry::otlp::grpc::{Code, frame};
 use tracing::{info, warn};
 
 /// How often a thread looks whether the end has come.
-const TICK: Duration = Duration::from_millis(50);
+const TICK: Duration = Duration::from_millis(200);
 /// How long the kubelet may take.
 const KUBELET_PATIENCE: Duration = Duration::from_secs(5);
 /// A state without new facts is kept so often: what a crash takes of the open window is no more.

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use tracing::warn;
 
 /// How often the thread looks whether the end has come.
-const TICK: Duration = Duration::from_millis(50);
+const TICK: Duration = Duration::from_millis(200);
 /// A state without new facts is kept so often: what a crash takes of the open window is no more.
 const STATE_EVERY: Duration = Duration::from_secs(10);
 

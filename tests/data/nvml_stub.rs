@@ -37,8 +37,8 @@ mod library {
     use std::ffi::{c_char, c_int, c_uint, c_void};
     use std::os::unix::fs::MetadataExt;
     use std::path::PathBuf;
-    use std::sync::{Mutex, MutexGuard};
-    use std::time::{Duration, SystemTime, UNIX_EPOCH};
+    use std::sync::{Mutex, MutexGuard, OnceLock};
+    use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
     const NOT_SUPPORTED: c_uint = 3;
     const NOT_FOUND: c_uint = 6;
@@ -209,12 +209,17 @@ mod library {
     }
 
     fn since_begin() -> f64 {
-        let begun = || {
-            let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-            stat.rsplit(')').next()?.split_whitespace().nth(19)?.parse::<f64>().ok().map(|ticks| ticks / 100.0)
-        };
-        let up = || std::fs::read_to_string("/proc/uptime").ok()?.split(' ').next()?.parse::<f64>().ok();
-        up().unwrap_or(0.0) - begun().unwrap_or(0.0)
+        /// How long ago the process began when it was first asked, and when that was.
+        static ASKED: OnceLock<(f64, Instant)> = OnceLock::new();
+        let (ago, asked) = ASKED.get_or_init(|| {
+            let begun = || {
+                let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+                stat.rsplit(')').next()?.split_whitespace().nth(19)?.parse::<f64>().ok().map(|ticks| ticks / 100.0)
+            };
+            let up = || std::fs::read_to_string("/proc/uptime").ok()?.split(' ').next()?.parse::<f64>().ok();
+            (up().unwrap_or(0.0) - begun().unwrap_or(0.0), Instant::now())
+        });
+        ago + asked.elapsed().as_secs_f64()
     }
 
     fn handle(gpu: usize, mig: Option<usize>) -> Device {

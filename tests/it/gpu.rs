@@ -7,6 +7,7 @@ use crate::harness::{Place, Running, admin_address, finish, http_get, lines, pla
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::process::{Child, Command};
 use std::time::Instant;
 
 #[path = "../../crates/device/tests/stub/mod.rs"]
@@ -484,6 +485,99 @@ fn a_device_is_of_the_pod_that_the_kubelet_gave_it_to() {
     assert_eq!(may, BTreeMap::from([(true, 1.0), (false, 0.0)]));
     let labels = sql(&place, "SELECT labels FROM metrics WHERE metric = 'DCGM_FI_DEV_GPU_UTIL' LIMIT 1")[0]["labels"].to_string();
     assert!(labels.contains("chat-0") && labels.contains("prod"), "{labels}");
+}
+
+/// Ends its processes when it goes.
+struct Jobs(Vec<Child>);
+
+impl Drop for Jobs {
+    fn drop(&mut self) {
+        for job in &mut self.0 {
+            let _ = job.kill(); // it may have ended
+            let _ = job.wait();
+        }
+    }
+}
+
+/// The same of a live node: 8 devices by the library, given out by a kubelet, with processes of 5 tenants.
+#[test]
+fn a_live_node_of_eight_devices_is_billed_to_the_last_unit() {
+    let folder = tempfile::tempdir().expect("a folder");
+    const TENANTS: [&str; 5] = ["a", "b", "c", "d", "e"];
+    // A command has its file's name.
+    let job = |tenant: &str| {
+        let program = folder.path().join(format!("job-{tenant}"));
+        std::os::unix::fs::symlink("/bin/sleep", &program).expect("linked");
+        Command::new(program).arg("600").spawn().expect("it starts")
+    };
+    let jobs = Jobs(TENANTS.map(job).into());
+    let pid = |n: usize| jobs.0[n].id();
+    let mut script = String::new();
+    for n in 0..8 {
+        script += &format!("gpu {n}\nuuid GPU-{n}\nname NVIDIA H100 80GB HBM3\nenergy {} +{}\n", 1_000 + n, 300_001 + 7 * n);
+        let used: Vec<usize> = match n {
+            0..3 => vec![n],
+            3..6 => vec![n - 3, n - 2, n - 1],
+            _ => vec![],
+        };
+        for job in used {
+            script += &format!("process {} compute 1073741824\nuse {} {} 5 0 0 every=0.1\n", pid(job), pid(job), 11 + 5 * job);
+        }
+        if n >= 6 {
+            script += "mig 1\n";
+            for (slices, instance) in [(1, 7), (2, 3), (3, 1)] {
+                script +=
+                    &format!("instance {instance} MIG-{n}-{slices} {slices}g.{slices}0gb gi={instance} ci=0 total=10737418240 used=0\n");
+            }
+        }
+    }
+    stub::script(folder.path(), &script);
+    let socket = folder.path().join("kubelet.sock");
+    let alone = |n: usize| kubelet::pod("prod", &format!("pod-{}", TENANTS[n]), &[&format!("GPU-{n}")]);
+    let slices =
+        |n: usize, tenant: usize, slices: usize| kubelet::pod("prod", &format!("pod-{}", TENANTS[tenant]), &[&format!("MIG-{n}-{slices}")]);
+    let shared = |n: usize, replica: usize| kubelet::pod("prod", &format!("pod-{}", TENANTS[replica]), &[&format!("GPU-{n}::{replica}")]);
+    let mut pods = vec![alone(0), alone(1), alone(2), slices(6, 0, 1), slices(6, 1, 2), slices(7, 3, 1), slices(7, 4, 3)];
+    pods.extend((3..6).flat_map(|n| [shared(n, n - 3), shared(n, n - 2), shared(n, n - 1)]));
+    kubelet::serve(&socket, pods, &[]);
+    let rules = TENANTS.map(|tenant| format!("{{ command: job-{tenant}, tenant: {tenant}, service: {tenant} }}"));
+    let more = format!(
+        ", pod_resources: {}, pods: {{ metadata: {{ path: $DIR/pods.json }} }}, processes: [{}]",
+        socket.display(),
+        rules.join(", ")
+    );
+    let place = place(&live(folder.path(), &more));
+    let named = TENANTS.map(|tenant| json!({ "namespace": "prod", "name": format!("pod-{tenant}"), "uid": format!("u-{tenant}"), "labels": { "tenant": tenant, "app": tenant } }));
+    place.write("pods.json", json!({ "pods": named }).to_string());
+    let running = place.start();
+    wait_until("it has read for a while", || results(&running)["readings"].as_u64() > Some(40));
+    running.stop();
+    drop(jobs);
+    place.recount().assert_settled();
+    let told = by_device(&place, "gpu_energy");
+    let seen = sql(
+        &place,
+        "SELECT labels, min(value) AS low, max(value) AS high FROM metrics WHERE metric = 'DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION' GROUP BY labels",
+    );
+    let mut counted: BTreeMap<String, (i128, i128)> = BTreeMap::new();
+    for row in &seen {
+        let labels: Value = serde_json::from_str(row["labels"].as_str().expect("text")).expect("JSON");
+        let number = |name: &str| row[name].as_f64().expect("a number") as i128;
+        let of_device = counted.entry(labels["UUID"].as_str().expect("a uuid").into()).or_insert((i128::MAX, i128::MIN));
+        *of_device = (of_device.0.min(number("low")), of_device.1.max(number("high")));
+    }
+    let grown: BTreeMap<String, i128> = counted.into_iter().map(|(device, (low, high))| (device, high - low)).collect();
+    assert_eq!((told.len(), &told), (8, &grown), "joules are what the counters grew");
+    let held = by_device(&place, "gpu_held");
+    assert!(held.len() == 8 && held.values().all(|ms| *ms > 2_000), "{held:?}");
+    let sum =
+        |rows: &[String]| rows.iter().map(|row| row.split(' ').nth(1).expect("billable").parse::<i128>().expect("digits")).sum::<i128>();
+    let (time, joules) = (rated(&place, "gpu"), rated(&place, "gpu-energy"));
+    assert_eq!((sum(&time), sum(&joules)), (held.values().sum::<i128>(), told.values().sum::<i128>()));
+    for tenant in TENANTS {
+        assert!(time.iter().any(|row| row.starts_with(&format!("{tenant} "))), "{tenant} pays: {time:?}");
+    }
+    assert!(time.iter().any(|row| row.starts_with("- ")), "some of it is nobody's: {time:?}");
 }
 
 #[test]
