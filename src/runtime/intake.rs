@@ -8,6 +8,7 @@
 use super::lane::{Inbox, Input};
 use crate::config::Config;
 use crate::plan::Plan;
+use crate::sources::measure::Outlet;
 use crate::sources::push::{Budget, Pipe, Stats};
 use crate::sources::{ScrapeConfig, SourceConfig, SyslogConfig, WatchConfig, alerts, gpu, host, http, scrape, series, syslog};
 use anyhow::Context;
@@ -37,8 +38,8 @@ enum Bound {
     Http(TcpListener, Arc<http::Gate>, http::Speaks),
     Scrape(Arc<scrape::Job>),
     Watch(alerts::Watcher),
-    Gpu(Arc<gpu::Job>),
-    Host(Arc<host::Job>),
+    Gpu(Box<gpu::Job>),
+    Host(Box<host::Job>),
     Syslog(Option<UdpSocket>, Option<TcpListener>, Arc<syslog::Gate>),
 }
 
@@ -94,12 +95,12 @@ impl Listeners {
             SourceConfig::Watch(config) => self.bind_watch(place, plan, source, config, hub, ends).with_context(context)?,
             SourceConfig::Scrape(config) => self.bind_scrape(place, plan, source, config, hub, ends).with_context(context)?,
             SourceConfig::Gpu(config) => {
-                let (pipes, stats, state) = self.measuring(place, plan, source, ("gpu", config.buffer_bytes_max.0), &ends);
-                self.bound.push(Bound::Gpu(Arc::new(gpu::Job::new(source, config, pipes, stats, state, self.once))));
+                let outlet = self.outlet(place, plan, source, ("gpu", config.buffer_bytes_max.0), &ends);
+                self.bound.push(Bound::Gpu(Box::new(gpu::Job::new(source, config, outlet))));
             }
             SourceConfig::Host(config) => {
-                let (pipes, stats, state) = self.measuring(place, plan, source, ("host", config.buffer_bytes_max.0), &ends);
-                self.bound.push(Bound::Host(Arc::new(host::Job::new(source, config, pipes, stats, state, self.once))));
+                let outlet = self.outlet(place, plan, source, ("host", config.buffer_bytes_max.0), &ends);
+                self.bound.push(Bound::Host(Box::new(host::Job::new(source, config, outlet))));
             }
             SourceConfig::Syslog(syslog) => self.bind_syslog(place, plan, source, syslog, ends).with_context(context)?,
             SourceConfig::File(_) | SourceConfig::Stdin(_) => return Ok(()),
@@ -190,14 +191,14 @@ impl Listeners {
     }
 
     /// What a source has that measures this machine: pipes of facts and samples, and a file for its state.
-    fn measuring(
+    fn outlet(
         &mut self,
         place: (usize, usize),
         plan: &Plan,
         source: &str,
         (kind, buffer_bytes_max): (&'static str, u64),
         ends: &Ends,
-    ) -> ([Arc<Pipe>; 2], Arc<Stats>, PathBuf) {
+    ) -> Outlet {
         let stats = Stats::new(kind, Budget::new(buffer_bytes_max));
         let pipes = [Signal::Logs, Signal::Metrics].map(|signal| {
             let pipe = self.add_pipe(place, plan, source, (None, signal), buffer_bytes_max / 2, ends);
@@ -207,7 +208,8 @@ impl Listeners {
             pipe
         });
         let stats = self.add_stats(plan, source, stats);
-        (pipes, stats, self.data.join("sources").join(format!("{}.{source}.{kind}.json", plan.name)))
+        let state = self.data.join("sources").join(format!("{}.{source}.{kind}.json", plan.name));
+        Outlet::new(pipes, stats, state, self.once)
     }
 
     fn bind_syslog(&mut self, place: (usize, usize), plan: &Plan, source: &str, config: &SyslogConfig, ends: Ends) -> anyhow::Result<()> {
@@ -304,12 +306,12 @@ impl Listeners {
                     serving.threads.push(super::spawn("watch", move || watcher.run())?);
                 }
                 Bound::Gpu(job) => {
-                    let ends = Arc::clone(&job.ends);
-                    serving.measuring.push((ends, super::spawn("gpu-facts", move || job.run())?));
+                    let ends = Arc::clone(&job.outlet.ends);
+                    serving.measuring.push((ends, super::spawn("gpu-facts", move || job.outlet.run("gpu", || job.measure()))?));
                 }
                 Bound::Host(job) => {
-                    let ends = Arc::clone(&job.ends);
-                    serving.measuring.push((ends, super::spawn("host-facts", move || job.run())?));
+                    let ends = Arc::clone(&job.outlet.ends);
+                    serving.measuring.push((ends, super::spawn("host-facts", move || job.outlet.run("host", || job.measure()))?));
                 }
                 Bound::Scrape(job) => {
                     tasks.push(Box::pin(scrape::run(Arc::clone(&job))));

@@ -6,13 +6,14 @@
 //! that hangs so holds up nobody, and is counted. Without NVIDIA's library there are no devices, which is said once. Dividing a device
 //! among tenants is no business of a source: the bill does it. Bound: `buffer_bytes_max` of lines that wait for a lane.
 
+use super::measure::{Outlet, TICK, pace, sleep_until};
 use super::pods::{Pods, PodsConfig};
-use super::push::{Pipe, Stats};
-use super::told::{Told, push_waiting};
+use super::push::Stats;
+use super::told::Told;
 use crate::env;
 use crate::grpc::Caller;
 use anyhow::Context;
-use device::facts::{Accountant, Facts, Options, State};
+use device::facts::{Accountant, Facts, Form, Options, State};
 use device::names::{Lines, Names};
 use device::nvml::Sampler;
 use device::owner::{Owners, Rule};
@@ -20,7 +21,6 @@ use device::pod_resources::{self, Allocatable, PodDevices};
 use device::reading::{Owner, Reading};
 use device::recording::{Replay, Samples};
 use flow::units::{ByteSize, NANOS_PER_SECOND, Span, UnixNanos};
-use hub::Disk;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -32,13 +32,8 @@ use std::time::{Duration, Instant};
 use telemetry::otlp::grpc::{Code, frame};
 use tracing::{info, warn};
 
-/// How often a thread looks whether the end has come.
-const TICK: Duration = Duration::from_millis(200);
 /// How long the kubelet may take.
 const KUBELET_PATIENCE: Duration = Duration::from_secs(5);
-/// A state without new facts is kept so often: what a crash takes of the open window is no more.
-const STATE_EVERY: Duration = Duration::from_secs(10);
-
 /// The `gpu` source: a reading of every device each `interval`. Its samples are metrics under dcgm-exporter's names; its usage facts
 /// are events for a meter with `usage: events`: `gpu_held`, `gpu_sm_time`, `gpu_energy`, `gpu_memory_time` and `gpu_slices`, with the
 /// tenant where one alone had the device, and the dimensions `device`, `gpu_model`, `mode`, `mig_profile`, `service`, `model` and `pod`.
@@ -55,6 +50,9 @@ pub struct GpuConfig {
     /// Names of metrics.
     #[serde(default)]
     pub names: GpuNames,
+    /// How facts tell what was held for a time.
+    #[serde(default)]
+    pub held: GpuHeld,
     /// Whether samples are written; facts are in any case.
     #[serde(default = "yes")]
     pub metrics: bool,
@@ -86,6 +84,17 @@ pub struct GpuConfig {
     /// Labels of this source's records, besides those of the process: they stand on `weir_records_total` and can be put into records.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+}
+
+/// How facts tell what was held for a time: devices, memory, slices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum GpuHeld {
+    /// As amounts at the start of the window, as in 60000 `GPU-ms`: a bill adds them up and rounds once.
+    #[default]
+    Amounts,
+    /// From a start to an end, as in 1 `GPU`: a bill prices to the millisecond, and rounds each (rule R5), so take a long window.
+    Intervals,
 }
 
 /// Whose names metrics have.
@@ -150,55 +159,38 @@ fn yes() -> bool {
 impl GpuConfig {
     /// How facts are made of readings. `source`: its name.
     pub fn options(&self, source: &str) -> Options {
-        Options { window: self.window, gap_max: self.gap_max, source: source.into(), ..Options::default() }
+        let form = match self.held {
+            GpuHeld::Amounts => Form::Amounts,
+            GpuHeld::Intervals => Form::Intervals,
+        };
+        Options { window: self.window, gap_max: self.gap_max, source: source.into(), form }
     }
 }
 
 /// What a source runs with.
 pub struct Job {
     config: GpuConfig,
-    /// Of facts and of samples.
-    facts: Arc<Pipe>,
-    samples: Arc<Pipe>,
-    stats: Arc<Stats>,
     options: Options,
-    /// Where the state of facts is kept.
-    state: PathBuf,
-    /// Sources are read to their end: a recording is, and of devices two readings make one.
-    once: bool,
-    pub ends: Arc<AtomicBool>,
+    pub outlet: Outlet,
 }
 
 impl Job {
-    /// `state`: a file in the data folder.
-    pub fn new(source: &str, config: &GpuConfig, [facts, samples]: [Arc<Pipe>; 2], stats: Arc<Stats>, state: PathBuf, once: bool) -> Job {
-        let options = config.options(&format!("weir.gpu.{source}"));
-        Job { config: config.clone(), facts, samples, stats, options, state, once, ends: Arc::default() }
+    pub fn new(source: &str, config: &GpuConfig, outlet: Outlet) -> Job {
+        Job { config: config.clone(), options: config.options(&format!("weir.gpu.{source}")), outlet }
     }
 
     /// Reads and tells until the end comes, or the recording's.
-    pub fn run(&self) {
-        if let Err(error) = self.tell() {
-            self.stats.count("failed", 1);
-            warn!(error = format!("{error:#}"), "the source of GPUs has stopped: restart weir when it is mended");
-        }
-        self.facts.finish();
-        self.samples.finish();
-    }
-
-    fn tell(&self) -> anyhow::Result<()> {
-        let (told, state) =
-            Told::open::<State>(Disk::Real, self.state.clone(), Arc::clone(&self.facts), Arc::clone(&self.stats), &self.ends)?;
+    pub fn measure(&self) -> anyhow::Result<()> {
+        let (told, state) = self.outlet.open::<State>()?;
         let accountant = Accountant::restore(self.options.clone(), state.unwrap_or_default()).map_err(anyhow::Error::msg)?;
         let names = match self.config.names {
             GpuNames::Dcgm => Names::Dcgm,
             GpuNames::Otel => Names::Otel,
         };
-        let host = self.config.host.clone().unwrap_or_else(env::host);
-        let mut teller =
-            Teller { job: self, told, accountant, lines: Lines::new(names, &host), saved: Instant::now(), seen: BTreeMap::new() };
+        let lines = Lines::new(names, &self.config.host.clone().unwrap_or_else(env::host));
+        let mut teller = Teller { job: self, told, accountant, lines, seen: BTreeMap::new() };
         let (to, from) = sync_channel(1);
-        let asker = Asker::new(&self.config, Arc::clone(&self.stats), Arc::clone(&self.ends), self.once)?;
+        let asker = Asker::new(&self.config, Arc::clone(&self.outlet.stats), Arc::clone(&self.outlet.ends), self.outlet.once)?;
         // It is never waited for: a driver that hangs does so for ever.
         std::thread::Builder::new().name("gpu".into()).spawn(move || asker.run(&to)).context("cannot start a thread for GPUs")?;
         teller.run(&from)
@@ -211,14 +203,14 @@ struct Teller<'a> {
     told: Told,
     accountant: Accountant,
     lines: Lines,
-    saved: Instant,
     /// Counts of the accountant that were passed on.
     seen: BTreeMap<String, u64>,
 }
 
 impl Teller<'_> {
     fn run(&mut self, readings: &Receiver<Reading>) -> anyhow::Result<()> {
-        let (ends, deadline) = (&self.job.ends, self.job.config.deadline.duration());
+        let Job { outlet, config, .. } = self.job;
+        let patience = config.deadline.duration() + config.interval.duration();
         let mut heard = Instant::now();
         let mut hangs = false;
         loop {
@@ -230,12 +222,11 @@ impl Teller<'_> {
                     heard = Instant::now();
                     self.take(&reading)?;
                 }
-                Err(RecvTimeoutError::Timeout) if ends.load(Ordering::Relaxed) => break,
+                Err(RecvTimeoutError::Timeout) if outlet.is_ending() => break,
                 Err(RecvTimeoutError::Timeout) => {
-                    let patience = deadline + self.job.config.interval.duration();
-                    if !hangs && !self.job.once && heard.elapsed() > patience {
+                    if !hangs && !outlet.once && heard.elapsed() > patience {
                         hangs = true;
-                        self.job.stats.count("hangs", 1);
+                        outlet.stats.count("hangs", 1);
                         warn!(seconds = patience.as_secs_f64(), "the driver does not answer: no readings until it does");
                     }
                 }
@@ -244,48 +235,29 @@ impl Teller<'_> {
         }
         let mut facts = Facts::default();
         self.accountant.close(UnixNanos(i64::MAX), &mut facts);
-        self.note(&facts)
+        let mut lines = Vec::new();
+        facts.put(&self.job.options.source, &mut lines);
+        self.told.tell(lines, self.accountant.state(), &outlet.ends)
     }
 
     fn take(&mut self, reading: &Reading) -> anyhow::Result<()> {
-        self.job.stats.count("readings", 1);
-        if self.job.config.metrics {
+        let Job { outlet, config, options } = self.job;
+        outlet.stats.count("readings", 1);
+        if config.metrics {
             let mut lines = Vec::new();
             self.lines.put(reading, &mut lines);
-            self.put(lines);
+            outlet.put(lines, outlet.once || config.recording.is_some());
         }
         let mut facts = Facts::default();
         self.accountant.account(reading, &mut facts);
-        if facts.list.is_empty() && self.saved.elapsed() < STATE_EVERY {
-            return Ok(());
-        }
-        self.note(&facts)
-    }
-
-    /// Samples that find no room are left out: the next ones say what is so then.
-    fn put(&self, lines: Vec<u8>) {
-        let Job { samples, stats, once, ends, .. } = self.job;
-        if lines.is_empty() {
-            return;
-        }
-        if *once {
-            push_waiting(samples, stats, lines, ends);
-        } else if stats.budget.take(lines.len() as u64).is_none_or(|held| samples.push(lines, held).is_err()) {
-            stats.count("left_out", 1);
-        }
-    }
-
-    fn note(&mut self, facts: &Facts) -> anyhow::Result<()> {
-        let mut lines = Vec::new();
-        facts.put(&self.job.options.source, &mut lines);
-        self.told.tell(lines, self.accountant.state(), &self.job.ends)?;
-        self.saved = Instant::now();
         for (name, count) in self.accountant.counts().named() {
             let seen = self.seen.entry(name.clone()).or_default();
-            self.job.stats.count(&name, count.saturating_sub(*seen));
+            outlet.stats.count(&name, count.saturating_sub(*seen));
             *seen = count;
         }
-        Ok(())
+        let mut lines = Vec::new();
+        facts.put(&options.source, &mut lines);
+        self.told.note(lines, self.accountant.state(), &outlet.ends)
     }
 }
 
@@ -338,7 +310,7 @@ impl Asker {
 
     fn run(mut self, to: &SyncSender<Reading>) {
         let is_recording = matches!(self.samples, Samples::Recorded(_));
-        let interval = self.config.interval.duration();
+        let interval = pace(self.config.interval.duration(), self.once);
         let mut due = Instant::now();
         let (mut made, mut missed) = (0u64, 0u64);
         while !self.ends.load(Ordering::Relaxed) {
@@ -368,17 +340,7 @@ impl Asker {
                 missed = (late.as_nanos() / interval.as_nanos()) as u64;
                 due += interval.saturating_mul(u32::try_from(missed).unwrap_or(u32::MAX));
             }
-            self.sleep_until(due);
-        }
-    }
-
-    fn sleep_until(&self, due: Instant) {
-        while !self.ends.load(Ordering::Relaxed) {
-            let left = due.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            std::thread::sleep(left.min(TICK));
+            sleep_until(due, &self.ends);
         }
     }
 

@@ -4,26 +4,16 @@
 //! usage facts, which are told exactly once (`told`): CPU time and memory by container, and the machine's rest, so that all of them
 //! are the machine. Bound: `buffer_bytes_max` of lines that wait for a lane.
 
+use super::measure::{Outlet, pace, sleep_until};
 use super::pods::{Pods, PodsConfig};
-use super::push::{Pipe, Stats};
-use super::told::{Told, push_waiting};
 use crate::env;
 use device::host::{Facts, FactsOptions, FactsState, HostOptions, HostReading, Request, Sampler, metrics};
 use flow::units::{ByteSize, NANOS_PER_SECOND, Span};
-use hub::Disk;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
-use tracing::warn;
-
-/// How often the thread looks whether the end has come.
-const TICK: Duration = Duration::from_millis(200);
-/// A state without new facts is kept so often: what a crash takes of the open window is no more.
-const STATE_EVERY: Duration = Duration::from_secs(10);
+use std::time::Instant;
 
 /// The `host` source: a reading of the machine each `interval`. Its samples are metrics under the names of node_exporter and, for
 /// containers, cAdvisor; its usage facts are events for a meter with `usage: events`: `cpu_time`, `memory_held` and `cpu_held`, with
@@ -103,89 +93,47 @@ impl HostConfig {
 /// What a source runs with.
 pub struct Job {
     config: HostConfig,
-    /// Of facts and of samples.
-    facts: Arc<Pipe>,
-    samples: Arc<Pipe>,
-    stats: Arc<Stats>,
     options: FactsOptions,
-    /// Where the state of facts is kept.
-    state: PathBuf,
-    /// Two readings, and that is all.
-    once: bool,
-    pub ends: Arc<AtomicBool>,
+    pub outlet: Outlet,
 }
 
 impl Job {
-    /// `state`: a file in the data folder.
-    pub fn new(source: &str, config: &HostConfig, [facts, samples]: [Arc<Pipe>; 2], stats: Arc<Stats>, state: PathBuf, once: bool) -> Job {
-        let options = config.options(&format!("weir.host.{source}"));
-        Job { config: config.clone(), facts, samples, stats, options, state, once, ends: Arc::default() }
+    pub fn new(source: &str, config: &HostConfig, outlet: Outlet) -> Job {
+        Job { config: config.clone(), options: config.options(&format!("weir.host.{source}")), outlet }
     }
 
     /// Reads and tells until the end comes.
-    pub fn run(&self) {
-        if let Err(error) = self.tell() {
-            self.stats.count("failed", 1);
-            warn!(error = format!("{error:#}"), "the source of the host has stopped: restart weir when it is mended");
-        }
-        self.facts.finish();
-        self.samples.finish();
-    }
-
-    fn tell(&self) -> anyhow::Result<()> {
-        let (facts, stats) = (Arc::clone(&self.facts), Arc::clone(&self.stats));
-        let (mut told, state) = Told::open::<FactsState>(Disk::Real, self.state.clone(), facts, stats, &self.ends)?;
+    pub fn measure(&self) -> anyhow::Result<()> {
+        let Job { config, outlet, .. } = self;
+        let (mut told, state) = outlet.open::<FactsState>()?;
         let mut facts = Facts::new(self.options.clone(), state.unwrap_or_default()).map_err(anyhow::Error::msg)?;
-        let mut pods = self.config.pods.as_ref().map(|pods| Pods::open(pods, self.once)).transpose()?;
-        let HostConfig { root, cgroups, remote_filesystems, .. } = self.config.clone();
+        let mut pods = config.pods.as_ref().map(|pods| Pods::open(pods, outlet.once)).transpose()?;
+        let HostConfig { root, cgroups, remote_filesystems, .. } = config.clone();
         let mut sampler = Sampler::new(HostOptions { root, cgroups, remote_filesystems, ..HostOptions::default() });
-        let (mut due, mut saved, mut made) = (Instant::now(), Instant::now(), 0);
-        while !self.ends.load(Ordering::Relaxed) {
+        let (mut due, mut made) = (Instant::now(), 0);
+        while !outlet.is_ending() {
             let mut reading = sampler.sample(env::now(), env::since_boot());
             name_owners(&mut reading, pods.as_mut());
-            self.stats.count("readings", 1);
-            self.stats.count("faults", reading.faults_n);
-            self.put(&reading);
+            outlet.stats.count("readings", 1);
+            outlet.stats.count("faults", reading.faults_n);
+            if config.metrics {
+                let mut lines = Vec::new();
+                metrics(&reading, &mut lines);
+                outlet.put(lines, outlet.once);
+            }
             let mut lines = Vec::new();
             facts.add(&reading, &mut lines);
-            if !lines.is_empty() || saved.elapsed() >= STATE_EVERY {
-                told.tell(lines, facts.state(), &self.ends)?;
-                saved = Instant::now();
-            }
+            told.note(lines, facts.state(), &outlet.ends)?;
             made += 1;
-            if self.once && made == 2 {
+            if outlet.once && made == 2 {
                 break;
             }
-            due = (due + self.config.interval.duration()).max(Instant::now());
-            self.sleep_until(due);
+            due = (due + pace(config.interval.duration(), outlet.once)).max(Instant::now());
+            sleep_until(due, &outlet.ends);
         }
         let mut lines = Vec::new();
         facts.finish(&mut lines);
-        told.tell(lines, facts.state(), &self.ends)
-    }
-
-    /// Samples that find no room are left out: the next ones say what is so then.
-    fn put(&self, reading: &HostReading) {
-        if !self.config.metrics {
-            return;
-        }
-        let mut lines = Vec::new();
-        metrics(reading, &mut lines);
-        if self.once {
-            push_waiting(&self.samples, &self.stats, lines, &self.ends);
-        } else if self.stats.budget.take(lines.len() as u64).is_none_or(|held| self.samples.push(lines, held).is_err()) {
-            self.stats.count("left_out", 1);
-        }
-    }
-
-    fn sleep_until(&self, due: Instant) {
-        while !self.ends.load(Ordering::Relaxed) {
-            let left = due.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            std::thread::sleep(left.min(TICK));
-        }
+        told.tell(lines, facts.state(), &outlet.ends)
     }
 }
 

@@ -7,6 +7,7 @@ pub mod gpu;
 pub mod host;
 pub mod http;
 pub mod kubernetes;
+pub mod measure;
 pub mod packed;
 pub mod pods;
 pub mod push;

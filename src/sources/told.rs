@@ -2,7 +2,8 @@
 //!
 //! In: lines of facts with the state that follows them. Out: the lines in the source's pipe. A file holds both before the pipe gets
 //! the lines, and keeps them until the hub has them: what it does not have after a crash is pushed again, byte for byte, and what it
-//! has is not. Bound: what the pipe holds, and the lines of one telling; while the pipe has no room, who tells waits.
+//! has is not. A disk that takes nothing is waited for: what is to be said meanwhile is kept, [`UNSAID_BYTES_MAX`] of it, and said when the
+//! file is written. Bound: that, and what the pipe holds; while the pipe has no room, who tells waits.
 
 use super::push::{Pipe, Refusal, Stats};
 use crate::durable;
@@ -13,8 +14,13 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tracing::{info, warn};
 
+/// What is kept while the disk takes nothing; with more the source ends.
+const UNSAID_BYTES_MAX: usize = 16 << 20;
+/// A state without new lines is kept so often: what a crash takes of it is no more.
+const STATE_EVERY: Duration = Duration::from_secs(10);
 /// How long one waits for room until one looks again.
 const PATIENCE: Duration = Duration::from_millis(5);
 
@@ -36,6 +42,11 @@ pub struct Told {
     /// What the hub is not known to have, and its position.
     from: u64,
     lines: String,
+    /// Of that the bytes that the pipe was given.
+    pushed: usize,
+    saved: Instant,
+    /// The disk takes nothing, which was said.
+    fails: bool,
     /// The end came while something was not taken: the next run pushes it.
     is_over: bool,
 }
@@ -54,7 +65,8 @@ impl Told {
         let folder = path.parent().context("a file of the data folder has a folder")?;
         disk.create_dir_all(folder, "folder of sources").with_context(|| format!("cannot create {}", folder.display()))?;
         let from = pipe.start;
-        let mut told = Told { disk, path, pipe, stats, from, lines: String::new(), is_over: false };
+        let (lines, saved) = (String::new(), Instant::now());
+        let mut told = Told { disk, path, pipe, stats, from, lines, pushed: 0, saved, fails: false, is_over: false };
         if !told.disk.exists(&told.path)? {
             return Ok((told, None));
         }
@@ -63,29 +75,60 @@ impl Told {
             .with_context(|| format!("{} is damaged; remove it to begin anew with the next reading", told.path.display()))?;
         let had = usize::try_from(told.pipe.start.saturating_sub(saved.from)).unwrap_or(usize::MAX);
         told.lines = saved.lines.get(had..).unwrap_or_default().to_owned();
-        told.push(told.lines.clone().into_bytes(), ends);
+        told.push(ends);
         Ok((told, Some(saved.state)))
     }
 
-    /// Says lines, and goes on from `state`. Without lines the state is kept.
+    /// Says lines, and goes on from `state`; without lines the state is kept now and then. A disk that takes nothing is told once, and
+    /// tried again with the next call. Errors: it took nothing for too long.
+    pub fn note<S: Serialize>(&mut self, lines: Vec<u8>, state: &S, ends: &AtomicBool) -> anyhow::Result<()> {
+        if lines.is_empty() && !self.fails && self.saved.elapsed() < STATE_EVERY {
+            return Ok(());
+        }
+        match self.tell(lines, state, ends) {
+            Ok(()) => {
+                if std::mem::take(&mut self.fails) {
+                    info!(path = %self.path.display(), "the disk takes facts again");
+                }
+                self.saved = Instant::now();
+            }
+            Err(error) if self.lines.len() - self.pushed <= UNSAID_BYTES_MAX => {
+                self.stats.count("state_fails", 1);
+                if !std::mem::replace(&mut self.fails, true) {
+                    warn!(error = format!("{error:#}"), "facts wait for the disk");
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Says lines, and goes on from `state`. After an error they are said with the next ones.
     pub fn tell<S: Serialize>(&mut self, lines: Vec<u8>, state: &S, ends: &AtomicBool) -> anyhow::Result<()> {
-        let settled = usize::try_from(self.pipe.done().saturating_sub(self.from)).unwrap_or(usize::MAX).min(self.lines.len());
+        let settled = usize::try_from(self.pipe.done().saturating_sub(self.from)).unwrap_or(usize::MAX).min(self.pushed);
         self.lines.drain(..settled);
+        self.pushed -= settled;
         self.from += settled as u64;
         self.lines.push_str(std::str::from_utf8(&lines).context("lines of facts are text")?);
         let saved = Saved { state, from: self.from, lines: &self.lines };
         durable::replace(&self.disk, &self.path, &serde_json::to_vec(&saved)?)?;
-        self.push(lines, ends);
+        self.push(ends);
         Ok(())
     }
 
-    fn push(&mut self, lines: Vec<u8>, ends: &AtomicBool) {
+    /// Gives the pipe what the file has and it has not.
+    fn push(&mut self, ends: &AtomicBool) {
+        let lines = self.lines.as_bytes()[self.pushed..].to_vec();
         if lines.is_empty() || self.is_over {
             return;
         }
         let records = lines.iter().filter(|b| **b == b'\n').count() as u64;
-        self.is_over = !push_waiting(&self.pipe, &self.stats, lines, ends);
-        self.stats.count("facts", if self.is_over { 0 } else { records });
+        if push_waiting(&self.pipe, &self.stats, lines, ends) {
+            self.pushed = self.lines.len();
+            self.stats.count("facts", records);
+        } else {
+            self.is_over = true;
+        }
     }
 }
 
@@ -165,6 +208,26 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_disk_that_takes_nothing_for_a_while_loses_nothing() {
+        let sim = Arc::new(Sim::new(3));
+        let disk = Disk::Sim(Arc::clone(&sim));
+        disk.create_dir_all(Path::new("/data"), "folder").unwrap();
+        let (mut told, _, pipe) = open(&disk, 0).unwrap();
+        let ends = AtomicBool::new(false);
+        told.note(b"one\n".to_vec(), &1u64, &ends).unwrap();
+        sim.fail_until(sim.ops() + 2, std::io::ErrorKind::StorageFull);
+        told.note(b"two\n".to_vec(), &2u64, &ends).unwrap();
+        assert_eq!((told.fails, read(&pipe).as_str()), (true, "one\n"));
+        for _ in 0..3 {
+            told.note(Vec::new(), &2u64, &ends).unwrap();
+        }
+        told.note(b"three\n".to_vec(), &3u64, &ends).unwrap();
+        assert_eq!((told.fails, read(&pipe).as_str()), (false, "two\nthree\n"));
+        let (_, state, pipe) = open(&disk, 4).unwrap();
+        assert_eq!((state, read(&pipe).as_str()), (Some(3), "two\nthree\n"));
     }
 
     #[test]

@@ -113,6 +113,20 @@ fn p11_a_shared_device_is_divided_by_sm_time() {
     assert_eq!(by_device(&place, "gpu_energy"), BTreeMap::from([("GPU-0".to_string(), energy)]));
 }
 
+/// The same told from start to end: over an hour in one piece a bill rounds once.
+#[test]
+fn what_is_held_may_be_told_as_intervals() {
+    let place = place("  cards: { gpu: { recording: $DIR/gpus.jsonl, held: intervals, window: 1h } }\n");
+    let shared = |second: i64| {
+        let used = if second == 0 { vec![] } else { uses(1, 25, second - 5, second) };
+        gpu(0, second, json!({ "processes": [process(1, "A"), process(2, "B")], "uses": used }))
+    };
+    replay(&place, &(0..=720).map(|n| reading(n * 5, vec![shared(n * 5)])).collect::<Vec<_>>());
+    assert_eq!(rated(&place, "gpu"), ["- 2700000 1.875000000000", "A 900000 0.625000000000"]);
+    let held = sql(&place, "SELECT unit, kind, at, \"end\" FROM usage WHERE meter = 'gpu_held'");
+    assert_eq!((held.len(), &held[0]["unit"], &held[0]["kind"]), (1, &json!("GPU"), &json!("interval")), "{held:?}");
+}
+
 /// P12: slices of one device, one of which nobody has.
 #[test]
 fn p12_slices_pay_their_part() {
