@@ -116,7 +116,7 @@ fn p11_a_shared_device_is_divided_by_sm_time() {
 /// The same told from start to end: over an hour in one piece a bill rounds once.
 #[test]
 fn what_is_held_may_be_told_as_intervals() {
-    let place = place("  cards: { gpu: { recording: $DIR/gpus.jsonl, held: intervals, window: 1h } }\n");
+    let place = place("  cards: { gpu: { recording: $DIR/gpus.jsonl, held: intervals, window: 1h, names: otel } }\n");
     let shared = |second: i64| {
         let used = if second == 0 { vec![] } else { uses(1, 25, second - 5, second) };
         gpu(0, second, json!({ "processes": [process(1, "A"), process(2, "B")], "uses": used }))
@@ -124,6 +124,11 @@ fn what_is_held_may_be_told_as_intervals() {
     replay(&place, &(0..=720).map(|n| reading(n * 5, vec![shared(n * 5)])).collect::<Vec<_>>());
     assert_eq!(rated(&place, "gpu"), ["- 2700000 1.875000000000", "A 900000 0.625000000000"]);
     let held = sql(&place, "SELECT unit, kind, at, \"end\" FROM usage WHERE meter = 'gpu_held'");
+    let names = sql(
+        &place,
+        "SELECT metric, max(value) AS joules FROM metrics WHERE metric LIKE 'hw.energy%' OR metric LIKE 'DCGM%' GROUP BY metric",
+    );
+    assert_eq!((names.len(), names[0]["joules"].as_f64()), (1, Some(2_520_001.0)), "OpenTelemetry counts in joules: {names:?}");
     assert_eq!((held.len(), &held[0]["unit"], &held[0]["kind"]), (1, &json!("GPU"), &json!("interval")), "{held:?}");
 }
 
@@ -497,6 +502,9 @@ fn a_device_is_of_the_pod_that_the_kubelet_gave_it_to() {
     let may: BTreeMap<bool, f64> =
         may.iter().map(|row| (row["labels"].to_string().contains("GPU-live"), row["may"].as_f64().expect("a number"))).collect();
     assert_eq!(may, BTreeMap::from([(true, 1.0), (false, 0.0)]));
+    let file = place.path("pipeline.yaml").display().to_string();
+    let listed = plain(&["gpu", "list", "--config", &file]).good();
+    assert!(listed.text().contains("acme (prod/chat-0)"), "{}", listed.text());
     let labels = sql(&place, "SELECT labels FROM metrics WHERE metric = 'DCGM_FI_DEV_GPU_UTIL' LIMIT 1")[0]["labels"].to_string();
     assert!(labels.contains("chat-0") && labels.contains("prod"), "{labels}");
 }
